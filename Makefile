@@ -1,0 +1,29 @@
+# Two commands: `make demo` and `make test`. Each sets itself up inside ignored folders of this repo.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check format lock mutants bench screenshot clean venv
+
+demo: ## a real JupyterHub with simulated people, culled before your eyes
+	@$(PYTHON) tools/environment.py .venv-demo requirements/demo.txt
+	@exec .venv-demo/bin/python -m hub_idle_exporter demo
+
+test: check ## everything: style, types, layers, tests
+	@mkdir -p .tmp
+	TMPDIR="$(CURDIR)/.tmp" $(BIN)/python -m pytest
+
+check: venv ## style, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: venv ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+venv:
+	@$(PYTHON) tools/environment.py .venv requirements/dev.txt
+
+clean: ## forget every environment, cache and leftover
+	rm -rf .venv* .cache .demo .tmp .hypothesis .pytest_cache .mypy_cache .ruff_cache build dist
