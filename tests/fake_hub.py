@@ -1022,6 +1022,7 @@ class FakeServer(HttpFake):
     def __init__(self, jupyter: Jupyter | None = None, port: int = 0) -> None:
         self.jupyter: Jupyter | None = jupyter or Jupyter()
         self.at: dict[str, Jupyter | None] = {}
+        self.guard: Callable[[str, str], bool] | None = None  # (base, token), where none is given
         self._guards: dict[str, Callable[[str], bool]] = {}
         super().__init__(port)
 
@@ -1031,12 +1032,17 @@ class FakeServer(HttpFake):
 
     def answer(self, request: Request) -> Reply:
         base, _, path = request.path.rpartition("api/")
-        guard = self._guards.get(base)
-        if guard is not None and not guard(request.token):
+        if base and not self._opens(base, request.token):
             return reply(403, {"message": "Forbidden", "reason": None})
         jupyter = self.at.get(base, self.jupyter)
         said = jupyter.says(path) if jupyter is not None and request.method == "GET" else None
         return reply(404, {"message": "Not Found"}) if said is None else reply(200, said)
+
+    def _opens(self, base: str, token: str) -> bool:
+        own = self._guards.get(base)
+        if own is not None:
+            return own(token)
+        return self.guard is None or self.guard(base, token)
 
 
 def huge(megabytes: int) -> Fault:

@@ -1,0 +1,463 @@
+"""A real JupyterHub for the tests, with real single-user servers or with paper ones.
+
+    with RealHub(directory, spawner="paper") as hub:
+        hub.add_users(["ana", "bo"], group="staff")
+        hub.start_server("ana", user_options={"stop_delay": 1})
+        hub.backdate("ana", idle=3600, age=7200)
+        assert hub.servers()["ana", ""]["ready"]          # as the Hub's API says
+        assert hub.rows()["ana", ""].active               # as its database says
+        hub.token                                         # of the service, all scopes it may need
+        hub.add_token(["list:users"])                     # one with other scopes, any time
+
+Paper servers are one `FakeServer` of this process (`hub.paper`) behind all routes. What
+`user_options` can ask for: `hubs/spawners.py`. Starting, stopping and killing: `LocalHub`.
+"""
+
+import json
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+import requests
+import websocket
+from fake_hub import PAGINATION, FakeServer
+from requests.adapters import HTTPAdapter
+
+from hub_idle_exporter.demo.launch import LocalHub
+
+HUBS = Path(__file__).parent / "hubs"
+SERVICE = "hub-idle-exporter"
+PROBER = "idle-prober"
+MONITOR = ("list:users", "read:servers")
+ENFORCE = (*MONITOR, "read:users:groups", "delete:servers", "proxy", f"tokens!user={PROBER}")
+# Owner of the tokens that tests make with scopes of their own.
+OWNER = "token-owner"
+OWNED = ("admin:users", "admin:servers", "admin:groups", "tokens", "proxy", "access:servers")
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service of the Hub; with a command the Hub runs it, the scopes are its role's."""
+
+    name: str = SERVICE
+    scopes: Sequence[str] = ENFORCE
+    command: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    admin: bool = False
+    token: str = field(default_factory=lambda: secrets.token_hex(32))
+
+    def configuration(self) -> dict[str, Any]:
+        """Return the entry of `JupyterHub.services`."""
+        entry: dict[str, Any] = {"name": self.name, "api_token": self.token, "admin": self.admin}
+        if self.command:
+            entry |= {"command": list(self.command), "environment": dict(self.environment)}
+        return entry
+
+    def role(self) -> dict[str, Any]:
+        """Return the entry of `JupyterHub.load_roles`."""
+        return {"name": f"of-{self.name}", "services": [self.name], "scopes": list(self.scopes)}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A server as the Hub's database has it; times are aware and UTC."""
+
+    user: str
+    server: str
+    active: bool  # it has a server record: running, spawning or stopping
+    state: dict[str, Any]  # the spawner's: empty until its start() has returned
+    started: datetime | None
+    last_activity: datetime | None
+    address: str | None  # where the server itself listens, with its base URL
+
+
+class RealHub(LocalHub):
+    """One Hub; see the module's first lines.
+
+    Args:
+        directory: as in LocalHub.
+        spawner: "paper" or "jupyter" (real `jupyterhub-singleuser` from the Hub's own Python).
+        services: besides the tests' own administrator; the first one's token is `token`.
+        roles: further entries of `load_roles`.
+        config: further lines of configuration.
+        python: interpreter of the Hub, of another version of JupyterHub for instance.
+        activity_interval: seconds between the activity reports of servers and of the proxy.
+        slow_stop_timeout: seconds after which a DELETE answers 202.
+        prober: whether the Hub user for probes, with its role, is there.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        spawner: Literal["paper", "jupyter"] = "paper",
+        *,
+        services: Sequence[Service] = (Service(),),
+        roles: Sequence[Mapping[str, Any]] = (),
+        config: str = "",
+        activity_interval: int = 300,
+        slow_stop_timeout: float = 10,
+        prober: bool = True,
+        **launch: Any,
+    ) -> None:
+        self.spawner = spawner
+        self.services = tuple(services)
+        self.extra_roles = tuple(roles)
+        self.extra_config = config
+        self.activity_interval = activity_interval
+        self.slow_stop_timeout = slow_stop_timeout
+        self.prober = prober
+        self.version: tuple[int, ...] = ()
+        self.admin_token = secrets.token_hex(32)
+        self.paper = FakeServer()
+        self.paper.guard = self._opens
+        self._http = requests.Session()
+        self._http.trust_env = False
+        self._http.mount("http://", HTTPAdapter(pool_maxsize=64))
+        environment = {"TESTS_HUBS": str(HUBS)} | dict(launch.pop("environment", {}))
+        super().__init__(directory, "", environment=environment, **launch)
+
+    def start(self, timeout: float = 60) -> None:
+        """Start with the configuration as it is now: attributes may be changed while stopped."""
+        self._config = self.configuration()
+        super().start(timeout)
+        text: str = self.get("/")["version"]
+        self.version = tuple(int(part) for part in text.split(".")[:3] if part.isdigit())
+
+    def close(self) -> None:
+        """Stop the Hub and all it started."""
+        self._http.close()
+        self.stop(grace=5)
+        self.paper.close()
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @property
+    def token(self) -> str:
+        """The first service's token."""
+        return self.services[0].token
+
+    # -- configuration
+
+    def configuration(self) -> str:
+        """Return the text of the Hub's configuration."""
+        cls = "PaperSpawner" if self.spawner == "paper" else "JupyterSpawner"
+        administrator = Service("test-admin", (), admin=True, token=self.admin_token)
+        roles = [service.role() for service in self.services if service.scopes]
+        roles += [{"name": OWNER, "users": [OWNER], "scopes": list(OWNED)}]
+        if self.prober:
+            roles += [{"name": PROBER, "users": [PROBER], "scopes": ["access:servers"]}]
+        settings: dict[str, Any] = {
+            "JupyterHub.spawner_class": f"spawners.{cls}",
+            "JupyterHub.services": [s.configuration() for s in (administrator, *self.services)],
+            "JupyterHub.load_roles": roles + [dict(role) for role in self.extra_roles],
+            "JupyterHub.last_activity_interval": self.activity_interval,
+            "JupyterHub.tornado_settings": {
+                "slow_spawn_timeout": 0,
+                "slow_stop_timeout": self.slow_stop_timeout,
+            },
+            "Spawner.environment": {"JUPYTERHUB_ACTIVITY_INTERVAL": str(self.activity_interval)},
+            "Spawner.cmd": [self.python, "-m", "jupyterhub.singleuser"],
+            "PaperSpawner.port": self.paper.port,
+        }
+        lines = [f"load_subconfig({str(HUBS / 'base_config.py')!r})"]
+        lines += [f"c.{name} = {value!r}" for name, value in settings.items()]
+        return "\n".join([*lines, self.extra_config, ""])
+
+    # -- the API, as administrator
+
+    def api(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        token: str | None = None,
+        accept: str | None = None,
+    ) -> requests.Response:
+        """Send one request to the Hub's API; `path` begins with a slash and is quoted."""
+        headers = {"Authorization": f"token {token or self.admin_token}"}
+        if accept is not None:
+            headers["Accept"] = accept
+        return self._http.request(
+            method, f"{self.api_url}{path}", json=body, headers=headers, timeout=60
+        )
+
+    def get(self, path: str, token: str | None = None) -> Any:
+        """Return what the API answers, decoded; AssertionError when not 200."""
+        response = self.api("GET", path, token=token)
+        assert response.status_code == 200, f"{path}: {response.status_code} {response.text}"
+        return response.json()
+
+    def add_users(self, names: Iterable[str], group: str | None = None) -> None:
+        """Register users, and put them into a group made when needed."""
+        wanted = list(names)
+        created = self.api("POST", "/users", {"usernames": wanted})
+        assert created.status_code in (201, 409), created.text
+        if group is not None:
+            self.api("POST", f"/groups/{quote(group, safe='')}")
+            path = f"/groups/{quote(group, safe='')}/users"
+            assert self.api("POST", path, {"users": wanted}).status_code == 200
+
+    def ensure_user(self, name: str) -> None:
+        """Register a user who may be there already."""
+        if self.api("GET", f"/users/{quote(name, safe='')}").status_code == 404:
+            self.add_users([name])
+
+    def start_server(
+        self,
+        user: str,
+        server: str = "",
+        user_options: Mapping[str, Any] | None = None,
+        wait: float | None = 60,
+    ) -> None:
+        """Start a server of a user, registered when new; `wait` None returns while it spawns."""
+        self.ensure_user(user)
+        self._ask_to_start((user, server), user_options)
+        if wait is not None:
+            self.wait(lambda: self.server(user, server).get("ready"), wait, f"{user}/{server} up")
+
+    def start_servers(
+        self,
+        keys: Iterable[Key],
+        user_options: Mapping[str, Any] | None = None,
+        parallel: int = 8,
+        wait: float | None = 120,
+    ) -> None:
+        """Start many servers of registered users at once; `wait` seconds until all are ready."""
+        wanted = list(keys)
+        with ThreadPoolExecutor(parallel) as pool:
+            list(pool.map(lambda key: self._ask_to_start(key, user_options), wanted))
+        if wait is None:
+            return
+
+        def ready() -> bool:
+            servers = self.servers()
+            return all(servers.get(key, {}).get("ready") for key in wanted)
+
+        self.wait(ready, wait, f"{len(wanted)} servers up")
+
+    def _ask_to_start(self, key: Key, user_options: Mapping[str, Any] | None) -> None:
+        body = {"user_options": dict(user_options)} if user_options else None
+        # Hubs before 6 take the whole body for the options.
+        if body is not None and self.version < (6, 0):
+            body = body["user_options"]
+        response = self.api("POST", server_path(*key), body)
+        assert response.status_code in (201, 202), f"{key}: {response.status_code} {response.text}"
+
+    def stop_server(self, user: str, server: str = "", *, remove: bool = False) -> int:
+        """Stop a server, as the user would; return the status of the answer."""
+        body = {"remove": True} if remove else None
+        return self.api("DELETE", server_path(user, server), body).status_code
+
+    def stop_servers(self, keys: Iterable[Key], parallel: int = 8) -> None:
+        """Stop many."""
+        with ThreadPoolExecutor(parallel) as pool:
+            list(pool.map(lambda key: self.stop_server(*key), list(keys)))
+
+    def servers(self, token: str | None = None) -> dict[Key, dict[str, Any]]:
+        """Return all running or pending servers by (user, server), as the API shows them."""
+        found: dict[Key, dict[str, Any]] = {}
+        offset: int | None = 0
+        while offset is not None:
+            path = f"/users?state=active&limit=200&offset={offset}"
+            page = self.api("GET", path, token=token, accept=PAGINATION).json()
+            for user in page["items"]:
+                for name, server in user["servers"].items():
+                    found[user["name"], name] = server
+            following = page["_pagination"]["next"]
+            offset = following["offset"] if following else None
+        return found
+
+    def server(self, user: str, server: str = "") -> dict[str, Any]:
+        """Return one server as the API shows it, stopped too; {} when there is none."""
+        path = f"/users/{quote(user, safe='')}?include_stopped_servers=1"
+        found: dict[str, Any] = self.get(path)["servers"].get(server, {})
+        return found
+
+    def post_activity(self, user: str, server: str = "", at: datetime | None = None) -> None:
+        """Report activity (now), as the user's server does."""
+        stamp = (at or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        body = {"servers": {server: {"last_activity": stamp}}, "last_activity": stamp}
+        response = self.api("POST", f"/users/{quote(user, safe='')}/activity", body)
+        assert response.status_code == 200, response.text
+
+    def backdate(
+        self, user: str, server: str = "", *, idle: float | None = None, age: float | None = None
+    ) -> None:
+        """Let the Hub believe the last activity, or the start, so many seconds ago."""
+        self.backdate_all([(user, server)], idle=idle, age=age)
+
+    def backdate_all(
+        self, keys: Iterable[Key], *, idle: float | None = None, age: float | None = None
+    ) -> None:
+        """Backdate many servers in one request."""
+        wishes = [{"user": u, "server": s, "idle": idle, "age": age} for u, s in keys]
+        url = f"{self.api_url.removesuffix('/api')}/test/backdate"
+        response = self._http.post(url, json=wishes, timeout=60)
+        assert response.status_code == 200, response.text
+
+    def user_token(self, user: str) -> str:
+        """Make a token with all that a user may do."""
+        return self._mint(user, {})
+
+    def add_token(self, scopes: Sequence[str], expires_in: int | None = None) -> str:
+        """Make a token with exactly these scopes, filters included."""
+        return self._mint(OWNER, {"scopes": list(scopes), "expires_in": expires_in})
+
+    def _mint(self, user: str, body: dict[str, Any]) -> str:
+        self.ensure_user(user)
+        response = self.api("POST", f"/users/{quote(user, safe='')}/tokens", body)
+        assert response.status_code in (200, 201), response.text
+        return str(response.json()["token"])
+
+    def wait(self, holds: Callable[[], object], timeout: float, what: str) -> None:
+        """Poll until something holds; AssertionError with the Hub's log after `timeout` s."""
+        deadline = time.monotonic() + timeout
+        while not holds():
+            assert time.monotonic() < deadline, f"not {what} in {timeout} s\n{self.log_tail()}"
+            time.sleep(0.05)
+
+    def _opens(self, base: str, token: str) -> bool:
+        """Tell, as a true server would ask the Hub, whether a token opens what is at `base`."""
+        answer = self.api("GET", "/user", token=token or "none")
+        if answer.status_code != 200:
+            return False
+        scopes = set(answer.json()["scopes"])
+        row = next((r for r in self.rows().values() if (r.address or "").endswith(base)), None)
+        allowed = {"access:servers"}
+        if row is not None:
+            allowed |= {f"access:servers!user={row.user}"}
+            allowed |= {f"access:servers!server={row.user}/{row.server}"}
+        return bool(scopes & allowed)
+
+    # -- the database
+
+    def rows(self) -> dict[Key, Row]:
+        """Return every server the database knows, stopped ones too, by (user, server)."""
+        query = (
+            "SELECT users.name, spawners.name, spawners.state, spawners.started,"
+            " spawners.last_activity, servers.proto, servers.ip, servers.port, servers.base_url"
+            " FROM spawners JOIN users ON users.id = spawners.user_id"
+            " LEFT JOIN servers ON servers.id = spawners.server_id"
+        )
+        connection = sqlite3.connect(f"file:{quote(str(self.database_path))}?mode=ro", uri=True)
+        try:
+            rows = connection.execute(query).fetchall()
+        finally:
+            connection.close()
+        return {(row[0], row[1]): _row(row) for row in rows}
+
+    # -- real servers
+
+    def start_kernel(self, user: str, server: str = "") -> "Kernel":
+        """Run a kernel on a user's running server."""
+        return Kernel(self, user, server)
+
+
+def server_path(user: str, server: str = "") -> str:
+    """Return the API's path of a server."""
+    path = f"/users/{quote(user, safe='')}/server"
+    return f"{path}s/{quote(server, safe='')}" if server else path
+
+
+def _row(row: Sequence[Any]) -> Row:
+    user, server, state, started, last_activity, proto, ip, port, base_url = row
+    active = base_url is not None
+    return Row(
+        user=user,
+        server=server,
+        active=active,
+        state=json.loads(state) if state else {},
+        started=_utc(started),
+        last_activity=_utc(last_activity),
+        address=f"{proto}://{ip or '127.0.0.1'}:{port}{base_url}" if active else None,
+    )
+
+
+def _utc(stored: str | None) -> datetime | None:
+    return None if stored is None else datetime.fromisoformat(stored).replace(tzinfo=UTC)
+
+
+class Kernel:
+    """A kernel on a user's real server; code is sent as a browser does, through the proxy."""
+
+    def __init__(self, hub: RealHub, user: str, server: str = "") -> None:
+        self.hub = hub
+        self.user, self.server = user, server
+        self.token = hub.user_token(user)
+        self._headers = {"Authorization": f"token {self.token}"}
+        response = self._request("POST", "")
+        assert response.status_code == 201, f"{response.status_code} {response.text}"
+        self.id: str = response.json()["id"]
+
+    @property
+    def public_url(self) -> str:
+        """The kernels' address through the proxy."""
+        names = [quote(name, safe="@~") for name in (self.user, self.server) if name]
+        return f"{self.hub.public_url}user/{'/'.join(names)}/api/kernels"
+
+    def _request(self, method: str, path: str) -> requests.Response:
+        url = f"{self.public_url}{path}"
+        return requests.request(method, url, headers=self._headers, json={}, timeout=60)
+
+    def state(self) -> str:
+        """Return its execution state, asked at the server itself and without a trace."""
+        address = self.hub.rows()[self.user, self.server].address
+        url = f"{address}api/kernels/{self.id}?no_track_activity=1"
+        return str(requests.get(url, headers=self._headers, timeout=60).json()["execution_state"])
+
+    def run(self, code: str, timeout: float = 30) -> None:
+        """Start code and return once the kernel is busy with it; the connection is closed.
+
+        Silently busy: `import time; time.sleep(1e6)`; printing: the server sees what it prints.
+        """
+        with closing(self._connection(timeout)) as connection:
+            sent = self._execute(connection, code)
+            self._await_state(connection, sent, "busy")
+
+    def run_to_end(self, code: str, timeout: float = 60) -> None:
+        """Run code and return when it has ended."""
+        with closing(self._connection(timeout)) as connection:
+            sent = self._execute(connection, code)
+            self._await_state(connection, sent, "idle")
+
+    def interrupt(self) -> None:
+        """Interrupt what runs, and wait until the kernel is idle."""
+        assert self._request("POST", f"/{self.id}/interrupt").status_code == 204
+        self.hub.wait(lambda: self.state() == "idle", 30, "kernel idle after an interrupt")
+
+    def shutdown(self) -> None:
+        """End the kernel; its server runs on."""
+        self._request("DELETE", f"/{self.id}")
+
+    def _connection(self, timeout: float) -> websocket.WebSocket:
+        url = f"{self.public_url.replace('http', 'ws', 1)}/{self.id}/channels"
+        header = [f"Authorization: token {self.token}"]
+        return websocket.create_connection(url, timeout, header=header, suppress_origin=True)
+
+    def _execute(self, connection: websocket.WebSocket, code: str) -> str:
+        identity = secrets.token_hex(16)
+        header = {"msg_id": identity, "msg_type": "execute_request", "username": self.user}
+        header |= {"session": identity, "version": "5.3", "date": datetime.now(UTC).isoformat()}
+        content = {"code": code, "silent": False, "store_history": False, "allow_stdin": False}
+        message = {"header": header, "parent_header": {}, "metadata": {}, "content": content}
+        connection.send(json.dumps(message | {"channel": "shell", "buffers": []}))
+        return identity
+
+    def _await_state(self, connection: websocket.WebSocket, sent: str, state: str) -> None:
+        while True:
+            message = json.loads(connection.recv())
+            if message["parent_header"].get("msg_id") != sent:
+                continue
+            if message["msg_type"] == "status" and message["content"]["execution_state"] == state:
+                return
