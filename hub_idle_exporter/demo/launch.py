@@ -1,0 +1,263 @@
+"""Start a real JupyterHub below one directory, and leave nothing of it behind.
+
+    with LocalHub(directory, "c.JupyterHub.authenticator_class = 'dummy'") as hub:
+        requests.get(f"{hub.api_url}/")     # {"version": ...}
+
+The Hub, its proxy, its managed services and its single-user servers run in sessions of their
+own, so neither a Ctrl-C on the terminal nor a signal to the Hub's process group reaches them
+all. What they have in common is `PATH`, which JupyterHub hands on to whatever it starts:
+it begins with a folder of this Hub's own, and by that they are found and ended. Linux and macOS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+import requests
+
+_HOST = "127.0.0.1"
+_PROXY = "from configurable_http_proxy.cli import main; main()"
+# Below the ports that Linux and macOS hand out by themselves: a Hub that is down for a while
+# still finds its own free when it comes back.
+_PORTS = range(20_000, 32_000)
+# What a Hub around us (we may run in a JupyterHub's terminal) must not tell the one we start.
+_FOREIGN = ("JUPYTER", "JPY_", "CONFIGPROXY_", "HUB_IDLE_EXPORTER_", "IPYTHON", "XDG_")
+_POLL_SECONDS = 0.05
+
+
+class HubError(Exception):
+    """The Hub did not start; the message holds the end of its log."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The three ports of one Hub: users' (proxy), the Hub's own, the proxy's REST API."""
+
+    public: int
+    hub: int
+    proxy_api: int
+
+    @classmethod
+    def free(cls) -> Self:
+        """Pick three that nobody listens on now."""
+        return cls(*free_ports(3))
+
+
+def free_ports(count: int) -> list[int]:
+    """Return that many distinct TCP ports of 127.0.0.1 that nobody listens on now."""
+    found: set[int] = set()
+    while len(found) < count:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((_HOST, port))
+            found.add(port)
+    return list(found)
+
+
+class LocalHub:
+    """One JupyterHub on this machine; `start`, `stop`, `kill` and `start` again as often as liked.
+
+    Args:
+        directory: working directory of the Hub, made if missing: database, cookie secret, log
+            (`jupyterhub.log`, appended to). A directory for each Hub; it is what makes a Hub
+            started again, even by another `LocalHub`, the same Hub.
+        config: a configuration file, or the text of one. Ports, the proxy's command and the
+            database in `directory` are set before it is read, so it may set them otherwise.
+        python: the interpreter that has `jupyterhub` and `configurable-http-proxy`.
+        environment: added to the Hub's environment (its services and servers see only what
+            the configuration hands on).
+        ports: where to listen; free ones by default, kept from start to start.
+        base_url: `JupyterHub.base_url`, with a slash at both ends.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        config: Path | str,
+        *,
+        python: Path | str = sys.executable,
+        environment: Mapping[str, str] | None = None,
+        ports: Ports | None = None,
+        base_url: str = "/",
+    ) -> None:
+        self.directory = directory.resolve()
+        self.python = str(python)
+        self.ports = ports or Ports.free()
+        self.base_url = base_url
+        self.log_path = self.directory / "jupyterhub.log"
+        self.database_path = self.directory / "jupyterhub.sqlite"
+        self._config = config
+        self._mark = self.directory / "bin"
+        self._environment = self._clean_environment() | dict(environment or {})
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def api_url(self) -> str:
+        """The Hub's API as its services see it."""
+        return f"http://{_HOST}:{self.ports.hub}{self.base_url}hub/api"
+
+    @property
+    def public_url(self) -> str:
+        """Where people go, through the proxy; ends with a slash."""
+        return f"http://{_HOST}:{self.ports.public}{self.base_url}"
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the Hub itself, None when it does not run."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    def log_tail(self, lines: int = 25) -> str:
+        """Return the end of the Hub's log."""
+        text = self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def start(self, timeout: float = 60) -> None:
+        """Start the Hub and return when it answers, itself and through its proxy.
+
+        Raises:
+            HubError: it ended, or did not answer within `timeout` seconds; nothing is left running.
+        """
+        if self.pid is not None:
+            raise HubError(f"the Hub in {self.directory} runs already (pid {self.pid})")
+        self._spawn()
+        try:
+            self._wait_until_ready(time.monotonic() + timeout)
+        except BaseException:
+            self.stop(grace=0)
+            raise
+
+    def stop(self, grace: float = 20) -> None:
+        """End the Hub with SIGTERM, then all that is left of its tree; SIGKILL after `grace` s."""
+        self.stop_hub(grace)
+        self._sweep(grace=3)
+
+    def stop_hub(self, grace: float = 20) -> None:
+        """SIGTERM to the Hub alone, SIGKILL after `grace` seconds: the rest is its own to stop."""
+        self._signal_hub(signal.SIGTERM if grace else signal.SIGKILL)
+        if self._process is not None:
+            try:
+                self._process.wait(grace or None)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    def kill(self) -> None:
+        """Kill the Hub alone with SIGKILL: services, servers and the proxy run on."""
+        self._signal_hub(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+
+    def processes(self) -> list[psutil.Process]:
+        """All that lives of this Hub: itself, proxy, services, servers, kernels, terminals."""
+        tree = {process for process in psutil.process_iter() if self._is_ours(process)}
+        for process in list(tree):
+            with contextlib.suppress(psutil.Error):
+                tree.update(process.children(recursive=True))
+        return sorted(tree, key=lambda process: process.pid)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _clean_environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+        paths = [self._mark, Path(self.python).parent, kept.get("PATH", os.defpath)]
+        temporary = self.directory / "tmp"
+        return kept | {"PATH": os.pathsep.join(map(str, paths)), "TMPDIR": str(temporary)}
+
+    def _spawn(self) -> None:
+        for folder in (self._mark, self.directory / "tmp"):
+            folder.mkdir(parents=True, exist_ok=True)
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [self.python, "-m", "jupyterhub", "--config", str(self._write_config())],
+                cwd=self.directory,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _write_config(self) -> Path:
+        """Write what this class decides, with the caller's configuration loaded after it."""
+        caller = self.directory / "jupyterhub_config.py"
+        if isinstance(self._config, str):
+            caller.write_text(self._config)
+        else:
+            caller = self._config.resolve()
+        path = self.directory / "launch_config.py"
+        path.write_text(
+            "c = get_config()\n"
+            f"c.JupyterHub.ip = c.JupyterHub.hub_ip = {_HOST!r}\n"
+            f"c.JupyterHub.port = {self.ports.public}\n"
+            f"c.JupyterHub.hub_port = {self.ports.hub}\n"
+            f"c.JupyterHub.base_url = {self.base_url!r}\n"
+            f"c.JupyterHub.db_url = {'sqlite:///' + str(self.database_path)!r}\n"
+            f"c.ConfigurableHTTPProxy.api_url = 'http://{_HOST}:{self.ports.proxy_api}'\n"
+            f"c.ConfigurableHTTPProxy.command = {[self.python, '-c', _PROXY]!r}\n"
+            f"load_subconfig({str(caller)!r})\n"
+        )
+        return path
+
+    def _wait_until_ready(self, deadline: float) -> None:
+        for url in (f"{self.api_url}/", f"{self.public_url}hub/api/"):
+            while not _answers(url):
+                if self.pid is None:
+                    raise HubError(f"The Hub ended at its start. Its log:\n{self.log_tail()}")
+                if time.monotonic() > deadline:
+                    raise HubError(f"The Hub did not answer in time. Its log:\n{self.log_tail()}")
+                time.sleep(_POLL_SECONDS)
+
+    def _signal_hub(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            path = process.environ().get("PATH", "")
+        except (psutil.Error, OSError):  # ended meanwhile, or another user's
+            return False
+        return path.split(os.pathsep)[0] == str(self._mark)
+
+    def _sweep(self, grace: float) -> None:
+        """End what is left: SIGTERM first, then SIGKILL until nothing of the tree is there."""
+        leftover = self.processes()
+        for process in leftover:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+        psutil.wait_procs(leftover, timeout=grace)
+        while leftover := self.processes():
+            for process in leftover:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(leftover, timeout=1)
+
+
+def _answers(url: str) -> bool:
+    with requests.Session() as session:
+        session.trust_env = False  # no proxy between us and this machine
+        try:
+            return session.get(url, timeout=2).status_code == 200
+        except requests.RequestException:
+            return False
