@@ -1015,7 +1015,8 @@ class FakeServer(HttpFake):
     """What stands behind a route of the proxy; one may stand behind many routes.
 
     `jupyter` is what it says at every base, `at[routespec]` what it says at one; None there:
-    no Jupyter, 404. Given to `add_server` it wants a token that opens that server (403 without).
+    no Jupyter, 404. Given to `add_server` it wants a token that opens that server (403 without),
+    and knows no other bases (404: as Jupyter, for which `%40` is another base than `@`).
     Every request, header and fault (`plan`, paths whole: "/user/ana/api/status") as on the Hub.
     """
 
@@ -1032,9 +1033,11 @@ class FakeServer(HttpFake):
 
     def answer(self, request: Request) -> Reply:
         base, _, path = request.path.rpartition("api/")
-        if base and not self._opens(base, request.token):
-            return reply(403, {"message": "Forbidden", "reason": None})
         jupyter = self.at.get(base, self.jupyter)
+        if self._guards and base not in self._guards:
+            jupyter = None
+        elif base and not self._opens(base, request.token):
+            return reply(403, {"message": "Forbidden", "reason": None})
         said = jupyter.says(path) if jupyter is not None and request.method == "GET" else None
         return reply(404, {"message": "Not Found"}) if said is None else reply(200, said)
 
