@@ -74,8 +74,9 @@ class LocalHub:
         directory: working directory of the Hub, made if missing: database, cookie secret, log
             (`jupyterhub.log`, appended to). A directory for each Hub; it is what makes a Hub
             started again, even by another `LocalHub`, the same Hub.
-        config: a configuration file, or the text of one. Ports, the proxy's command and the
-            database in `directory` are set before it is read, so it may set them otherwise.
+        config: a configuration file, or the text of one. Ports, the proxy's command, the
+            database in `directory` and, for root, the servers' `--allow-root` are set before
+            it is read, so it may set them otherwise.
         python: the interpreter that has `jupyterhub` and `configurable-http-proxy`.
         environment: added to the Hub's environment (its services and servers see only what
             the configuration hands on).
@@ -216,9 +217,14 @@ class LocalHub:
             f"c.JupyterHub.db_url = {'sqlite:///' + str(self.database_path)!r}\n"
             f"c.ConfigurableHTTPProxy.api_url = 'http://{_HOST}:{self.ports.proxy_api}'\n"
             f"c.ConfigurableHTTPProxy.command = {[self.python, '-c', _PROXY]!r}\n"
+            f"c.Spawner.args = {self._server_arguments()!r}\n"
             f"load_subconfig({str(caller)!r})\n"
         )
         return path
+
+    def _server_arguments(self) -> list[str]:
+        """A user's server refuses to run as root unless told to."""
+        return ["--allow-root"] if os.geteuid() == 0 else []
 
     def _wait_until_ready(self, deadline: float) -> None:
         for url in (f"{self.api_url}/", f"{self.public_url}hub/api/"):
