@@ -1,0 +1,110 @@
+"""Judged servers counted: states by policy, how idle times and ages are spread, candidates."""
+
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from .model import Server, User
+from .policy import Judge, Policy, Reason, Rules, State, Verdict
+
+# Seconds. The limits people think in (15 min ... 1 d) are all there: a dashboard reads from these
+# buckets how many servers such a limit would stop.
+IDLE_BOUNDS = (60, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 43200, 86400, 172800, 604800)
+AGE_BOUNDS = (900, 3600, 7200, 14400, 28800, 43200, 86400, 172800, 604800, 1209600, 2592000)
+
+
+class Judged(msgspec.Struct, frozen=True, gc=False):
+    """One server with its verdict."""
+
+    user: str
+    server: str
+    seen: Server
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A histogram of seconds: `counts` has one more entry than the bounds, for what is over."""
+
+    bounds: tuple[int, ...]
+    counts: tuple[int, ...]
+    total_seconds: float
+
+    @classmethod
+    def of(cls, values: Iterable[float], bounds: tuple[int, ...]) -> "Spread":
+        """Count values; one that equals a bound belongs below it (`le`)."""
+        ordered = sorted(values)
+        below = [bisect_right(ordered, bound) for bound in bounds] + [len(ordered)]
+        counts = [high - low for low, high in zip([0, *below], below, strict=False)]
+        return cls(bounds, tuple(counts), sum(ordered))
+
+    @property
+    def cumulative(self) -> list[int]:
+        """Give the number of values at or below each bound, and at last of all."""
+        sums, running = [], 0
+        for count in self.counts:
+            running += count
+            sums.append(running)
+        return sums
+
+
+@dataclass(frozen=True)
+class Census:
+    """What one poll saw; `candidates` come the most idle first."""
+
+    policies: tuple[Policy, ...]
+    servers: Mapping[tuple[str, State], int]
+    candidates: tuple[Judged, ...]
+    idle: Spread
+    age: Spread
+
+    def candidate_counts(self) -> Mapping[tuple[str, Reason], int]:
+        """Count candidates by policy and reason."""
+        verdicts = (judged.verdict for judged in self.candidates)
+        return Counter((v.policy.name, v.reason) for v in verdicts if v.reason)
+
+
+def judge_all(
+    judge: Judge, users: Iterable[tuple[User, Mapping[str, Server]]], now: float
+) -> list[Judged]:
+    """Judge every server that the list shows."""
+    return [
+        Judged(user.name, name, server, judge.verdict(user, name, server, now))
+        for user, servers in users
+        for name, server in servers.items()
+    ]  # fmt: skip
+
+
+def take(judged: Sequence[Judged], rules: Rules) -> Census:
+    """Count judged servers; unknown idle times and ages are in no histogram."""
+    ready = [j.verdict for j in judged if j.verdict.state is not State.PENDING]
+    candidates = [j for j in judged if j.verdict.reason]
+    return Census(
+        policies=rules.policies,
+        servers=Counter((j.verdict.policy.name, j.verdict.state) for j in judged),
+        candidates=tuple(sorted(candidates, key=lambda j: -(j.verdict.idle or 0.0))),
+        idle=Spread.of((v.idle for v in ready if v.idle is not None), IDLE_BOUNDS),
+        age=Spread.of((v.age for v in ready if v.age is not None), AGE_BOUNDS),
+    )
+
+
+def idle_server_seconds(
+    judged: Iterable[Judged], since_last: float, longest: float
+) -> Mapping[str, float]:
+    """Sum per policy the seconds that servers spent idle past their limit since the last poll.
+
+    Args:
+        judged: the servers of this poll.
+        since_last: seconds since the last good poll.
+        longest: what one server may add at most, in seconds (three intervals).
+    """
+    spent: defaultdict[str, float] = defaultdict(float)
+    for one in judged:
+        verdict = one.verdict
+        if verdict.state is State.IDLE and verdict.idle is not None:
+            past = verdict.idle - verdict.policy.timeout
+            spent[verdict.policy.name] += min(past, since_last, longest)
+    return spent

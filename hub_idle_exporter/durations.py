@@ -1,0 +1,39 @@
+"""Durations as people write them (`3600`, `90m`, `1h30m`, `2d`), in seconds."""
+
+import math
+
+import durationpy
+
+ALLOWED = "seconds (3600) or a duration such as 90m, 1h30m, 2d"
+_LONGEST = 100 * 365 * 86400.0
+
+
+def seconds_of(text: str | float) -> float:
+    """Parse a duration; raise ValueError where it is none, negative, or over a hundred years."""
+    seconds = _parse(text)
+    if not 0 <= seconds <= _LONGEST:  # NaN fails this too
+        raise ValueError(f"{text!r} is not a duration: allowed are {ALLOWED}")
+    return seconds
+
+
+def _parse(text: str | float) -> float:
+    if isinstance(text, bool):
+        return math.nan
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        return float(durationpy.from_str(str(text)).total_seconds())
+    except (durationpy.DurationError, ValueError, OverflowError):
+        return math.nan
+
+
+def shown(seconds: float) -> str:
+    """Write seconds for people: `45s`, `1h30m`, `2d`; parts under a second are dropped."""
+    left, parts = int(seconds), []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"

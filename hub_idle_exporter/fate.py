@@ -1,0 +1,31 @@
+"""What became of a server that the Hub was asked to stop. Pure.
+
+The Hub's 204 proves nothing: a stop that its spawner failed is answered so too, and the Hub
+forgets the server. But a stop that worked moves `last_activity` to now, and a failed one does not.
+"""
+
+from enum import Enum, auto
+
+from .model import Server, epoch
+
+
+class Fate(Enum):
+    """Where a stop stands."""
+
+    STOPPED = auto()
+    REPLACED = auto()  # stopped, and gone from the records or started anew since
+    STOPPING = auto()
+    RUNNING = auto()
+    FORGOTTEN = auto()  # the Hub counts it as stopped, but its spawner failed to stop it
+
+
+def fate_of(before: Server, after: Server | None) -> Fate:
+    """Compare a server right before its stop with what the Hub says of it now (None: nothing)."""
+    if after is None:
+        return Fate.REPLACED
+    if after.pending == "stop":
+        return Fate.STOPPING
+    if after.ready or after.pending:
+        return Fate.RUNNING if after.started == before.started else Fate.REPLACED
+    moved = (epoch(after.last_activity) or 0.0) > (epoch(before.last_activity) or 0.0)
+    return Fate.STOPPED if moved else Fate.FORGOTTEN

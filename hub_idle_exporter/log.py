@@ -1,0 +1,53 @@
+"""The log: one line an event, logfmt or JSON, on standard error; the token never in it."""
+
+import sys
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+import structlog
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+FORMATS = ("logfmt", "json")
+_FIRST = ["ts", "level", "event"]
+
+
+def configure(level: str, form: str, mask: Callable[[str], str]) -> None:
+    """Set up the log of this process; `mask` takes secrets out of a text."""
+
+    def masked(
+        _log: object, _name: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        return {key: mask(v) if isinstance(v, str) else v for key, v in event.items()}
+
+    renderer: Any = structlog.processors.JSONRenderer(ensure_ascii=False)
+    if form == "logfmt":
+        renderer = structlog.processors.LogfmtRenderer(key_order=_FIRST, bool_as_flag=False)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper("iso", utc=True, key="ts"),
+            masked,
+            _printable,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _printable(
+    _log: object, _name: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Keep one event on one line, whatever a name or an answer holds."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[key] = printable(value)
+        elif isinstance(value, float):
+            event[key] = round(value, 3)
+    return event
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal or a log could take for a command or a line's end."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

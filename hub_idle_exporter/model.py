@@ -1,0 +1,109 @@
+"""Users and servers as the Hub's REST API sends them, typed, and decoded straight from bytes.
+
+Only what is needed is kept: `user_info` and `auth_state` are personal data and are skipped while
+decoding. A key that the token may not see is *missing* from the Hub's answer, which is not the
+same as empty: such a field is `UNSET`.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+
+class Server(msgspec.Struct, frozen=True, gc=False):
+    """One server of one user, as in the `servers` of a user model."""
+
+    ready: bool = False
+    pending: str | None = None
+    stopped: bool = False
+    started: datetime | None = None
+    last_activity: datetime | None = None
+    # Free-form and chosen by the user: matched against, never exported.
+    user_options: Any = None
+
+
+class User(msgspec.Struct, frozen=True, gc=False):
+    """One user; `servers` maps a server's name (`""` is the default server) to the server."""
+
+    name: str
+    admin: bool | UnsetType = UNSET
+    groups: list[str] | UnsetType = UNSET
+    servers: dict[str, Server] | UnsetType = UNSET
+
+
+class Next(msgspec.Struct, frozen=True):
+    """Where the Hub says the next page begins. Its `url` is ignored on purpose."""
+
+    offset: int
+
+
+class Pagination(msgspec.Struct, frozen=True):
+    """The `_pagination` of a page; `total` counts users, or routes, on all pages."""
+
+    total: int
+    next: Next | None
+
+
+class UserPage(msgspec.Struct, frozen=True):
+    """A page of `GET /users`."""
+
+    items: list[User]
+    pagination: Pagination = msgspec.field(name="_pagination")
+
+
+class RouteData(msgspec.Struct, frozen=True):
+    """What the Hub noted on a route; `last_activity` is the proxy's, without a zone: UTC."""
+
+    user: str | None = None
+    server_name: str | None = None
+    last_activity: datetime | None = None
+
+
+class Route(msgspec.Struct, frozen=True):
+    """One route of the proxy; `target` is the internal address behind `routespec`."""
+
+    routespec: str
+    target: str
+    data: RouteData = RouteData()
+
+
+class RoutePage(msgspec.Struct, frozen=True):
+    """A page of `GET /proxy`."""
+
+    items: dict[str, Route]
+    pagination: Pagination = msgspec.field(name="_pagination")
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Whose token this is and what it may do (`GET /user`): scopes with their filters."""
+
+    name: str = ""
+    kind: str = ""
+    scopes: list[str] = []
+
+
+class Version(msgspec.Struct, frozen=True):
+    """The answer to `GET /`."""
+
+    version: str
+
+
+class MintedToken(msgspec.Struct, frozen=True):
+    """The answer to `POST /users/{name}/tokens`."""
+
+    id: str
+    token: str
+
+    def __repr__(self) -> str:
+        return f"MintedToken(id={self.id!r}, token=masked)"
+
+
+def epoch(moment: datetime | None) -> float | None:
+    """Turn the Hub's time into seconds since 1970; one without a zone is UTC (older Hubs)."""
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return moment.timestamp()

@@ -1,0 +1,61 @@
+"""What can come of a request, a question and a stop: the values of the labels of our counters."""
+
+from enum import StrEnum
+
+
+class Cause(StrEnum):
+    """Why a request to the Hub, and with it a poll, failed."""
+
+    CONNECTION = "connection"
+    TIMEOUT = "timeout"
+    HTTP = "http"
+    AUTH = "auth"
+    SCOPE = "scope"
+    RESPONSE = "response"
+
+
+class Operation(StrEnum):
+    """What is asked of the Hub."""
+
+    VERSION = "version"
+    IDENTITY = "identity"
+    LIST_USERS = "list_users"
+    GET_USER = "get_user"
+    STOP_SERVER = "stop_server"
+    REMOVE_SERVER = "remove_server"
+    LIST_ROUTES = "list_routes"
+    MINT_TOKEN = "mint_token"  # noqa: S105
+    REVOKE_TOKEN = "revoke_token"  # noqa: S105
+
+
+class Asked(StrEnum):
+    """What a busy check found."""
+
+    IDLE = "idle"
+    BUSY = "busy"
+    ACTIVE = "active"
+    NO_JUPYTER = "no_jupyter"
+    FAILED = "failed"
+
+
+class Withheld(StrEnum):
+    """Why a candidate was spared at the last moment."""
+
+    ACTIVE_AGAIN = "active_again"
+    BUSY = "busy"
+    PROBE_FAILED = "probe_failed"
+    PENDING = "pending"
+    RESTARTED = "restarted"
+    GONE = "gone"
+    LIMIT = "limit"
+    GATE = "gate"
+
+
+class CullFailure(StrEnum):
+    """Why a stop that was sent did not count as a cull."""
+
+    HTTP = "http"
+    TIMEOUT = "timeout"
+    CONNECTION = "connection"
+    NOT_STOPPED = "not_stopped"
+    SLOW = "slow"

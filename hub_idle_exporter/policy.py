@@ -1,0 +1,210 @@
+"""Everything that decides whether a server is to be stopped lives here.
+
+A `Judge` holds the rules and the reach of the token, and gives a `Verdict` on one server of one
+user at one moment of the Hub's clock. It is asked twice before a stop: over the whole list, and
+again over what the Hub says right before the stop. No clock, no I/O, no log.
+"""
+
+import fnmatch
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+from msgspec import UnsetType
+
+from .model import Server, User, epoch
+from .scopes import Granted
+
+DEFAULT = "default"
+
+
+class State(StrEnum):
+    """What a server is counted as."""
+
+    ACTIVE = "active"
+    IDLE = "idle"
+    PENDING = "pending"
+
+
+class Reason(StrEnum):
+    """Why a server is to be stopped."""
+
+    IDLE = "idle"
+    MAX_AGE = "max_age"
+
+
+class Spared(StrEnum):
+    """Why a server that is up is not to be stopped."""
+
+    PENDING = "is starting, stopping or not ready"
+    IN_USE = "was active inside the limit"
+    UNKNOWN = "its last activity is unknown"
+    EXEMPT = "its policy exempts it"
+    SWITCH = "culling of default or of named servers is switched off"
+    REACH = "is outside the filter of the token's delete:servers"
+    BLIND = "a policy matches on what the token cannot see"
+
+
+class Globs:
+    """Case-sensitive globs (`fnmatchcase`); a name matches when any of them does."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._regex = re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns))
+
+    def match(self, name: object) -> bool:
+        """Tell whether a name matches; what is no string never does."""
+        return isinstance(name, str) and self._regex.match(name) is not None
+
+
+@dataclass(frozen=True)
+class Match:
+    """The conditions of a policy; all that are given must hold."""
+
+    users: Globs | None = None
+    groups: Globs | None = None
+    servers: Globs | None = None
+    user_options: tuple[tuple[str, Globs], ...] = ()
+    named: bool | None = None
+    admin: bool | None = None
+
+    def holds(self, user: User, name: str, server: Server) -> bool | None:
+        """Tell whether this policy is the server's; None when the token cannot see enough."""
+        if not self._holds_for_visible(user, name, server):
+            return False
+        if self.admin is not None:
+            if isinstance(user.admin, UnsetType):
+                return None
+            if user.admin != self.admin:
+                return False
+        if self.groups is not None:
+            if isinstance(user.groups, UnsetType):
+                return None
+            return any(map(self.groups.match, user.groups))
+        return True
+
+    def _holds_for_visible(self, user: User, name: str, server: Server) -> bool:
+        return (
+            (self.users is None or self.users.match(user.name))
+            and (self.servers is None or self.servers.match(name))
+            and (self.named is None or self.named == bool(name))
+            and self._options_hold(server.user_options)
+        )
+
+    def _options_hold(self, options: object) -> bool:
+        if not self.user_options:
+            return True
+        if not isinstance(options, dict):
+            return False
+        return all(globs.match(options.get(key)) for key, globs in self.user_options)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Limits in seconds for the servers it matches; `max_age` 0 is no limit."""
+
+    name: str
+    timeout: float
+    max_age: float = 0.0
+    exempt: bool = False
+    match: Match = Match()
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The policies in order, the `default` last, and the switches of the options."""
+
+    policies: tuple[Policy, ...]
+    cull_default_servers: bool = True
+    cull_named_servers: bool = True
+
+    @property
+    def need_groups(self) -> bool:
+        """Tell whether any policy matches on groups."""
+        return any(policy.match.groups is not None for policy in self.policies)
+
+    @property
+    def need_admin(self) -> bool:
+        """Tell whether any policy matches on being an admin."""
+        return any(policy.match.admin is not None for policy in self.policies)
+
+
+class Verdict(msgspec.Struct, frozen=True, gc=False):
+    """The judgement on one server: what it counts as, and whether it is to be stopped.
+
+    `idle` and `age` are seconds, None where unknown. Exactly one of `reason` (stop it) and
+    `spared` (do not, and why) is set.
+    """
+
+    policy: Policy
+    state: State
+    idle: float | None
+    age: float | None
+    reason: Reason | None
+    spared: Spared | None
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The rules, and the token's reach, at one moment."""
+
+    rules: Rules
+    granted: Granted
+
+    def verdict(self, user: User, name: str, server: Server, now: float) -> Verdict:
+        """Judge one server; `now` is the Hub's clock in seconds since 1970."""
+        policy, blind = self._policy_of(user, name, server)
+        age = _since(epoch(server.started), now)
+        idle = _since(epoch(server.last_activity or server.started), now)
+        state = _state(server, idle, policy.timeout)
+        reason, spared = _decide(policy, state, idle, age)
+        if reason is not None:
+            spared = self._protection(user, name, policy, blind)
+        return Verdict(policy, state, idle, age, None if spared else reason, spared)
+
+    def _policy_of(self, user: User, name: str, server: Server) -> tuple[Policy, bool]:
+        """Find the first policy that holds, and whether an earlier one could not be decided."""
+        blind = False
+        for policy in self.rules.policies[:-1]:
+            holds = policy.match.holds(user, name, server)
+            if holds:
+                return policy, blind
+            blind = blind or holds is None
+        return self.rules.policies[-1], blind
+
+    def _protection(self, user: User, name: str, policy: Policy, blind: bool) -> Spared | None:
+        """Say what protects a server that is past a limit, max age included."""
+        if blind:
+            return Spared.BLIND
+        if policy.exempt:
+            return Spared.EXEMPT
+        if not (self.rules.cull_named_servers if name else self.rules.cull_default_servers):
+            return Spared.SWITCH
+        if not self.granted.may_stop(user.name, user.groups, name):
+            return Spared.REACH
+        return None
+
+
+def _since(moment: float | None, now: float) -> float | None:
+    """Give the seconds since a moment; a moment in the future is now."""
+    return None if moment is None else max(0.0, now - moment)
+
+
+def _state(server: Server, idle: float | None, timeout: float) -> State:
+    if server.pending or not server.ready:
+        return State.PENDING
+    return State.IDLE if idle is not None and idle >= timeout else State.ACTIVE
+
+
+def _decide(
+    policy: Policy, state: State, idle: float | None, age: float | None
+) -> tuple[Reason | None, Spared | None]:
+    """Name the limit that is passed. Max age first: nothing that is asked protects from it."""
+    if state is State.PENDING:
+        return None, Spared.PENDING
+    if policy.max_age and age is not None and age >= policy.max_age:
+        return Reason.MAX_AGE, None
+    if state is State.IDLE:
+        return Reason.IDLE, None
+    return None, Spared.UNKNOWN if idle is None else Spared.IN_USE

@@ -1,0 +1,223 @@
+"""Puts the parts of one sidecar together, runs it, and ends it promptly."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from types import FrameType
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from . import __version__, log
+from .config import Config, ConfigError, server_tls, token_of
+from .culler import Culler
+from .durations import shown
+from .gatekeeper import Gatekeeper
+from .hub import Hub, Token
+from .metrics import Metrics
+from .page import Page
+from .policy import Policy
+from .policy_file import PolicySource, chosen_by_users
+from .poller import Poller, heartbeat_seconds
+from .probe import Prober
+from .scheduler import Scheduler
+from .web import Application, WebServer
+
+# Below this a person at work may look idle: the Hub learns of activity every 300 s, give or take.
+_SHORT_TIMEOUT = 600.0
+_INTERVALS_UNTIL_STALE = 3
+
+logger = structlog.get_logger()
+
+
+class Sidecar:
+    """One sidecar, put together and not yet running.
+
+    Args:
+        config: what the options say.
+        token: the sidecar's own.
+        stopping: set when it is to end.
+        memory: False for a single pass, which is under no grace but stops only what it has asked.
+    """
+
+    def __init__(
+        self, config: Config, token: Token, stopping: threading.Event, memory: bool = True
+    ) -> None:
+        terms = config.terms
+        self.config = config
+        self.source = _policies(config)
+        policies: tuple[Policy, ...] = self.source.policies if self.source else (terms.default,)
+        grace = config.grace if memory else 0.0
+        self.gatekeeper = Gatekeeper(terms.enforce, grace, orphaned=_orphan_watch())
+        self.metrics = Metrics(CollectorRegistry(), self.gatekeeper.state, policies)
+        self.hub = Hub(config.connection, token, self._answered, self.metrics.observe_request)
+        self.culler = self._culler(stopping) if terms.enforce else None
+        self.poller = Poller(
+            self.hub, self.source, terms, self.gatekeeper, self.culler, self.metrics
+        )
+        self.ticking = True  # the poll loop lives
+        self.clock_skew: float | None = None  # Hub minus us, in seconds
+        self._stopping = stopping
+
+    def _culler(self, stopping: threading.Event) -> Culler:
+        prober = Prober(self.hub, self.config.terms.probe_user, server_tls(self.config))
+        return Culler(self.hub, prober, self.gatekeeper, self.metrics, self.config.limits, stopping)
+
+    def _answered(self, hub_time: float | None) -> None:
+        self.gatekeeper.hub_answered(hub_time)
+        if hub_time is not None:
+            # The Date header is cut to the second: on average the Hub's clock is half on.
+            self.clock_skew = hub_time + 0.5 - time.time()
+            self.metrics.clock_skew.set(self.clock_skew)
+
+    def serve(self) -> WebServer:
+        """Open the port; raise ConfigError when it cannot be had."""
+        page = Page(self.poller, self.gatekeeper, self.metrics, self.config)
+        application = Application(self.metrics.registry, self._dead, self._unready, page.render)
+        try:
+            return WebServer(self.config.host, self.config.port, application)
+        except OSError as error:
+            raise ConfigError(
+                f"--web.listen-address: {self.config.host}:{self.config.port} cannot be "
+                f"listened on: {error.strerror or error}"
+            ) from None
+
+    def loop(self) -> None:
+        """Poll, and see whether the Hub is there, until told to stop."""
+        scheduler = Scheduler(self._stopping)
+        scheduler.every(self.config.terms.interval, self.poller.poll)
+        scheduler.every(heartbeat_seconds(self.config.terms.interval), self.poller.heartbeat)
+        try:
+            scheduler.run()
+        finally:
+            self.ticking = False
+
+    def _dead(self) -> str | None:
+        return None if self.ticking else "the poll loop has ended"
+
+    def _unready(self) -> str | None:
+        success, error = self.poller.last_success, self.poller.last_error
+        if success is None:
+            return f"no poll has succeeded yet: {error or 'the first one is under way'}"
+        age = time.monotonic() - success
+        if age >= _INTERVALS_UNTIL_STALE * self.config.terms.interval:
+            return f"the last good poll was {shown(age)} ago: {error or 'none has ended since'}"
+        return None
+
+
+def _policies(config: Config) -> PolicySource | None:
+    if config.policy_file is None:
+        return None
+    return PolicySource(config.policy_file, config.terms.default)
+
+
+def _orphan_watch() -> "OrphanWatch":
+    return OrphanWatch(bool(os.environ.get("JUPYTERHUB_SERVICE_NAME")))
+
+
+class OrphanWatch:
+    """Tells whether the Hub that started this process is gone; never, where none did.
+
+    A killed Hub leaves its services running, with a token that still works for a while: an old
+    sidecar would go on enforcing an old policy beside the new Hub's own.
+    """
+
+    def __init__(self, started_by_hub: bool) -> None:
+        self._parent = os.getppid() if started_by_hub else None
+
+    def __call__(self) -> bool:
+        """Look now."""
+        return self._parent is not None and os.getppid() != self._parent
+
+
+def prepared(config: Config, environ: Mapping[str, str]) -> Token:
+    """Find the token and set up the log that masks it."""
+    token = token_of(config, environ)
+    log.configure(config.log_level, config.log_format, token.mask)
+    return token
+
+
+def run(config: Config, environ: Mapping[str, str]) -> int:
+    """Run the sidecar until SIGTERM, SIGINT or the end of the Hub that started it."""
+    stopping = threading.Event()
+    crashes = _watch_threads(stopping)
+    _stop_on_signals(stopping)
+    sidecar = Sidecar(config, prepared(config, environ), stopping)
+    web = sidecar.serve()  # first of all: a Hub waits for its services' ports, and not for long
+    logger.info("starting", version=__version__, **config.shown())
+    _warn(sidecar)
+    web.start()
+    logger.info("listening", address=web.address)
+    threading.Thread(target=sidecar.loop, name="poller", daemon=True).start()
+    orphaned = _orphan_watch()
+    while not stopping.wait(1.0):
+        if orphaned():
+            logger.warning("hub_gone", what="the Hub that started this process ended: ending too")
+            stopping.set()
+    web.stop()
+    logger.info("stopped", crashed=bool(crashes))
+    return 1 if crashes else 0
+
+
+def _stop_on_signals(stopping: threading.Event) -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+def _watch_threads(stopping: threading.Event) -> list[str]:
+    """End the process when a thread crashes: that is a bug, and the supervisor starts us anew."""
+    crashes: list[str] = []
+
+    def crashed(arguments: threading.ExceptHookArgs) -> None:
+        crashes.append(str(arguments.exc_type))
+        sys.excepthook(
+            arguments.exc_type, arguments.exc_value or Exception(), arguments.exc_traceback
+        )
+        stopping.set()
+
+    threading.excepthook = crashed
+    return crashes
+
+
+def _warn(sidecar: Sidecar) -> None:
+    """Say at the start what may surprise."""
+    terms = sidecar.config.terms
+    if terms.default.timeout < _SHORT_TIMEOUT:
+        logger.warning(
+            "short_timeout",
+            timeout=shown(terms.default.timeout),
+            why="the Hub learns of activity only every 5 minutes or so: people at work may look "
+            "idle; 10m or more is safe",
+        )
+    for name in chosen_by_users(sidecar.source.policies if sidecar.source else ()):
+        logger.warning(
+            "exemption_by_users",
+            policy=name,
+            why="user_options are chosen by users: anyone may exempt themselves",
+        )
+
+
+def once(config: Config, environ: Mapping[str, str]) -> int:
+    """Poll once, cull once with --enforce; give 0 when all of it worked, else 1."""
+    stopping = threading.Event()
+    _watch_threads(stopping)
+    _stop_on_signals(stopping)
+    sidecar = Sidecar(config, prepared(config, environ), stopping, memory=config.grace == 0)
+    if not sidecar.poller.poll():
+        return 1
+    if sidecar.culler is None:
+        return 0
+    begun = sidecar.poller.last_pass
+    if begun is None:
+        logger.error("nothing_culled", why=sidecar.gatekeeper.why())
+        return 1
+    while not begun.done.wait(0.2):
+        if stopping.is_set():
+            return 1
+    return 1 if begun.failed or begun.unsure else 0

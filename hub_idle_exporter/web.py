@@ -1,0 +1,116 @@
+"""The HTTP side: `/metrics`, health, readiness and the page. Reads what is there, never waits."""
+
+import threading
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from cheroot.wsgi import Server
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from .log import printable
+
+Environ = dict[str, Any]
+StartResponse = Callable[[str, list[tuple[str, str]]], object]
+Answer = tuple[HTTPStatus, str, bytes]
+
+PLAIN = "text/plain; charset=utf-8"
+HTML = "text/html; charset=utf-8"
+_HEADERS = [
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:"),
+    ("Referrer-Policy", "no-referrer"),
+]
+
+log = structlog.get_logger()
+
+
+class Application:
+    """The WSGI application.
+
+    Args:
+        registry: what `/metrics` shows.
+        healthy: says why the poll loop is dead, None while it lives.
+        ready: says why the facts are no good, None when they are.
+        page: renders the page for people.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        healthy: Callable[[], str | None],
+        ready: Callable[[], str | None],
+        page: Callable[[], str],
+    ) -> None:
+        self._registry, self._page = registry, page
+        self._routes: dict[str, Callable[[Environ], Answer]] = {
+            "/": lambda _: (HTTPStatus.OK, HTML, self._page().encode()),
+            "/metrics": self._metrics,
+            "/-/healthy": lambda _: _verdict(healthy()),
+            "/-/ready": lambda _: _verdict(ready()),
+        }
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request (WSGI)."""
+        status, kind, body = self._answer(environ)
+        headers = [("Content-Type", kind), ("Content-Length", str(len(body))), *_HEADERS]
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            headers.append(("Allow", "GET, HEAD"))
+        start_response(f"{status.value} {status.phrase}", headers)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+    def _answer(self, environ: Environ) -> Answer:
+        route = self._routes.get(environ.get("PATH_INFO") or "/")
+        if route is None:
+            return HTTPStatus.NOT_FOUND, PLAIN, b"Not found. There are / and /metrics.\n"
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return HTTPStatus.METHOD_NOT_ALLOWED, PLAIN, b"Only GET and HEAD.\n"
+        return route(environ)
+
+    def _metrics(self, environ: Environ) -> Answer:
+        """Give text, or OpenMetrics where it is asked for."""
+        encode, kind = choose_encoder(environ.get("HTTP_ACCEPT", ""))
+        return HTTPStatus.OK, kind, encode(self._registry)
+
+
+def _verdict(problem: str | None) -> Answer:
+    if problem is None:
+        return HTTPStatus.OK, PLAIN, b"OK\n"
+    return HTTPStatus.SERVICE_UNAVAILABLE, PLAIN, f"{problem}\n".encode()
+
+
+class _Server(Server):
+    """The server, with its errors in our log."""
+
+    def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
+        """Write what cheroot has to say."""
+        write = log.warning if traceback else log.debug
+        write("http_error", error=printable(msg), level=level)
+
+
+class WebServer:
+    """Serves the application; the port is open as soon as this is made. Raise OSError if taken."""
+
+    def __init__(self, host: str, port: int, application: Application) -> None:
+        self._server = _Server((host, port), application, numthreads=8, request_queue_size=128)
+        self._server.max_request_header_size = 64 * 1024
+        self._server.max_request_body_size = 1024
+        self._server.shutdown_timeout = 1
+        self._server.prepare()
+
+    @property
+    def address(self) -> str:
+        """Give the address that was bound, as a URL; the port is real where 0 was asked for."""
+        host, port = self._server.bind_addr[:2]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def start(self) -> None:
+        """Serve on threads of its own."""
+        threading.Thread(target=self._server.serve, name="web", daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop serving."""
+        self._server.stop()
