@@ -47,27 +47,27 @@ LIMITS = {
     "1 d": DAY,
 }
 IDLE_CLASSES = {
-    "under 5 min": 5 * MINUTE,
-    "5 to 15 min": 15 * MINUTE,
-    "15 to 30 min": 30 * MINUTE,
-    "30 to 60 min": HOUR,
-    "1 to 2 h": 2 * HOUR,
-    "2 to 4 h": 4 * HOUR,
-    "4 to 8 h": 8 * HOUR,
-    "8 h to 1 d": DAY,
-    "1 to 7 d": 7 * DAY,
-    "over 7 d": float("inf"),
+    "0-5 min": 5 * MINUTE,
+    "5-15 min": 15 * MINUTE,
+    "15-30 min": 30 * MINUTE,
+    "30-60 min": HOUR,
+    "1-2 h": 2 * HOUR,
+    "2-4 h": 4 * HOUR,
+    "4-8 h": 8 * HOUR,
+    "8-24 h": DAY,
+    "1-7 d": 7 * DAY,
+    ">7 d": float("inf"),
 }
 AGE_CLASSES = {
-    "under 15 min": 15 * MINUTE,
-    "15 to 60 min": HOUR,
-    "1 to 2 h": 2 * HOUR,
-    "2 to 4 h": 4 * HOUR,
-    "4 to 8 h": 8 * HOUR,
-    "8 h to 1 d": DAY,
-    "1 to 2 d": 2 * DAY,
-    "2 to 7 d": 7 * DAY,
-    "over 7 d": float("inf"),
+    "0-15 min": 15 * MINUTE,
+    "15-60 min": HOUR,
+    "1-2 h": 2 * HOUR,
+    "2-4 h": 4 * HOUR,
+    "4-8 h": 8 * HOUR,
+    "8-24 h": DAY,
+    "1-2 d": 2 * DAY,
+    "2-7 d": 7 * DAY,
+    ">7 d": float("inf"),
 }
 FRESH_TO_OLD = (
     "#37872D",
@@ -140,13 +140,11 @@ def or_zero(expression: str) -> str:
     return f"({expression} or vector(0))"
 
 
-def quantile(share: float, histogram: str, by: str = "", window: str = "$__rate_interval") -> str:
-    """Estimate a quantile of a counting histogram."""
+def quantile(share: float, histogram: str, window: str, by: str = "") -> str:
+    """Estimate a quantile of a counting histogram; nothing where nothing was counted."""
     grouping = f"le, {by}" if by else "le"
-    return (
-        f"histogram_quantile({share}, sum by ({grouping}) "
-        f"(rate({metric(f'{histogram}_bucket')}[{window}])))"
-    )
+    counted = f"sum by ({grouping}) (increase({metric(f'{histogram}_bucket')}[{window}]))"
+    return f"histogram_quantile({share}, {counted}) >= 0"
 
 
 SERVERS = metric("jupyterhub_servers")
@@ -177,8 +175,8 @@ def query(expression: str, legend: str = "__auto", *, instant: bool = False) -> 
     return target.instant() if instant else target.range()
 
 
-def row_query(expression: str) -> Any:
-    """Make a target whose answer becomes rows of a table."""
+def table_query(expression: str) -> Any:
+    """Make a target whose answer becomes the rows of a table."""
     return query(expression, instant=True).format(PromQueryFormat.TABLE)
 
 
@@ -228,7 +226,8 @@ def number(title: str, description: str, unit: str, *targets: Any, levels: Any =
     """Make a small panel with one number."""
     panel = dressed(stat.Panel(), title, description, unit, (4, 4))
     panel = panel.reduce_options(last_value()).color_mode(common_models.BigValueColorMode.VALUE)
-    panel = panel.graph_mode(common_models.BigValueGraphMode.AREA).no_value("no data")
+    panel = panel.graph_mode(common_models.BigValueGraphMode.NONE).no_value("no data")
+    panel = panel.wide_layout(False)
     return with_targets(panel.thresholds(levels or steps((None, "text"))), targets)
 
 
@@ -239,6 +238,8 @@ def bars(title: str, description: str, unit: str, size: tuple[int, int], *target
     panel = panel.orientation(common_models.VizOrientation.HORIZONTAL)
     panel = panel.display_mode(common_models.BarGaugeDisplayMode.BASIC).show_unfilled(False)
     panel = panel.value_mode(common_models.BarGaugeValueMode.TEXT).min_viz_height(12)
+    panel = panel.text(common.VizTextDisplayOptions().title_size(12).value_size(15))
+    panel = panel.name_placement(common_models.BarGaugeNamePlacement.LEFT)
     panel = panel.thresholds(steps((None, "orange")))
     return with_targets(panel, targets)
 
@@ -250,14 +251,15 @@ def lines(title: str, description: str, unit: str, size: tuple[int, int], *targe
     panel = panel.legend(legend.placement(common_models.LegendPlacement.BOTTOM).show_legend(True))
     tooltip = common.VizTooltipOptions().mode(common_models.TooltipDisplayMode.MULTI)
     panel = panel.tooltip(tooltip.sort(common_models.SortOrder.DESCENDING))
-    panel = panel.line_width(2).fill_opacity(8).show_points(common_models.VisibilityMode.NEVER)
+    panel = panel.line_width(2).fill_opacity(0).show_points(common_models.VisibilityMode.NEVER)
+    panel = panel.axis_soft_max(1) if unit == "none" else panel
     return with_targets(panel, targets)
 
 
 def stacked(panel: Any) -> Any:
     """Stack the lines of a panel into areas."""
     stacking = common.StackingConfig().mode(common_models.StackingMode.NORMAL).group("A")
-    return panel.stacking(stacking).line_width(1).fill_opacity(60)
+    return panel.stacking(stacking).line_width(0).fill_opacity(70)
 
 
 # ---- rows ----
@@ -310,9 +312,7 @@ def now() -> Iterator[Any]:
             "none",
             query(" + ".join(PROBLEMS.values()), "problems", instant=True),
             levels=steps((None, "green"), (1, "red")),
-        )
-        .mappings([says(0, "none", "green")])
-        .graph_mode(common_models.BigValueGraphMode.NONE)
+        ).mappings([says(0, "none", "green")])
     )
     mode = metric("hub_idle_exporter_enforcement")
     yield fixed(
@@ -322,9 +322,7 @@ def now() -> Iterator[Any]:
             " start or an outage. suspended: culling was asked for and cannot be done.",
             "none",
             query(f"max by (state) ({mode} == 1)", "{{state}}", instant=True),
-        )
-        .text_mode(common_models.BigValueTextMode.NAME)
-        .graph_mode(common_models.BigValueGraphMode.NONE),
+        ).text_mode(common_models.BigValueTextMode.NAME),
         MODE_COLOURS,
     )
     yield number(
@@ -434,7 +432,7 @@ def what_a_limit_would_do() -> Iterator[Any]:
             "none",
             third,
             *(query(past(limit), name) for name, limit in LIMITS.items()),
-        ).fill_opacity(0),
+        ),
         dict(zip(LIMITS, FRESH_TO_OLD[1:], strict=False)),
     )
     yield (
@@ -453,51 +451,40 @@ def what_a_limit_would_do() -> Iterator[Any]:
 
 
 def policies() -> Any:
-    """Make a table of the policies: limits and servers."""
-    timeout, max_age = (
-        row_query(f"max by (policy) ({metric(name)})")
-        for name in ("jupyterhub_policy_timeout_seconds", "jupyterhub_policy_max_age_seconds")
+    """Make a table of the policies: limits and servers, a row for each policy."""
+    columns = {
+        "Idle limit": metric("jupyterhub_policy_timeout_seconds"),
+        "Maximum age": metric("jupyterhub_policy_max_age_seconds"),
+        "Active": metric("jupyterhub_servers", 'state="active"'),
+        "Idle": metric("jupyterhub_servers", 'state="idle"'),
+        "Pending": metric("jupyterhub_servers", 'state="pending"'),
+        "Would stop now": metric("jupyterhub_cull_candidates"),
+    }
+    limits = ("Idle limit", "Maximum age")
+    cells = (
+        f"{'max' if column in limits else 'sum'} by (policy, column) "
+        f'(label_replace({source}, "column", "{column}", "", ""))'
+        for column, source in columns.items()
     )
-    counts = (
-        row_query("sum by (policy) ({})".format(metric("jupyterhub_servers", f'state="{state}"')))
-        for state in STATE_COLOURS
-    )
-    candidates = row_query(f"sum by (policy) ({metric('jupyterhub_cull_candidates')})")
     panel = dressed(
         table.Panel(),
         "Policies",
-        "The limits in force, first match first in the policy file, and the servers under each"
-        " policy now.",
+        "The limits in force and the servers under each policy now.",
         "none",
         (24, 6),
     )
-    columns = {
-        "policy": "Policy",
-        "Value #A": "Idle limit",
-        "Value #B": "Maximum age",
-        "Value #C": "Active",
-        "Value #D": "Idle",
-        "Value #E": "Pending",
-        "Value #F": "Would stop now",
-    }
-    panel = with_targets(panel, (timeout, max_age, *counts, candidates)).no_value("none")
-    panel = panel.with_transformation(models.DataTransformerConfig(id_val="merge", options={}))
-    organise = {
-        "excludeByName": {"Time": True},
-        "indexByName": {name: place for place, name in enumerate(columns)},
-        "renameByName": columns,
-    }
-    panel = panel.with_transformation(
-        models.DataTransformerConfig(id_val="organize", options=organise)
-    )
-    none = models.ValueMap(options={"0": models.ValueMappingResult(text="none")})
-    for name in ("Idle limit", "Maximum age"):
-        properties = [
-            models.DynamicConfigValue("unit", "s"),
-            models.DynamicConfigValue("mappings", [none]),
-        ]
-        panel = panel.override_by_name(name, properties)
-    return panel
+    target = table_query(" or ".join(cells))
+    matrix = {"rowField": "policy", "columnField": "column", "valueField": "Value"}
+    places = {name: place for place, name in enumerate(["policy\\column", *columns])}
+    organise = {"indexByName": places, "renameByName": {"policy\\column": "Policy"}}
+    for id_, options in (("groupingToMatrix", matrix), ("organize", organise)):
+        transformation = models.DataTransformerConfig(id_val=id_, options=options)
+        panel = panel.with_transformation(transformation)
+    for name in limits:
+        unit = models.DynamicConfigValue("unit", "s")
+        no_limit = models.DynamicConfigValue("mappings", [says(0, "none", "text")])
+        panel = panel.override_by_name(name, [unit, no_limit])
+    return with_targets(panel, (target,))
 
 
 def spread(
@@ -578,14 +565,15 @@ def culls() -> Iterator[Any]:
         )
     )
     third = (8, 8)
-    yield lines(
-        "Failed, by cause, and attempts",
-        "Stops that failed within the hour before, beside the stops sent. not_stopped: the Hub"
-        " said yes and the server lives on, an orphan. slow: still stopping when given up.",
-        "none",
-        third,
-        query(increase("hub_idle_exporter_cull_attempts_total", "1h"), "attempts"),
-        query(increase("hub_idle_exporter_cull_failures_total", "1h", "cause"), "{{cause}}"),
+    yield stacked(
+        lines(
+            "Failed, by cause",
+            "Stops that failed within the hour before. not_stopped: the Hub said yes and the server"
+            " lives on, an orphan. slow: still stopping when given up.",
+            "none",
+            third,
+            query(increase("hub_idle_exporter_cull_failures_total", "1h", "cause"), "{{cause}}"),
+        )
     )
     duration = "hub_idle_exporter_cull_duration_seconds"
     yield lines(
@@ -593,8 +581,8 @@ def culls() -> Iterator[Any]:
         "From the stop sent to the server verified as stopped, of the hour before.",
         "s",
         third,
-        query(quantile(0.5, duration, window="1h"), "half within"),
-        query(quantile(0.95, duration, window="1h"), "95 % within"),
+        query(quantile(0.5, duration, "1h"), "half within"),
+        query(quantile(0.95, duration, "1h"), "95 % within"),
     )
     yield lines(
         "Servers asked, by answer",
@@ -653,26 +641,24 @@ def the_exporter() -> Iterator[Any]:
         *(query(expression, name, instant=True) for name, expression in PROBLEMS.items()),
         levels=steps((None, "green"), (1, "red")),
     )
-    problems = problems.span(24).graph_mode(common_models.BigValueGraphMode.NONE)
-    yield problems.mappings([says(0, "no", "green")])
+    yield problems.span(24).mappings([says(0, "no", "green")])
     third = (8, 8)
-    polls = metric("hub_idle_exporter_polls_total")
-    failures = metric("hub_idle_exporter_poll_failures_total")
+    failures = increase("hub_idle_exporter_poll_failures_total", "1h", "cause")
     yield lines(
-        "Polls a minute, and failed ones by cause",
-        "Polls attempted a minute, and those of them that failed.",
-        "opm",
+        "Polls, and failed ones by cause",
+        "Polls attempted within the hour before, and those of them that failed.",
+        "none",
         third,
-        query(f"60 * sum(rate({polls}[$__rate_interval]))", "polls"),
-        query(f"60 * sum by (cause) (rate({failures}[$__rate_interval]))", "failed: {{cause}}"),
+        query(increase("hub_idle_exporter_polls_total", "1h"), "polls"),
+        query(failures, "failed: {{cause}}"),
     )
     yield lines(
         "Age of data",
-        "Time since the last poll that worked, and three poll intervals, past which the data"
-        " counts as stale and /-/ready says 503.",
+        "Time since the last poll that worked, at most in the five minutes before, and three poll"
+        " intervals, past which the data counts as stale and /-/ready says 503.",
         "s",
         third,
-        query(f"max({DATA_AGE})", "age"),
+        query(f"max_over_time(max({DATA_AGE})[5m:15s])", "age"),
         query(f"max({STALE_AFTER})", "stale past"),
     )
     yield (
@@ -691,11 +677,11 @@ def the_exporter() -> Iterator[Any]:
     )
     yield lines(
         "Hub requests: 95 % answered within",
-        "How long the Hub takes to answer us, by operation.",
+        "How long the Hub takes to answer us, by operation, in the ten minutes before.",
         "s",
         (12, 8),
         query(
-            quantile(0.95, "hub_idle_exporter_hub_request_duration_seconds", "operation"),
+            quantile(0.95, "hub_idle_exporter_hub_request_duration_seconds", "10m", "operation"),
             "{{operation}}",
         ),
     )
@@ -743,27 +729,32 @@ def the_exporter() -> Iterator[Any]:
         .span(24)
         .height(3)
         .text_mode(common_models.BigValueTextMode.NAME)
-        .graph_mode(common_models.BigValueGraphMode.NONE)
     )
 
 
 def scopes(size: tuple[int, int]) -> Any:
     """Show which scopes the token has."""
-    granted = metric("hub_idle_exporter_scope_granted")
-    panel = number(
+    panel = dressed(
+        table.Panel(),
         "What the token may do",
         "Scopes of the token. Monitoring needs list:users and read:servers (and read:users:groups"
         " for policies by group); culling delete:servers; asking servers proxy and tokens."
         " A missing one is no fault where its use is not wanted.",
         "none",
-        query(f"min by (scope) ({granted})", "{{scope}}", instant=True),
-        query(f"min({metric('hub_idle_exporter_busy_check')})", "servers are asked", instant=True),
-        levels=steps((None, "text")),
+        size,
     )
-    panel = panel.span(size[0]).height(size[1]).color_mode(common_models.BigValueColorMode.VALUE)
-    panel = panel.mappings([says(0, "no", "orange"), says(1, "yes", "green")])
-    panel = panel.text_mode(common_models.BigValueTextMode.VALUE_AND_NAME)
-    return panel.graph_mode(common_models.BigValueGraphMode.NONE)
+    granted = f"min by (scope) ({metric('hub_idle_exporter_scope_granted')})"
+    panel = panel.with_target(table_query(granted).ref_id("A"))
+    organise = {"excludeByName": {"Time": True}, "renameByName": {"scope": "Scope"}}
+    transformation = models.DataTransformerConfig(id_val="organize", options=organise)
+    panel = panel.with_transformation(transformation)
+    granted_or_not = [says(0, "missing", "orange"), says(1, "granted", "green")]
+    properties = [
+        models.DynamicConfigValue("mappings", granted_or_not),
+        models.DynamicConfigValue("displayName", "Granted"),
+        models.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}),
+    ]
+    return panel.override_by_name("Value", properties)
 
 
 # ---- the whole ----
