@@ -43,12 +43,16 @@ def _row(one: Judged) -> dict[str, Any]:
         "user": one.user,
         "server": one.server,
         "state": str(verdict.state),
-        "idle": verdict.idle,
-        "age": verdict.age,
+        "idle": _rounded(verdict.idle),
+        "age": _rounded(verdict.age),
         "policy": verdict.policy.name,
         "verdict": "stop" if verdict.reason else "keep",
         "why": f"past its {verdict.reason} limit" if verdict.reason else f"{verdict.spared}",
     }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

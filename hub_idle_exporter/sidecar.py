@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import FrameType
 
 import structlog
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from . import __version__, log
 from .config import Config, ConfigError, server_tls, token_of
@@ -136,6 +136,7 @@ class OrphanWatch:
 def prepared(config: Config, environ: Mapping[str, str]) -> Token:
     """Find the token and set up the log that masks it."""
     token = token_of(config, environ)
+    disable_created_metrics()  # in the text format they would be twice as many series
     log.configure(config.log_level, config.log_format, token.mask)
     return token
 
