@@ -50,6 +50,9 @@ SUBSCOPES = {
     "tokens": ["read:tokens"],
 }
 ADMIN = ["admin:users", "admin:servers", "tokens", "proxy", "access:servers", "read:metrics"]
+MONITOR = ["list:users", "read:servers"]
+PROBER = "idle-prober"
+ENFORCE = [*MONITOR, "read:users:groups", "delete:servers", "proxy", f"tokens!user={PROBER}"]
 
 
 # ---- requests, replies, faults ------------------------------------------------------------------
@@ -511,7 +514,7 @@ class _View:
             return value in user.groups
         if kind == "server":
             return server is not None and value == f"{user.name}/{server}"
-        return user.name == (value or self.token.user)
+        return kind == "user" and user.name == (value or self.token.user)
 
     def key(self, user: User) -> tuple[bool, ...]:
         """Return what decides how a user is rendered, or () where that is not simple."""
@@ -545,7 +548,11 @@ class FakeHub(HttpFake):
         self._ids = itertools.count(1)
         self._state = threading.RLock()
         super().__init__(port)
-        self.token = self.add_token(ADMIN)
+        self.admin_token = self.add_token(ADMIN)
+        self.add_user(PROBER, scopes=["access:servers"])
+        # As on a real Hub: before 6.1 a service needs one scope more to mint, see `_may_mint`.
+        before_6_1 = [f"tokens!service={PROBER}"] if self.release < (6, 1) else []
+        self.token = self.add_token([*ENFORCE, *before_6_1])
 
     @property
     def url(self) -> str:
@@ -700,11 +707,13 @@ class FakeHub(HttpFake):
         kind = "user" if token.user is not None else "service"
         model: dict[str, Any] = {"kind": kind, "name": token.user or token.service}
         model |= {"admin": False, "token_id": token.id, "session_id": None}
-        if self._release() >= (2, 0):
+        if self.release >= (2, 0):
             model["scopes"] = sorted(view.expanded)
         return reply(200, model)
 
-    def _release(self) -> tuple[int, int]:
+    @property
+    def release(self) -> tuple[int, int]:
+        """The version's first two numbers."""
         numbers = [int(part) for part in re.findall(r"\d+", self.version)[:2]]
         return (numbers[0], numbers[1]) if len(numbers) == 2 else (0, 0)
 
@@ -739,7 +748,7 @@ class FakeHub(HttpFake):
             users = self._candidates(state)
             if "" not in view.filters["list:users"]:
                 users = [user for user in users if view.may("list:users", user)]
-        if self._release() < (2, 0):
+        if self.release < (2, 0):
             return self._json(b"[" + b",".join(self._render(u, view) for u in users) + b"]")
         paged, offset, limit = self._page(request)
         page = users[offset : offset + limit]
@@ -810,7 +819,7 @@ class FakeHub(HttpFake):
             )
         if user is None or not any(view.may(scope, user) for scope in readable):
             raise Refused(404, "No access to resources or resources not found")
-        wanted = "include_stopped_servers" in request.query and self._release() >= (3, 0)
+        wanted = "include_stopped_servers" in request.query and self.release >= (3, 0)
         return self._json(self._render(user, view, stopped_too=wanted))
 
     # -- stopping
@@ -881,7 +890,7 @@ class FakeHub(HttpFake):
 
     def _mint(self, request: Request, view: _View, name: str) -> Reply:
         user = self.users.get(name)
-        if user is None or not view.may("tokens", user):
+        if user is None or not self._may_mint(view, user):
             kind = "User" if view.token.user is not None else "Service"
             raise Refused(403, f"{kind} {name} not found or no permissions to generate tokens")
         body = request.json() or {}
@@ -889,7 +898,9 @@ class FakeHub(HttpFake):
         held = _View(Token("", "", list(user.scopes), user=name))
         beyond = [scope for scope in scopes if not self._covered(scope, held)]
         if beyond:
-            raise Refused(400, f"Not assigning requested scopes {beyond} to user {name}")
+            names = ",".join(beyond)
+            message = f"Not assigning requested scopes {names} not held by User {name}"
+            raise Refused(400, message)
         lifetime = body.get("expires_in")
         expires = None if lifetime is None else self.now() + lifetime
         value = self.add_token(scopes, user=name, expires=expires)
@@ -898,6 +909,12 @@ class FakeHub(HttpFake):
         model = {"user": name, "id": token.id, "kind": "api_token", "scopes": scopes, "roles": []}
         model |= {"created": _time(self.now()), "expires_at": _time(expires), "note": token.note}
         return reply(201, model | {"token": value})
+
+    def _may_mint(self, view: _View, user: User) -> bool:
+        """Before 6.1 a service's filters are taken for services' names, those of users fail."""
+        if self.release >= (6, 1) or view.token.service is None:
+            return view.may("tokens", user)
+        return bool({"", f"service={user.name}"} & set(view.filters.get("tokens", [])))
 
     def _covered(self, scope: str, held: _View) -> bool:
         name, _, limit = scope.partition("!")
@@ -957,7 +974,7 @@ def _server_model(server: Server) -> dict[str, Any]:
         "ready": server.ready,
         "stopped": server.stopped,
         "url": f"/user/{path}",
-        "user_options": server.user_options,
+        "user_options": (server.user_options or None) if server.stopped else server.user_options,
         "progress_url": f"/hub/api/users/{quote(owner, safe='@~')}/server/progress",
         "full_url": None,
         "full_progress_url": None,

@@ -16,6 +16,7 @@ Paper servers are one `FakeServer` of this process (`hub.paper`) behind all rout
 import json
 import secrets
 import sqlite3
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -63,9 +65,14 @@ class Service:
             entry |= {"command": list(self.command), "environment": dict(self.environment)}
         return entry
 
-    def role(self) -> dict[str, Any]:
-        """Return the entry of `JupyterHub.load_roles`."""
-        return {"name": f"of-{self.name}", "services": [self.name], "scopes": list(self.scopes)}
+    def role(self, version: tuple[int, ...]) -> dict[str, Any]:
+        """Return the entry of `JupyterHub.load_roles` on such a Hub."""
+        scopes = list(self.scopes)
+        if version < (6, 1):
+            # These compare a user's name with the filter's *services* when a service mints.
+            minting = [scope for scope in scopes if scope.startswith("tokens!user=")]
+            scopes += [scope.replace("!user=", "!service=") for scope in minting]
+        return {"name": f"of-{self.name}", "services": [self.name], "scopes": scopes}
 
 
 @dataclass(frozen=True)
@@ -116,24 +123,23 @@ class RealHub(LocalHub):
         self.activity_interval = activity_interval
         self.slow_stop_timeout = slow_stop_timeout
         self.prober = prober
-        self.version: tuple[int, ...] = ()
         self.admin_token = secrets.token_hex(32)
         self.paper = FakeServer()
         self.paper.guard = self._opens
         self._http = requests.Session()
         self._http.trust_env = False
         self._http.mount("http://", HTTPAdapter(pool_maxsize=64))
-        environment = {"TESTS_HUBS": str(HUBS)} | dict(launch.pop("environment", {}))
+        # The Python proxy writes times without a zone, local ones; the Hub takes them for UTC.
+        environment = {"TESTS_HUBS": str(HUBS), "TZ": "UTC"} | dict(launch.pop("environment", {}))
         # Absolute, but not resolved: the link's place is what makes it a virtual environment's.
         python = Path(launch.pop("python", sys.executable)).absolute()
+        self.version = version_of(python)
         super().__init__(directory, "", python=python, environment=environment, **launch)
 
     def start(self, timeout: float = 60) -> None:
         """Start with the configuration as it is now: attributes may be changed while stopped."""
         self._config = self.configuration()
         super().start(timeout)
-        text: str = self.get("/")["version"]
-        self.version = tuple(int(part) for part in text.split(".")[:3] if part.isdigit())
 
     def close(self) -> None:
         """Stop the Hub and all it started."""
@@ -143,6 +149,11 @@ class RealHub(LocalHub):
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    @property
+    def url(self) -> str:
+        """The API's base, as `FakeHub.url`."""
+        return self.api_url
 
     @property
     def token(self) -> str:
@@ -155,7 +166,7 @@ class RealHub(LocalHub):
         """Return the text of the Hub's configuration."""
         cls = "PaperSpawner" if self.spawner == "paper" else "JupyterSpawner"
         administrator = Service("test-admin", (), admin=True, token=self.admin_token)
-        roles = [service.role() for service in self.services if service.scopes]
+        roles = [service.role(self.version) for service in self.services if service.scopes]
         roles += [{"name": OWNER, "users": [OWNER], "scopes": list(OWNED)}]
         if self.prober:
             roles += [{"name": PROBER, "users": [PROBER], "scopes": ["access:servers"]}]
@@ -168,9 +179,13 @@ class RealHub(LocalHub):
                 "slow_spawn_timeout": 0,
                 "slow_stop_timeout": self.slow_stop_timeout,
             },
-            "Spawner.environment": {"JUPYTERHUB_ACTIVITY_INTERVAL": str(self.activity_interval)},
+            "Spawner.environment": {
+                "JUPYTERHUB_ACTIVITY_INTERVAL": str(self.activity_interval),
+                "PYTHONPATH": str(HUBS / "quick"),
+            },
             "Spawner.cmd": [self.python, "-m", "jupyterhub.singleuser"],
             "PaperSpawner.port": self.paper.port,
+            "ConfigurableHTTPProxy.command": [self.python, str(HUBS / "proxy.py")],
         }
         lines = [f"load_subconfig({str(HUBS / 'base_config.py')!r})"]
         lines += [f"c.{name} = {value!r}" for name, value in settings.items()]
@@ -369,6 +384,14 @@ class RealHub(LocalHub):
         such users' kernels can only be had directly.
         """
         return Kernel(self, user, server, direct)
+
+
+@cache
+def version_of(python: Path) -> tuple[int, ...]:
+    """Return the version of the JupyterHub that an interpreter has."""
+    code = "from importlib.metadata import version; print(version('jupyterhub'))"
+    text = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout
+    return tuple(int(part) for part in text.strip().split(".")[:3] if part.isdigit())
 
 
 def server_path(user: str, server: str = "") -> str:

@@ -1,13 +1,14 @@
 """What all of the tests' Hubs have in common; read by JupyterHub 3.0 to 6.x.
 
-Quick: no waiting for the disk, no limits on spawns, servers left alone when the Hub ends
-(`LocalHub` ends them).
+Quick: no waiting for the disk, no limits on spawns, servers asked often whether they are up, and
+left alone when the Hub ends (`LocalHub` ends them).
 """
 
 import os
 import sys
 from pathlib import Path
 
+from jupyterhub.utils import exponential_backoff
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
@@ -31,6 +32,9 @@ c.Spawner.poll_interval = 5
 c.Spawner.args = ["--allow-root", "--ServerApp.terminals_enabled=True"]
 c.LocalProcessSpawner.interrupt_timeout = 5
 c.SimpleLocalProcessSpawner.home_dir_template = str(Path.cwd() / "homes" / "{username}")
+
+# First wait, its growth, longest wait: by default up to 5 s pass before a server is seen.
+exponential_backoff.__defaults__ = (0.05, 1.5, 0.2, *exponential_backoff.__defaults__[3:])
 
 
 @event.listens_for(Engine, "connect")

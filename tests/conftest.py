@@ -1,0 +1,172 @@
+"""Fixtures: fake and real Hubs, the exporter as a process, tools that may be missing.
+
+`fake_hub`, and `paper_hub`, `real_hub` for the whole session (with whatever other tests left
+running; `clean_paper_hub`, `clean_real_hub`: with nothing running), `make_hub(...)` for a Hub of
+one's own, `run_exporter(hub, "--timeout=1h")`, `run_command(hub, "check")`, `require_tool(name)`.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import exporter_process
+import pytest
+from exporter_process import Exporter
+from fake_hub import FakeHub, Jupyter
+from real_hub import RealHub
+
+MakeHub = Callable[..., RealHub]
+RunExporter = Callable[..., Exporter]
+RunCommand = Callable[..., subprocess.CompletedProcess[str]]
+GIVEN = "the Hub's"
+
+
+class AnyHub(Protocol):
+    """What the exporter is run against."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def token(self) -> str: ...
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let a test run that is terminated clean up as after Ctrl-C."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+@pytest.fixture
+def fake_hub() -> Iterator[FakeHub]:
+    """A fake Hub without users but the prober."""
+    with FakeHub() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def paper_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealHub]:
+    """A real Hub whose servers are paper."""
+    # Without looking at the proxy by itself: `backdate` is not to be undone.
+    with RealHub(tmp_path_factory.mktemp("paper-hub"), "paper", activity_interval=0) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def real_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealHub]:
+    """A real Hub with real Jupyter servers, who report activity every second."""
+    with RealHub(tmp_path_factory.mktemp("real-hub"), "jupyter", activity_interval=1) as hub:
+        yield hub
+
+
+@pytest.fixture
+def clean_paper_hub(paper_hub: RealHub) -> RealHub:
+    """The session's Hub of paper with nothing running, every server answering as idle."""
+    paper_hub.stop_servers(paper_hub.servers())
+    paper_hub.paper.heal()
+    paper_hub.paper.requests.clear()
+    paper_hub.paper.jupyter = Jupyter()
+    paper_hub.paper.at.clear()
+    return paper_hub
+
+
+@pytest.fixture
+def clean_real_hub(real_hub: RealHub) -> RealHub:
+    """The session's Hub of real servers with nothing running."""
+    real_hub.stop_servers(real_hub.servers())
+    return real_hub
+
+
+@pytest.fixture
+def make_hub(tmp_path: Path) -> Iterator[MakeHub]:
+    """Start Hubs of one's own: the arguments of RealHub but for its directory."""
+    numbers = count(1)
+    with ExitStack() as stack:
+
+        def make(*arguments: Any, start: bool = True, **options: Any) -> RealHub:
+            hub = RealHub(tmp_path / f"hub-{next(numbers)}", *arguments, **options)
+            stack.callback(hub.close)
+            if start:
+                hub.start()
+            return hub
+
+        yield make
+
+
+@pytest.fixture
+def run_exporter(tmp_path: Path) -> Iterator[RunExporter]:
+    """Start `python -m hub_idle_exporter` against a Hub; ended, and searched for its token, after.
+
+    run_exporter(hub, "--timeout=1h", token=..., url=..., environment={...}); a token or url of
+    None is not given to it.
+    """
+    with ExitStack() as stack:
+
+        def run(
+            hub: AnyHub | None,
+            *arguments: str,
+            token: str | None = GIVEN,
+            url: str | None = GIVEN,
+            environment: Mapping[str, str] | None = None,
+        ) -> Exporter:
+            address, secret = _given(hub, url, token)
+            exporter = Exporter(address, secret, arguments, environment, tmp_path)
+            return stack.enter_context(exporter)
+
+        yield run
+
+
+@pytest.fixture
+def run_command(tmp_path: Path) -> RunCommand:
+    """Run a command that ends by itself and return it with its texts; else as `run_exporter`."""
+
+    def run(
+        hub: AnyHub | None,
+        *arguments: str,
+        token: str | None = GIVEN,
+        url: str | None = GIVEN,
+        environment: Mapping[str, str] | None = None,
+        timeout: float = 60,
+    ) -> subprocess.CompletedProcess[str]:
+        address, secret = _given(hub, url, token)
+        return exporter_process.run_command(
+            address, secret, arguments, environment, timeout, tmp_path
+        )
+
+    return run
+
+
+def _given(hub: AnyHub | None, url: str | None, token: str | None) -> tuple[str | None, str | None]:
+    if hub is not None:
+        url = hub.url if url == GIVEN else url
+        token = hub.token if token == GIVEN else token
+    return (None if url == GIVEN else url), (None if token == GIVEN else token)
+
+
+def tool_or_skip(name: str) -> str:
+    """Return a tool's path; without it skip the test visibly, or fail it where all must be there.
+
+    They must be where the variable CI or HUB_IDLE_EXPORTER_REQUIRE_TOOLS is set.
+    """
+    path = shutil.which(name)
+    if path is not None:
+        return path
+    said = f"{name} is not installed"
+    if os.environ.get("CI") or os.environ.get("HUB_IDLE_EXPORTER_REQUIRE_TOOLS"):
+        pytest.fail(said)
+    pytest.skip(said)
+
+
+@pytest.fixture(scope="session")
+def require_tool() -> Callable[[str], str]:
+    """See `tool_or_skip`."""
+    return tool_or_skip
