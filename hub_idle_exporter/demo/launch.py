@@ -95,7 +95,7 @@ class LocalHub:
         base_url: str = "/",
     ) -> None:
         self.directory = directory.resolve()
-        self.python = str(python)
+        self.python = str(Path(python).absolute())  # not resolved: venvs are links
         self.ports = ports or Ports.free()
         self.base_url = base_url
         self.log_path = self.directory / "jupyterhub.log"
@@ -184,7 +184,12 @@ class LocalHub:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
         paths = [self._mark, Path(self.python).parent, kept.get("PATH", os.defpath)]
         temporary = self.directory / "tmp"
-        return kept | {"PATH": os.pathsep.join(map(str, paths)), "TMPDIR": str(temporary)}
+        # The Python proxy stamps activity in local time, and the Hub reads that as UTC.
+        return kept | {
+            "PATH": os.pathsep.join(map(str, paths)),
+            "TMPDIR": str(temporary),
+            "TZ": "UTC",
+        }
 
     def _spawn(self) -> None:
         for folder in (self._mark, self.directory / "tmp"):
@@ -264,6 +269,6 @@ def _answers(url: str) -> bool:
     with requests.Session() as session:
         session.trust_env = False  # no proxy between us and this machine
         try:
-            return session.get(url, timeout=2).status_code == 200
+            return bool(session.get(url, timeout=2).ok)
         except requests.RequestException:
             return False

@@ -1,0 +1,126 @@
+"""Configuration of the demo's JupyterHub; the compose stack uses it too.
+
+All of it can be set by variables; the defaults are those of the embedded demo.
+
+    DEMO_SECRETS   folder with one secret a file: `exporter-token`, `people-token` (services'
+                   API tokens, `openssl rand -hex 32`) and `password` (of whoever logs in).
+                   Default: ./secrets
+    DEMO_HOMES     folder of the users' homes. Default: ./homes
+    DEMO_HOST      name under which other machines reach this one. When set, the Hub listens on
+                   all interfaces, port 8000, its database is in the working directory, and
+                   users' servers listen on that name, so that the sidecar can ask them.
+    DEMO_METRICS   HOST:PORT of the sidecar's metrics, which is then started by this Hub as a
+                   managed service and enforces. Unset: it runs elsewhere, with `exporter-token`.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from jupyterhub.spawner import SimpleLocalProcessSpawner
+
+from hub_idle_exporter.demo.people import PEOPLE, activity_interval
+
+HERE = Path(__file__).resolve().parent
+SECRETS = Path(os.environ.get("DEMO_SECRETS", "secrets")).absolute()
+HOMES = Path(os.environ.get("DEMO_HOMES", "homes")).absolute()
+PROXY = "from configurable_http_proxy.cli import main; main()"
+
+c = get_config()  # type: ignore[name-defined]  # noqa: F821
+
+
+def secret(name: str) -> str:
+    """Read one of the secrets."""
+    return (SECRETS / name).read_text().strip()
+
+
+# -- Where the Hub and the servers listen -----------------------------------------------------
+
+host = os.environ.get("DEMO_HOST")
+if host:
+    c.JupyterHub.bind_url = "http://0.0.0.0:8000"
+    c.SimpleLocalProcessSpawner.ip = host
+    c.ConfigurableHTTPProxy.command = [sys.executable, "-c", PROXY]
+
+# -- People ------------------------------------------------------------------------------------
+
+c.JupyterHub.authenticator_class = "dummy"
+c.DummyAuthenticator.password = secret("password")
+c.Authenticator.allow_all = True
+c.Authenticator.admin_users = {"admin"}
+c.JupyterHub.load_groups = {
+    group: {"users": [person.name for person in PEOPLE if group in person.groups]}
+    for group in ("people", "staff")
+}
+
+# -- Servers: everything they write is in their home -------------------------------------------
+
+
+class HomeSpawner(SimpleLocalProcessSpawner):  # type: ignore[misc]
+    """Nothing of a server lands outside its user's home."""
+
+    def user_env(self, env: dict[str, str]) -> dict[str, str]:
+        """Point every folder that Jupyter and its kernels know of into the home."""
+        home = Path(self.home_dir)
+        (home / "tmp").mkdir(parents=True, exist_ok=True)
+        return super().user_env(env) | {
+            "TMPDIR": str(home / "tmp"),
+            "IPYTHONDIR": str(home / ".ipython"),
+            "JUPYTER_CONFIG_DIR": str(home / ".jupyter"),
+            "JUPYTER_DATA_DIR": str(home / ".local/share/jupyter"),
+            "JUPYTER_RUNTIME_DIR": str(home / ".local/share/jupyter/runtime"),
+            "JUPYTERHUB_ACTIVITY_INTERVAL": str(activity_interval(self.user.name)),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+
+
+c.JupyterHub.spawner_class = HomeSpawner
+c.HomeSpawner.home_dir_template = str(HOMES / "{username}")
+c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser"]
+c.Spawner.args = ["--allow-root"] if os.geteuid() == 0 else []
+c.Spawner.start_timeout = 120
+c.Spawner.http_timeout = 120
+c.Spawner.default_url = "/api/status"  # no notebook interface is installed
+c.JupyterHub.default_url = "/hub/home"
+c.JupyterHub.allow_named_servers = True
+
+# A real Hub hears of activity every 300 s, from the proxy and from the servers. Here it is
+# 3 s, so that limits of seconds make sense and things happen while one watches.
+c.JupyterHub.last_activity_interval = 3
+
+# -- Services: the smallest scopes that do -----------------------------------------------------
+
+exporter: dict[str, object] = {"name": "idle-exporter", "api_token": secret("exporter-token")}
+metrics = os.environ.get("DEMO_METRICS")
+if metrics:
+    sidecar = [
+        *(sys.executable, "-m", "hub_idle_exporter", "--enforce"),
+        *("--timeout=30s", "--interval=3s", "--grace=15s"),
+        f"--policy-file={HERE / 'policy.yaml'}",
+        f"--web.listen-address={metrics}",
+        "--log-format=json",
+    ]
+    # Its log is what the demo tells its story from.
+    exporter["command"] = ["/bin/sh", "-c", 'exec "$0" "$@" 2>> sidecar.log', *sidecar]
+
+c.JupyterHub.services = [
+    exporter,
+    {"name": "people", "api_token": secret("people-token")},
+]
+c.JupyterHub.load_roles = [
+    {
+        "name": "idle-exporter",
+        "services": ["idle-exporter"],
+        "scopes": [
+            "list:users",
+            "read:servers",
+            "read:users:groups",
+            "delete:servers",
+            "proxy",
+            "tokens!user=idle-prober",
+        ],
+    },
+    {"name": "idle-prober", "users": ["idle-prober"], "scopes": ["access:servers"]},
+    # Simulated people get tokens of their own from this service.
+    {"name": "people", "services": ["people"], "scopes": ["tokens!group=people"]},
+]

@@ -1,0 +1,248 @@
+"""The demo from its first line to its last process: Hub, people, events, summary, all gone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import requests
+
+from .account import Account, Mark
+from .audit import AuditLog, Counts, Verdict, counters, verdicts
+from .launch import HubError, LocalHub, free_ports
+from .people import Company, Person
+from .story import MARKS, Story, sentence
+
+HERE = Path(__file__).resolve().parent
+PACKAGES = HERE.parent.parent  # what has to be on the path for `import hub_idle_exporter`
+
+LIMIT = 30.0  # as the sidecar has it in jupyterhub_config.py
+# Until the story has to be told: start of the servers, limits, polls, and a slow machine.
+_STORY_SECONDS = 240.0
+_WATCH_SECONDS = 0.2
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_INTRODUCTION = f"""\
+hub-idle-exporter demo: a real JupyterHub on this machine, eight people with real servers, and
+the sidecar, which polls every 3 s and enforces an idle limit of {LIMIT:.0f} s. Activity is reported
+every 3 s here, not every 300 s as by default. Ctrl-C ends it and removes everything.
+
+Starting JupyterHub, its proxy and the sidecar ..."""
+
+
+class DemoError(Exception):
+    """The demo itself failed; the message says how."""
+
+
+def show(duration: float | None) -> int:
+    """Run it all; see `run`."""
+    account = Account()
+    with _signals_interrupt():
+        try:
+            with _scratch_folder() as folder:
+                well = _Show(account, folder).run(duration)
+        except (DemoError, HubError) as error:
+            account.say(f"\nThe demo failed: {error}")
+            return 1
+        except KeyboardInterrupt:
+            account.say("Ended before its end.")
+            return 130
+    return 0 if well else 1
+
+
+@contextlib.contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """Make SIGTERM and SIGHUP what Ctrl-C is, KeyboardInterrupt; put all back afterwards."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ignore_signals() -> None:
+    """Let nothing interrupt the cleaning up."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    """Make a folder for one demo, in `.demo/` of a checkout or else a temporary one."""
+    parent = PACKAGES / ".demo"
+    in_checkout = (PACKAGES / "pyproject.toml").exists() and os.access(PACKAGES, os.W_OK)
+    if in_checkout:
+        parent.mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="demo-", dir=parent if in_checkout else None))
+    try:
+        yield folder
+    finally:
+        _ignore_signals()
+        shutil.rmtree(folder, ignore_errors=True)
+        if in_checkout:
+            with contextlib.suppress(OSError):  # another demo has its folder there
+                parent.rmdir()
+
+
+class _Show:
+    """One demo in one folder."""
+
+    def __init__(self, account: Account, folder: Path) -> None:
+        self._account, self._folder = account, folder
+        self._password = secrets.token_hex(4)
+        people_token = secrets.token_hex(32)
+        _write_secrets(folder / "secrets", self._password, people_token)
+        address = f"127.0.0.1:{free_ports(1)[0]}"
+        self._sidecar_url = f"http://{address}"
+        self._hub = LocalHub(
+            folder,
+            HERE / "jupyterhub_config.py",
+            environment={
+                "DEMO_METRICS": address,
+                "HOME": str(folder),
+                "PYTHONPATH": str(PACKAGES),
+            },
+        )
+        self._log = AuditLog(folder / "sidecar.log")
+        self._story = Story(LIMIT)
+        self._company = Company(self._hub.public_url, people_token, LIMIT, self._tell)
+
+    def run(self, duration: float | None) -> bool:
+        """Play it; tell whether all went as it should. Whatever comes, nothing is left running."""
+        try:
+            self._begin()
+            self._watch(self._story.is_told, _STORY_SECONDS)
+            well = self._sum_up()
+            self._stay(duration)
+        finally:
+            _ignore_signals()
+            self._company.leave()
+            self._account.say("\nStopping the Hub and all its servers ...")
+            self._hub.stop()
+        return well
+
+    def _begin(self) -> None:
+        self._account.say(_INTRODUCTION)
+        self._hub.start(timeout=90)
+        self._watch(self._sidecar_answers, 30)
+        if not self._sidecar_answers():
+            raise DemoError(f"the sidecar does not answer. Its log:\n{self._log.tail()}")
+        self._account.say(
+            f"\n  JupyterHub   {self._hub.public_url}\n"
+            "               log in as admin or under a name of your own, "
+            f"password {self._password}\n"
+            f"  the sidecar  {self._sidecar_url}/ and {self._sidecar_url}/metrics\n"
+            f"  files        {self._folder} (removed at the end)\n"
+        )
+        self._company.come()
+
+    def _sidecar_answers(self) -> bool:
+        try:
+            self._counters()
+        except requests.RequestException:
+            return False
+        return True
+
+    def _counters(self) -> Counts:
+        return counters(f"{self._sidecar_url}/metrics")
+
+    def _tell(self, person: Person, what: str) -> None:
+        """Tell what a person does; called from their threads."""
+        self._story.begin(person)
+        self._account.event(_called(person.name, person.server), what)
+
+    def _watch(self, until: Callable[[], bool], seconds: float) -> None:
+        """Tell what happens until something holds, or so many seconds have passed."""
+        deadline = time.monotonic() + seconds
+        while not until() and time.monotonic() < deadline:
+            self._tell_news()
+            if self._hub.pid is None:
+                raise DemoError(f"the Hub has ended. Its log:\n{self._hub.log_tail()}")
+            if self._account.lost:
+                raise KeyboardInterrupt
+            time.sleep(_WATCH_SECONDS)
+
+    def _tell_news(self) -> None:
+        for audited in self._log.read():
+            if self._story.hear(audited):
+                who = _called(audited.user, audited.server)
+                self._account.event(who, sentence(audited, LIMIT), MARKS[audited.kind])
+
+    def _stay(self, duration: float | None) -> None:
+        """Go on telling until Ctrl-C, or for so many seconds; the summary stands."""
+        with contextlib.suppress(KeyboardInterrupt):
+            self._watch(lambda: False, float("inf") if duration is None else duration)
+
+    # -- Summary
+
+    def _sum_up(self) -> bool:
+        """Print what happened to everyone, and whether the counters say the same."""
+        self._story.close(self._verdicts())
+        fates = self._story.fates.values()
+        rows = []
+        for fate in fates:
+            mark, why = fate.told(LIMIT)
+            if not fate.is_well():
+                mark, why = Mark.FAILED, f"{why}; expected: {fate.person.ends.cause}"
+            rows.append(
+                (_called(fate.person.name, fate.person.server), fate.person.does, mark.value, why)
+            )
+        self._account.say()
+        self._account.table(("PERSON", "DOES", "OUTCOME", "WHY"), rows)
+        agree = self._counters_agree()
+        self._account.say(
+            f"\nStopped and spared by the audit log: {_counted(self._log.counts)}.\n"
+            f"The counters on /metrics {'agree' if agree else 'DISAGREE: '}"
+            f"{'' if agree else _counted(self._counters())}.\n"
+            "\nIt all runs on: look around, and press Ctrl-C to end it."
+        )
+        return agree and all(fate.is_well() for fate in fates)
+
+    def _verdicts(self) -> dict[tuple[str, str], Verdict]:
+        options = [
+            f"--url={self._hub.api_url}",
+            f"--api-token-file={self._folder / 'secrets' / 'exporter-token'}",
+            f"--policy-file={HERE / 'policy.yaml'}",
+            f"--timeout={LIMIT:.0f}s",
+        ]
+        try:
+            return verdicts(options, os.environ | {"PYTHONPATH": str(PACKAGES)})
+        except subprocess.SubprocessError as error:
+            raise DemoError(f"the command `servers` failed: {error}") from error
+
+    def _counters_agree(self) -> bool:
+        """Hold the counters against the log, between two polls where need be."""
+        agree = [False]
+
+        def compare() -> bool:
+            counted = self._counters()
+            self._tell_news()
+            agree[0] = counted == self._log.counts
+            return agree[0]
+
+        self._watch(compare, 10)
+        return agree[0]
+
+
+def _write_secrets(folder: Path, password: str, people_token: str) -> None:
+    folder.mkdir(mode=0o700)
+    (folder / "password").write_text(password)
+    (folder / "people-token").write_text(people_token)
+    (folder / "exporter-token").write_text(secrets.token_hex(32))
+
+
+def _called(user: str, server: str) -> str:
+    return f"{user}/{server}" if server else user
+
+
+def _counted(counts: Counts) -> str:
+    return ", ".join(f"{kind} {cause} {count}" for (kind, cause), count in sorted(counts.items()))
