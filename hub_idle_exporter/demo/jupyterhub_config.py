@@ -63,7 +63,8 @@ class HomeSpawner(SimpleLocalProcessSpawner):  # type: ignore[misc]
         """Point every folder that Jupyter and its kernels know of into the home."""
         home = Path(self.home_dir)
         (home / "tmp").mkdir(parents=True, exist_ok=True)
-        return super().user_env(env) | {
+        usual: dict[str, str] = super().user_env(env)
+        return usual | {
             "TMPDIR": str(home / "tmp"),
             "IPYTHONDIR": str(home / ".ipython"),
             "JUPYTER_CONFIG_DIR": str(home / ".jupyter"),

@@ -246,7 +246,7 @@ class LocalHub:
 
     def _is_ours(self, process: psutil.Process) -> bool:
         try:
-            path = process.environ().get("PATH", "")
+            path: str = process.environ().get("PATH", "")
         except (psutil.Error, OSError):  # ended meanwhile, or another user's
             return False
         return path.split(os.pathsep)[0] == str(self._mark)
