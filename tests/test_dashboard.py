@@ -71,16 +71,15 @@ def test_classes_of_idle_time_cover_every_server(vocabulary: promql_checks.Vocab
     for title in ("Idle times, now", "Ages, now"):
         (panel,) = [panel for panel in dashboard_checks.panels(board) if panel["title"] == title]
         bounds = [
-            [promql_checks.matchers(selector)["le"][1] for selector, _ in _selectors(target)]
+            [
+                promql_checks.matchers(selector)["le"][1]
+                for selector, _ in promql_checks.selectors(promql_checks.parsed(target["expr"]))
+            ]
             for target in panel["targets"]
         ]
         assert len(bounds[0]) == 1
         assert [lower for _, lower in bounds[1:]] == [pair[0] for pair in bounds[:-1]]
         assert bounds[-1][0] == "+Inf"
-
-
-def _selectors(target: dict[str, str]) -> promql_checks.Iterator[tuple[object, object]]:
-    return promql_checks.selectors(promql_checks.parsed(target["expr"]))
 
 
 @pytest.mark.parametrize("fault", planted_faults.IN_DASHBOARD, ids=lambda fault: fault.name)
