@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import msgspec
 
@@ -61,8 +62,9 @@ class Census:
     idle: Spread
     age: Spread
 
+    @cached_property
     def candidate_counts(self) -> Mapping[tuple[str, Reason], int]:
-        """Count candidates by policy and reason."""
+        """Candidates by policy and reason, counted once for all scrapes."""
         verdicts = (judged.verdict for judged in self.candidates)
         return Counter((v.policy.name, v.reason) for v in verdicts if v.reason)
 

@@ -113,7 +113,7 @@ def _policy_facts(census: Census) -> Iterator[Metric]:
         "Age limit of a policy, 0 for none." + SINCE,
         labels=["policy"],
     )
-    counts = census.candidate_counts()
+    counts = census.candidate_counts
     for policy in census.policies:
         timeout.add_metric([policy.name], policy.timeout)
         max_age.add_metric([policy.name], policy.max_age)

@@ -155,6 +155,7 @@ class Poller:
         self._said: dict[str, object] = {}
         self.last_success: float | None = None  # by our monotonic clock
         self.last_error: HubError | None = None
+        self.failing_since: float | None = None  # by our monotonic clock
         self.last_pass: Pass | None = None
         metrics.poll_interval.set(terms.interval)
 
@@ -164,6 +165,11 @@ class Poller:
         policies = self._source.policies if self._source else (self._terms.default,)
         terms = self._terms
         return Rules(policies, terms.cull_default_servers, terms.cull_named_servers)
+
+    @property
+    def policy_error(self) -> str | None:
+        """Say what is wrong with the policy file as it is now; None when nothing is."""
+        return self._source.error if self._source else None
 
     def poll(self) -> bool:
         """Poll once; tell whether it worked."""
@@ -200,12 +206,15 @@ class Poller:
 
     def _failed(self, error: HubError) -> None:
         self._metrics.poll_failures.labels(error.cause).inc()
+        # The error comes first: whoever finds no snapshot is to find out why.
+        self.last_error = error
+        if self.failing_since is None:
+            self.failing_since = self._clock()
         self._metrics.facts.snapshot = None
         if error.cause is Cause.SCOPE:
             self._show_scopes_after_failure()
         self._gatekeeper.poll_ended(f"the last poll failed: {error}")
         self._not_before = self._clock() + error.retry_after
-        self.last_error = error
         why = str(error)
         self._say("poll", why, log.error, "poll_failed", cause=error.cause, error=why)
 
@@ -225,7 +234,7 @@ class Poller:
         self._metrics.granted(sight.granted)
         self._metrics.facts.snapshot = Snapshot(sight.version, census, shown)
         self._metrics.last_success.set(self._wall())
-        self.last_success, self.last_error = self._clock(), None
+        self.last_success, self.last_error, self.failing_since = self._clock(), None, None
         self._announce(sight, rules, len(judged))
         self._cull(sight, judge, judged, census.candidates)
 
