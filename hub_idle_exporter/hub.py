@@ -18,10 +18,12 @@ from urllib.parse import quote
 import msgspec
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
 
 from .model import (
     Identity,
     MintedToken,
+    Next,
     Route,
     RoutePage,
     Server,
@@ -33,6 +35,7 @@ from .outcomes import Cause, Operation
 
 PAGINATED = "application/jupyterhub-pagination+json"
 PROBE_TOKEN_SECONDS = 60
+LONGEST_RETRY_AFTER = 600.0  # seconds; a page for a day's maintenance must not blind us for a day
 _ROUTES_A_PAGE = 200
 _Answer = TypeVar("_Answer")
 
@@ -170,8 +173,9 @@ class Hub:
     def users(self) -> Listing:
         """Read all users with running or pending servers, page by page (`GET /users`).
 
-        The next page is asked for by offset, under our own base URL. Where users vanished between
-        two pages the next page begins earlier by as many, for their successors moved up.
+        The next page is asked for by offset, under our own base URL. Where users vanished before
+        a page was sent, their successors may have moved up past it: it is asked for once more,
+        beginning earlier by as many.
         """
         users: dict[str, User] = {}
         offset, now, totals = 0, 0.0, list[int]()
@@ -182,9 +186,13 @@ class Hub:
             now = now or self._clock(response)
             users.update((user.name, user) for user in page.items)
             totals.append(page.pagination.total)
-            if page.pagination.next is None:
-                return Listing(users, now, _is_whole(len(users), totals))
-            offset = self._next_offset(offset, page.pagination.next.offset, totals)
+            vanished = max(0, totals[-2] - totals[-1]) if len(totals) > 1 else 0
+            if vanished and offset and _is_steady(totals):
+                offset = max(0, offset - vanished)
+            elif page.pagination.next is None:
+                return Listing(users, now, len(users) >= totals[-1] and _is_steady(totals))
+            else:
+                offset = self._next_offset(offset, page.pagination.next)
 
     def user(self, name: str, stopped_servers: bool = False) -> Seen | None:
         """Ask for one user (`GET /users/{name}`); None when the Hub knows none, or hides it.
@@ -223,7 +231,7 @@ class Hub:
             routes.update(page.items)
             if page.pagination.next is None:
                 return list(routes.values())
-            offset = self._next_offset(offset, page.pagination.next.offset, [])
+            offset = self._next_offset(offset, page.pagination.next)
 
     def mint_token(self, prober: str, user: str, server: str) -> MintedToken:
         """Mint a token of `prober` that opens this one server, for a minute."""
@@ -242,7 +250,7 @@ class Hub:
         self._send(Operation.REVOKE_TOKEN, "DELETE", path, accept=(204, 404))
 
     def _decode(self, response: _Response, shape: type[_Answer]) -> _Answer:
-        answer = _decode(response.body, shape, self._base)
+        answer = _decode(response.body, shape, self._base, self._token.mask)
         if response.version is None:  # taken out on the way, but this is the Hub's own
             self._on_answer(response.now)
         return answer
@@ -252,11 +260,10 @@ class Hub:
             raise HubError(Cause.RESPONSE, f"{self._base} answered without a readable Date header")
         return response.now
 
-    def _next_offset(self, offset: int, following: int, totals: list[int]) -> int:
-        if following <= offset:
+    def _next_offset(self, offset: int, following: Next) -> int:
+        if following.offset <= offset:
             raise HubError(Cause.RESPONSE, f"{self._base} pages in circles at offset {offset}")
-        vanished = max(0, totals[-2] - totals[-1]) if len(totals) > 1 else 0
-        return max(offset + 1, following - vanished)
+        return following.offset
 
     def _send(
         self,
@@ -267,9 +274,10 @@ class Hub:
         accept: tuple[int, ...] = (200,),
         with_token: bool = True,
     ) -> _Response:
-        response = self._exchange(operation, method, path, body, with_token)
-        if response.status in (401, 403) and with_token and self._rotated():
-            response = self._exchange(operation, method, path, body, with_token)
+        sent = self._token.header if with_token else None
+        response = self._exchange(operation, method, path, body, sent)
+        if response.status in (401, 403) and sent is not None and self._rotated_since(sent):
+            response = self._exchange(operation, method, path, body, self._token.header)
         if response.version is not None:  # a proxy in front may answer too, but not with this
             self._on_answer(response.now)
             self.version = response.version
@@ -277,16 +285,15 @@ class Hub:
             raise _refusal(response, operation, f"{method} {self._base}{path.partition('?')[0]}")
         return response
 
-    def _rotated(self) -> bool:
+    def _rotated_since(self, sent: str) -> bool:
+        """Tell whether the token is another by now; another thread may have read it already."""
         with self._rotating:
-            return self._token.reread()
+            return self._token.header != sent or self._token.reread()
 
     def _exchange(
-        self, operation: Operation, method: str, path: str, body: object, with_token: bool
+        self, operation: Operation, method: str, path: str, body: object, authorization: str | None
     ) -> _Response:
-        headers = {"Accept": PAGINATED}
-        if with_token:
-            headers["Authorization"] = self._token.header
+        headers = {"Accept": PAGINATED, "Authorization": authorization}
         begun = time.monotonic()
         try:
             answer = self._session.request(
@@ -297,7 +304,7 @@ class Hub:
                 timeout=(min(10.0, self._connection.timeout), self._connection.timeout),
                 allow_redirects=False,
             )
-        except requests.RequestException as error:
+        except (OSError, HTTPError) as error:  # some of urllib3's own come through as they are
             raise _unreachable(error, self._base, self._connection.timeout) from None
         finally:
             self._on_request(operation, time.monotonic() - begun)
@@ -323,6 +330,8 @@ def _session(connection: Connection) -> requests.Session:
 
 
 def _quoted(name: str) -> str:
+    if name in (".", ".."):  # a step up the path, however it is quoted
+        raise HubError(Cause.RESPONSE, f"the Hub cannot be asked about something named {name!r}")
     return quote(name, safe="")
 
 
@@ -332,17 +341,17 @@ def _server_path(user: str, server: str) -> str:
     return f"/users/{_quoted(user)}/server"
 
 
-def _is_whole(users: int, totals: list[int]) -> bool:
-    """Tell whether the list arrived whole: a few may leave while it is read, a crowd may not."""
+def _is_steady(totals: list[int]) -> bool:
+    """Tell whether a few at most left while the list was read; a crowd is no whole list."""
     vanished = sum(max(0, before - after) for before, after in pairwise(totals))
-    return users >= totals[-1] and vanished <= 10 + max(totals) / 100
+    return vanished <= 10 + max(totals) / 100
 
 
-def _decode(body: bytes, shape: type[_Answer], where: str) -> _Answer:
+def _decode(body: bytes, shape: type[_Answer], where: str, mask: Callable[[str], str]) -> _Answer:
     try:
         return msgspec.json.decode(body, type=shape)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        begins = body[:40].decode(errors="replace")
+        begins = mask(body[:400].decode(errors="replace"))[:40]
         raise HubError(
             Cause.RESPONSE,
             f"{where} answered what no JupyterHub answers ({error}): it begins {begins!r}; "
@@ -352,16 +361,19 @@ def _decode(body: bytes, shape: type[_Answer], where: str) -> _Answer:
 
 def _date(header: str | None) -> float | None:
     try:
-        return parsedate_to_datetime(header or "").timestamp()
+        moment = parsedate_to_datetime(header or "")
+        return moment.timestamp() if moment.tzinfo else None
     except (ValueError, TypeError, OverflowError):
         return None
 
 
 def _seconds(header: str | None) -> float:
-    return float(header) if header and header.isascii() and header.isdigit() else 0.0
+    if not (header and header.isascii() and header.isdigit()):
+        return 0.0
+    return min(float(header), LONGEST_RETRY_AFTER)
 
 
-def _unreachable(error: requests.RequestException, base: str, timeout: float) -> HubError:
+def _unreachable(error: Exception, base: str, timeout: float) -> HubError:
     """Tell apart what went wrong below HTTP. The library's text may hold URLs; it is not used."""
     if isinstance(error, requests.Timeout):
         return HubError(Cause.TIMEOUT, f"{base} did not answer within {timeout:g} s")
@@ -369,9 +381,9 @@ def _unreachable(error: requests.RequestException, base: str, timeout: float) ->
         return HubError(
             Cause.CONNECTION, f"{base} has no TLS certificate that is trusted: see --ca-file"
         )
-    if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
-        return HubError(Cause.CONNECTION, f"{base} cannot be reached: {_root(error)}")
-    return HubError(Cause.RESPONSE, f"{base} answered what cannot be read: {type(error).__name__}")
+    if isinstance(error, requests.exceptions.ContentDecodingError):
+        return HubError(Cause.RESPONSE, f"{base} answered what cannot be unpacked")
+    return HubError(Cause.CONNECTION, f"{base} cannot be reached: {_root(error)}")
 
 
 def _root(error: BaseException) -> str:
@@ -400,7 +412,8 @@ def _refusal(response: _Response, operation: Operation, asked: str) -> HubError:
 
 def _forbidden(response: _Response, operation: Operation, asked: str) -> HubError:
     """Tell a token that the Hub does not know from one that may not do this."""
-    if operation is not Operation.IDENTITY and b"scope" in response.body:
+    minting = operation is Operation.MINT_TOKEN and b"credentials" not in response.body
+    if minting or (operation is not Operation.IDENTITY and b"scope" in response.body):
         sentence = f"{asked} was refused: the token lacks a scope for it"
         return HubError(Cause.SCOPE, sentence, response.status)
     return HubError(
