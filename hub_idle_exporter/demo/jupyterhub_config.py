@@ -81,8 +81,7 @@ c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser"]
 c.Spawner.args = ["--allow-root"] if os.geteuid() == 0 else []
 c.Spawner.start_timeout = 120
 c.Spawner.http_timeout = 120
-c.Spawner.default_url = "/api/status"  # no notebook interface is installed
-c.JupyterHub.default_url = "/hub/home"
+c.JupyterHub.default_url = "/hub/home"  # no notebook interface is installed
 c.JupyterHub.allow_named_servers = True
 
 # A real Hub hears of activity every 300 s, from the proxy and from the servers. Here it is

@@ -127,7 +127,7 @@ class _Show:
             _ignore_signals()
             self._company.leave()
             self._account.say("\nStopping the Hub and all its servers ...")
-            self._hub.stop()
+            self._hub.stop(grace=0)  # nothing of it is kept
         return well
 
     def _begin(self) -> None:
