@@ -413,7 +413,7 @@ class Server(_Watched):
     stopped: bool = False
     started: float | str | None = None  # epoch seconds; a str is sent as it stands
     last_activity: float | str | None = None
-    user_options: dict[str, Any] = field(default_factory=dict)
+    user_options: dict[str, Any] | None = None  # None: none given; {} while it is not stopped
     target: "FakeServer | None" = None
     route_activity: float | str | None = None  # in the proxy's data; None: as last_activity
     stop_fails: bool = False  # the spawner's stop() raises; the process lives on
@@ -468,7 +468,7 @@ class Token:
 class Refused(Exception):  # noqa: N818
     """An error answer of the Hub."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str | None = None) -> None:
         self.reply = reply(status, {"status": status, "message": message})
 
 
@@ -602,7 +602,7 @@ class FakeHub(HttpFake):
             pending=pending,
             started=None if age is None else now - age,
             last_activity=None if idle is None else now - idle,
-            user_options=user_options or {},
+            user_options=user_options,
             target=target,
             **more,
         )
@@ -679,7 +679,7 @@ class FakeHub(HttpFake):
                 return self._revoke(self._view(request), name, token)
             case "GET", ["proxy"]:
                 return self._proxy(request, self._view(request))
-        raise Refused(404, "Not Found")
+        raise Refused(404)
 
     def _token(self, value: str) -> Token | None:
         token = self.tokens.get(value)
@@ -817,6 +817,10 @@ class FakeHub(HttpFake):
             raise Refused(
                 403, f"Action is not authorized with current scopes; requires any of [{scopes}]"
             )
+        if user is None and not {"", *(f"user={name}",)}.isdisjoint(
+            limit for scope in readable for limit in view.filters[scope]
+        ):
+            raise Refused(404)
         if user is None or not any(view.may(scope, user) for scope in readable):
             raise Refused(404, "No access to resources or resources not found")
         wanted = "include_stopped_servers" in request.query and self.release >= (3, 0)
@@ -828,7 +832,7 @@ class FakeHub(HttpFake):
         user = self.users.get(name)
         self._need(view, "delete:servers", user, server_name)
         if user is None:
-            raise Refused(404, "Not Found")
+            raise Refused(404)
         remove = bool((request.json() or {}).get("remove", False))
         server = user.servers.get(server_name)
         if server_name and server is None:
@@ -963,7 +967,8 @@ def _is_active(user: User) -> bool:
 
 def _server_model(server: Server) -> dict[str, Any]:
     owner, name = server.user.name, server.name
-    path = f"{quote(owner, safe='@~')}/{quote(name, safe='@~') + '/' if name else ''}"
+    user, own = quote(owner, safe="@~"), quote(name, safe="@~")
+    at = f"{user}/servers/{own}" if name else f"{user}/server"
     return {
         "name": name,
         "display_name": name,
@@ -973,9 +978,9 @@ def _server_model(server: Server) -> dict[str, Any]:
         "pending": server.pending,
         "ready": server.ready,
         "stopped": server.stopped,
-        "url": f"/user/{path}",
-        "user_options": (server.user_options or None) if server.stopped else server.user_options,
-        "progress_url": f"/hub/api/users/{quote(owner, safe='@~')}/server/progress",
+        "url": f"/user/{user}/{own + '/' if name else ''}",
+        "user_options": server.user_options if server.stopped else server.user_options or {},
+        "progress_url": f"/hub/api/users/{at}/progress",
         "full_url": None,
         "full_progress_url": None,
     } | server.extra

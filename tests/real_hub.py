@@ -265,10 +265,10 @@ class RealHub(LocalHub):
         self.wait(ready, wait, f"{len(wanted)} servers up")
 
     def _ask_to_start(self, key: Key, user_options: Mapping[str, Any] | None) -> None:
-        body = {"user_options": dict(user_options)} if user_options else None
+        # Said even when empty: without any the Hub takes those of the last start.
+        options = dict(user_options or {})
         # Hubs before 6 take the whole body for the options.
-        if body is not None and self.version < (6, 0):
-            body = body["user_options"]
+        body = options if self.version < (6, 0) else {"user_options": options}
         response = self.api("POST", server_path(*key), body)
         assert response.status_code in (201, 202), f"{key}: {response.status_code} {response.text}"
 
@@ -342,8 +342,13 @@ class RealHub(LocalHub):
         """Poll until something holds; AssertionError with the Hub's log after `timeout` s."""
         deadline = time.monotonic() + timeout
         while not holds():
-            assert time.monotonic() < deadline, f"not {what} in {timeout} s\n{self.log_tail()}"
+            assert time.monotonic() < deadline, f"not {what} in {timeout} s\n{self.notable_log()}"
             time.sleep(0.05)
+
+    def notable_log(self, lines: int = 40) -> str:
+        """Return the end of the Hub's log without the answered GETs."""
+        notable = [line for line in self.log_tail(2000).splitlines() if " 200 GET " not in line]
+        return "\n".join(notable[-lines:])
 
     def _opens(self, base: str, token: str) -> bool:
         """Tell, as a true server would ask the Hub, whether a token opens what is at `base`."""

@@ -1,0 +1,373 @@
+"""The fake Hub and a real one, brought into the same state, must give the same answers."""
+
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pytest
+import requests
+from fake_hub import PAGINATION, FakeHub, FakeServer
+from real_hub import ENFORCE, RealHub
+
+NEVER = {"stop_until": "never"}
+USERS = ["ana", "bo", "cy", "di", "we ird@ex.org", "ünï"]
+STAFF = ["ana", "ünï"]
+SLOW_STOP = 0.3
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A fake and a real Hub with the same users, groups and servers."""
+
+    fake: FakeHub
+    real: RealHub
+
+    def start(self, user: str, server: str = "", **asked: Any) -> None:
+        """Start a server on both; what `asked` says is done by the real spawner's options."""
+        waits = None if "start_until" in asked else 30
+        self.real.start_server(user, server, asked, wait=waits)
+        stops: dict[str, Any] = {"stop_fails": bool(asked.get("stop_fails"))}
+        stops |= {"stop_takes": 1e6} if "stop_until" in asked else {}
+        pending = "spawn" if waits is None else None
+        target = FakeServer(port=0)
+        self.fake.add_server(
+            user, server, idle=0, user_options=asked, pending=pending, target=target, **stops
+        )
+        target.close()
+
+    def both(
+        self,
+        method: str,
+        path: str,
+        scopes: Sequence[str] | None = None,
+        body: object = None,
+        accept: str | None = None,
+    ) -> tuple[Any, Any]:
+        """Return both Hubs' answers (status, JSON or text) with times and addresses made equal."""
+        tokens = (
+            (self.fake.token, self.real.token)
+            if scopes is None
+            else (self.fake.add_token(scopes), self.real.add_token(scopes))
+        )
+        headers = {} if accept is None else {"Accept": accept}
+        answers = [
+            requests.request(
+                method,
+                f"{url}{path}",
+                json=body,
+                headers=headers | {"Authorization": f"token {token}"},
+                timeout=30,
+            )
+            for url, token in zip((self.fake.url, self.real.url), tokens, strict=True)
+        ]
+        return _comparable(answers[0]), _comparable(answers[1])
+
+
+def _comparable(response: requests.Response) -> Any:
+    text = re.sub(r"\d{4}-\d\d-\d\dT[\d:]{8}\.\d{6}", "TIME", response.text)
+    text = re.sub(r"http://[\w.]+:\d+", "ORIGIN", text)
+    if not text.startswith(("{", "[")):
+        return response.status_code, text
+    return response.status_code, _plain(json.loads(text))
+
+
+def _plain(value: Any) -> Any:
+    """Take out what differs for no reason of ours: order of parameters, of groups."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items() if key != "url"}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
+
+
+@pytest.fixture(scope="module")
+def hubs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    directory = tmp_path_factory.mktemp("pair")
+    real = RealHub(directory, "paper", activity_interval=0, slow_stop_timeout=SLOW_STOP)
+    with FakeHub() as fake, real:
+        fake.users.clear()
+        fake.slow_stop_timeout = SLOW_STOP
+        for user in real.get("/users"):
+            scopes = ["access:servers"] if user["name"] == "idle-prober" else []
+            fake.add_user(user["name"], scopes=scopes)
+        for name in USERS:
+            fake.add_user(name, groups=["staff"] if name in STAFF else [])
+            real.add_users([name], "staff" if name in STAFF else None)
+        yield Pair(fake, real)
+
+
+@pytest.fixture
+def pair(hubs: Pair) -> Iterator[Pair]:
+    """Both without servers, however the test before left them."""
+    yield hubs
+    (hubs.real.directory / "never").touch()
+    hubs.real.stop_servers(hubs.real.servers())
+    hubs.real.wait(lambda: not hubs.real.servers(), 10, "all servers stopped")
+    (hubs.real.directory / "never").unlink()
+    for user in hubs.fake.users.values():
+        for server in user.servers.values():
+            server.stopped, server.ready, server.pending, server.started = True, False, None, None
+
+
+def test_listing_answers_page_by_page(pair: Pair) -> None:
+    for name in ("ana", "bo", "we ird@ex.org", "ünï"):
+        pair.start(name)
+    pair.start("bo", "two")
+    for query in (
+        "limit=3",
+        "limit=3&offset=3",
+        "limit=1000",
+        "",
+        "state=active&limit=2",
+        "state=active&limit=2&offset=2",
+        "state=ready",
+        "state=inactive",
+        "state=all",
+        "limit=many",
+    ):
+        fake, real = pair.both("GET", f"/users?{query}", accept=PAGINATION)
+        assert fake == real, query
+
+
+def test_listing_without_the_accept_header_is_a_bare_list(pair: Pair) -> None:
+    fake, real = pair.both("GET", "/users?limit=3")
+    assert fake == real
+    assert isinstance(real[1], list)
+
+
+def test_a_pending_server_is_active_and_not_ready(pair: Pair) -> None:
+    pair.start("ana", start_until="never")
+    pair.start("bo")
+    for state in ("active", "ready"):
+        fake, real = pair.both("GET", f"/users?state={state}", accept=PAGINATION)
+        assert fake == real, state
+    assert real[1]["_pagination"]["total"] == 2
+    assert len(real[1]["items"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "scopes"),
+    [
+        ("GET", "/users", ["read:servers"]),
+        ("GET", "/proxy", ["list:users"]),
+        ("DELETE", "/users/ana/server", ["list:users", "read:servers"]),
+        ("DELETE", "/users/ana/server", ["delete:servers!group=staff"]),
+        ("DELETE", "/users/bo/server", ["delete:servers!group=staff"]),
+        ("DELETE", "/users/nobody/server", ["delete:servers"]),
+        ("DELETE", "/users/nobody/server", ["delete:servers!group=staff"]),
+        ("GET", "/users/bo", ["read:servers!group=staff"]),
+        ("GET", "/users/nobody", ["read:servers"]),
+        ("DELETE", "/users/idle-prober/tokens/a99999", ["tokens!user=idle-prober"]),
+        ("DELETE", "/users/ana/tokens/a99999", ["tokens!user=bo"]),
+        ("GET", "/nothing", ["list:users"]),
+    ],
+)
+def test_refusals_have_the_same_words(
+    pair: Pair, method: str, path: str, scopes: list[str]
+) -> None:
+    fake, real = pair.both(method, path, scopes)
+    # The list of what would have been enough is long, and no program's business.
+    cut = [re.sub(r"any of .*", "any of", str(answer)) for answer in (fake, real)]
+    assert cut[0] == cut[1]
+
+
+@pytest.mark.parametrize("path", ["/users", "/user", "/proxy", "/users/ana"])
+def test_a_bad_token_is_403(pair: Pair, path: str) -> None:
+    for hub in (pair.fake, pair.real):
+        headers = {"Authorization": "token of-nobody"}
+        answer = requests.get(f"{hub.url}{path}", headers=headers, timeout=30)
+        assert answer.status_code == 403
+        if path != "/user":
+            assert answer.json()["message"] == "Missing or invalid credentials."
+
+
+@pytest.mark.parametrize(
+    "scopes",
+    [
+        ["list:users"],
+        ["list:users", "read:servers"],
+        ["list:users", "read:users:groups"],
+        ["list:users", "read:servers!group=staff"],
+        ["list:users", "read:servers!user=bo"],
+        ["list:users", "read:servers!server=bo/"],
+        ["list:users!group=staff", "read:servers"],
+        ["list:users!user=cy", "read:servers!group=staff"],
+    ],
+)
+def test_scopes_decide_which_keys_are_there(pair: Pair, scopes: list[str]) -> None:
+    pair.start("ana")
+    pair.start("bo")
+    pair.start("bo", "two")
+    fake, real = pair.both("GET", "/users", scopes, accept=PAGINATION)
+    assert [_own(user) for user in fake[1]["items"]] == [_own(user) for user in real[1]["items"]]
+    fake, real = pair.both("GET", "/users/ana", scopes)
+    assert (fake[0], _own(fake[1])) == (real[0], _own(real[1]))
+
+
+def _own(user: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what the owner of a token may always see of himself."""
+    return {} if user.get("name") == "token-owner" else user
+
+
+def test_the_self_check_shows_the_scopes(pair: Pair) -> None:
+    fake, real = pair.both("GET", "/user")
+    assert fake[1]["scopes"] == real[1]["scopes"]
+    assert fake[1]["kind"] == real[1]["kind"] == "service"
+
+
+@pytest.mark.parametrize("server", ["", "two"])
+def test_a_stop_that_works(pair: Pair, server: str) -> None:
+    pair.start("ana", server)
+    before = _activities(pair, "ana", server)
+    path = "/users/ana/servers/two" if server else "/users/ana/server"
+    for _ in range(2):
+        assert pair.both("DELETE", path) == ((204, ""), (204, ""))
+    fake, real = pair.both("GET", "/users/ana?include_stopped_servers=1")
+    assert fake == real
+    assert all(b > a for a, b in zip(before, _activities(pair, "ana", server), strict=True))
+
+
+def test_a_stop_that_fails_is_forgotten_and_leaves_the_activity(pair: Pair) -> None:
+    pair.start("ana", "two", stop_fails=True)
+    before = _activities(pair, "ana", "two")
+    assert pair.both("DELETE", "/users/ana/servers/two") == ((204, ""), (204, ""))
+    for query in ("", "?include_stopped_servers=1"):
+        fake, real = pair.both("GET", f"/users/ana{query}")
+        assert fake == real
+    assert real[1]["servers"]["two"]["stopped"] is True
+    assert _activities(pair, "ana", "two") == before
+    assert pair.fake.server("ana", "two").process_alive
+
+
+def test_a_slow_stop_is_202_and_stays_pending(pair: Pair) -> None:
+    pair.start("ana", **NEVER)
+    for _ in range(2):
+        assert pair.both("DELETE", "/users/ana/server") == ((202, ""), (202, ""))
+    fake, real = pair.both("GET", "/users?state=active", accept=PAGINATION)
+    assert fake == real
+    assert real[1]["items"][0]["servers"][""]["pending"] == "stop"
+
+
+def test_a_delete_cancels_a_spawn(pair: Pair) -> None:
+    pair.start("ana", start_until="never")
+    assert pair.both("DELETE", "/users/ana/server") == ((204, ""), (204, ""))
+    fake, real = pair.both("GET", "/users/ana?include_stopped_servers=1")
+    assert fake == real
+
+
+def test_removing(pair: Pair) -> None:
+    pair.start("ana")
+    pair.start("ana", "two")
+    remove = {"remove": True}
+    fake, real = pair.both("DELETE", "/users/ana/server", body=remove)
+    assert fake == real
+    assert real[0] == 400
+    pair.both("DELETE", "/users/ana/servers/two")
+    for status in (204, 404):
+        fake, real = pair.both("DELETE", "/users/ana/servers/two", body=remove)
+        assert fake == real
+        assert real[0] == status
+
+
+def test_tokens_for_probing(pair: Pair) -> None:
+    path, wanted = "/users/idle-prober/tokens", ["access:servers!server=ana/"]
+    pair.start("ana")
+    for hub in (pair.fake, pair.real):
+        headers = {"Authorization": f"token {hub.token}"}
+        body = {"scopes": wanted, "expires_in": 60, "note": "probe"}
+        made = requests.post(f"{hub.url}{path}", json=body, headers=headers, timeout=30)
+        assert made.status_code == 201
+        token = made.json()
+        assert set(wanted) <= set(token["scopes"])
+        assert token["note"] == "probe"
+        gone = [
+            requests.delete(f"{hub.url}{path}/{token['id']}", headers=headers, timeout=30)
+            for _ in range(2)
+        ]
+        assert [answer.status_code for answer in gone] == [204, 404]
+    too_wide = {"scopes": ["proxy"]}
+    fake, real = pair.both("POST", path, body=too_wide)
+    assert fake == real
+    assert real[0] == 400
+    for stranger in ("ana", "nobody"):
+        fake, real = pair.both("POST", f"/users/{stranger}/tokens", body={"scopes": wanted})
+        assert fake == real
+        assert real[0] == 403
+
+
+def test_routes_of_the_proxy(pair: Pair) -> None:
+    for name in ("ana", "we ird@ex.org", "ünï"):
+        pair.start(name)
+    pair.start("ünï", "two")
+    pair.start("bo", start_until="never")
+    whole = pair.both("GET", "/proxy")
+    assert _routes(whole[0][1]) == _routes(whole[1][1])
+    fake, real = pair.both("GET", "/proxy?limit=2&offset=2", accept=PAGINATION)
+    assert fake[1]["_pagination"] == real[1]["_pagination"]
+    assert _routes(fake[1]["items"]) == _routes(real[1]["items"])
+
+
+def _routes(routes: dict[str, Any]) -> dict[str, Any]:
+    """Leave out when the Hub's own route was last used."""
+    return {spec: route for spec, route in routes.items() if spec != "/"}
+
+
+def test_version_and_clock(pair: Pair) -> None:
+    answers = [requests.get(f"{hub.url}/", timeout=30) for hub in (pair.fake, pair.real)]
+    assert answers[0].json() == answers[1].json() == {"version": "6.1.1"}
+    assert {answer.headers["X-JupyterHub-Version"] for answer in answers} == {"6.1.1"}
+    assert all(answer.headers["Date"].endswith(" GMT") for answer in answers)
+
+
+def test_backdated_servers_look_idle_everywhere(pair: Pair) -> None:
+    pair.start("ana")
+    pair.real.backdate("ana", idle=3600, age=7200)
+    server, row = pair.real.server("ana"), pair.real.rows()["ana", ""]
+    route = pair.real.get("/proxy")["/user/ana/"]["data"]["last_activity"] + "Z"
+    now = time.time()
+    assert row.last_activity is not None
+    assert row.started is not None
+    for shown, seconds in (
+        (_epoch(server["last_activity"]), 3600),
+        (_epoch(route), 3600),
+        (row.last_activity.timestamp(), 3600),
+        (_epoch(server["started"]), 7200),
+        (row.started.timestamp(), 7200),
+    ):
+        assert abs(now - shown - seconds) < 30
+
+
+def _activities(pair: Pair, user: str, server: str) -> list[float]:
+    """Return the server's last activity on the fake and the real Hub."""
+    fake = pair.fake.server(user, server).last_activity
+    assert isinstance(fake, float)
+    return [fake, _epoch(pair.real.server(user, server)["last_activity"])]
+
+
+def _epoch(stamp: str) -> float:
+    return datetime.fromisoformat(stamp).timestamp()
+
+
+def test_enforcing_scopes_are_the_contracts() -> None:
+    assert sorted(ENFORCE) == [
+        "delete:servers",
+        "list:users",
+        "proxy",
+        "read:servers",
+        "read:users:groups",
+        "tokens!user=idle-prober",
+    ]
+
+
+def test_a_real_kernel_can_be_silently_busy(real_hub: RealHub) -> None:
+    real_hub.start_server("hal")
+    kernel = real_hub.start_kernel("hal")
+    kernel.run_to_end("x = 1")
+    assert kernel.state() == "idle"
+    kernel.run("import time; time.sleep(1e6)")
+    assert kernel.state() == "busy"
+    kernel.interrupt()
+    assert kernel.state() == "idle"
+    assert real_hub.stop_server("hal") == 204
