@@ -92,7 +92,10 @@ def obstacles(sight: Sight, terms: Terms, rules: Rules) -> list[str]:
         if not sight.granted.has(scope)
     ]
     if not found and _is_blind(sight.listing, rules):
-        found.append("a policy matches on groups or admin, which the token cannot see of everyone")
+        found.append(
+            "a policy matches on groups or admin, which the token cannot see of everyone: "
+            "grant read:users:groups without a filter"
+        )
     if terms.enforce and version_numbers(sight.version) < OLDEST_HUB_TO_ENFORCE:
         found.append(f"JupyterHub {sight.version} is too old to cull: 3.0 or newer is needed")
     if terms.enforce and terms.busy_check == "require" and not can_ask(sight.granted, terms):
