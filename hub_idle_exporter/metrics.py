@@ -217,7 +217,7 @@ class Metrics:
             self._requests.labels(operation)
 
     def _of_the_token(self, registry: CollectorRegistry) -> None:
-        self._scopes = _gauge(
+        self.scopes = _gauge(
             registry, "scope_granted", "Whether the token has a scope, filtered or not.", "scope"
         )
         self.granted(Granted())
@@ -271,7 +271,7 @@ class Metrics:
     def granted(self, granted: Granted) -> None:
         """Show which scopes the token has."""
         for scope in Scope:
-            self._scopes.labels(scope).set(granted.has(scope))
+            self.scopes.labels(scope).set(granted.has(scope))
 
     def observe_request(self, operation: Operation, seconds: float) -> None:
         """Count one request to the Hub."""
