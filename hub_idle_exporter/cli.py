@@ -1,6 +1,8 @@
 """Commands and options: flags and environment → `Config` → what was asked for."""
 
+import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +12,14 @@ import click
 
 from . import __version__, sidecar
 from .check import check
-from .config import Config, ConfigError, checked_address, checked_url, internal_tls
+from .config import (
+    Config,
+    ConfigError,
+    checked_address,
+    checked_authority,
+    checked_url,
+    internal_tls,
+)
 from .culler import Limits
 from .durations import ALLOWED, seconds_of
 from .hub import Connection
@@ -23,6 +32,7 @@ from .servers import list_servers
 PREFIX = "HUB_IDLE_EXPORTER_"
 COMMANDS = ("check", "servers", "demo")
 DEFAULT_URL = "http://127.0.0.1:8081/hub/api"
+_LONGEST_SHOWN = 200
 _BOOLEANS = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
@@ -41,8 +51,14 @@ class Kind(click.ParamType[object]):
         try:
             return self._parse(value)
         except ValueError as error:
-            self.fail(f"{value!r}: {str(error).removeprefix(f'{value!r} is not a duration: ')}",
-                      param, ctx)  # fmt: skip
+            allowed = str(error).removeprefix(f"{value!r} is not a duration: ")
+            self.fail(f"{_presentable(value)!r}: {allowed}", param, ctx)
+
+
+def _presentable(value: str) -> str:
+    """Take passwords out of a URL, and an end to what is too long for a line."""
+    masked = re.sub(r"//[^/]*@", "//***@", value)
+    return masked if len(masked) <= _LONGEST_SHOWN else f"{masked[:_LONGEST_SHOWN]}..."
 
 
 def _duration(least: float) -> Kind:
@@ -57,7 +73,7 @@ def _duration(least: float) -> Kind:
 
 def _whole(least: int, most: int) -> Kind:
     def parse(value: str) -> int:
-        if not (value.isascii() and value.isdigit()) or not least <= int(value) <= most:
+        if not re.fullmatch("[0-9]{1,9}", value) or not least <= int(value) <= most:
             raise ValueError(f"allowed are whole numbers from {least} to {most}")
         return int(value)
 
@@ -258,14 +274,13 @@ def _connection(options: dict[str, Any], tls_directory: Path | None) -> Connecti
     certificate = key = authority = None
     if tls_directory is not None:
         certificate, key, authority = internal_tls(tls_directory)
-    ca_file = options["ca_file"]
-    if ca_file is not None and not ca_file.is_file():
-        raise ConfigError(f"--ca-file: {ca_file} is no file")
+    if options["ca_file"] is not None:
+        authority = checked_authority(options["ca_file"])
     return Connection(
         url=options["url"],
         timeout=options["request_timeout"],
         page_size=options["api_page_size"],
-        ca_file=str(ca_file) if ca_file else authority,
+        ca_file=authority,
         client_certificate=(certificate, key) if certificate and key else None,
         most_connections=options["concurrency"] + 4,
     )
@@ -296,6 +311,8 @@ def _limits(options: dict[str, Any], once: bool) -> Limits:
 
 def main() -> None:
     """Run; mistakes of people end in one line and exit 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not know every user's letters
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         arguments = spelled_out(sys.argv[1:])
         code = cli.main(arguments, prog_name="hub-idle-exporter", standalone_mode=False)

@@ -1,5 +1,6 @@
 """Options and environment → one frozen `Config`. Every bad value is named, with what is allowed."""
 
+import re
 import socket
 import ssl
 from collections.abc import Mapping
@@ -100,10 +101,12 @@ def checked_url(value: str) -> str:
     """Take a Hub API address; raise ValueError saying what is allowed."""
     try:
         parts = urlsplit(value)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        host = (parts.hostname or "").encode("idna")  # refuses what cannot be looked up
+        usable = parts.scheme in ("http", "https") and host and parts.port != 0
     except ValueError:
         usable = False
-    if not usable or parts.username or parts.password or parts.query or parts.fragment:
+    blank = not value.isprintable() or " " in value
+    if not usable or blank or parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("allowed is http(s)://HOST[:PORT]/PATH without user, query or fragment")
     return value.rstrip("/")
 
@@ -111,7 +114,7 @@ def checked_url(value: str) -> str:
 def checked_address(value: str) -> tuple[str, int]:
     """Split `[HOST]:PORT`; raise ValueError saying what is allowed. No host: all interfaces."""
     host, colon, port = value.rpartition(":")
-    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+    if not colon or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise ValueError("allowed is HOST:PORT or :PORT, with a port up to 65535")
     host = host.removeprefix("[").removesuffix("]")
     everywhere = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 - `:9899` says so
@@ -128,14 +131,33 @@ def internal_tls(directory: Path) -> tuple[str, str, str]:
                 f"--ssl-enabled: {file} is missing; --internal-certs-location names the "
                 "folder that the Hub wrote with internal_ssl (its internal_certs_location)"
             )
+    _tls_context(*files, f"--internal-certs-location {directory}")
     return files
+
+
+def checked_authority(file: Path) -> str:
+    """Take a file with certificate authorities; raise ConfigError where it holds none."""
+    if not file.is_file():
+        raise ConfigError(f"--ca-file: {file} is no file")
+    try:
+        ssl.create_default_context(cafile=file)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--ca-file: {file} holds no certificate (PEM): {error}") from None
+    return str(file)
 
 
 def server_tls(config: Config) -> ssl.SSLContext | None:
     """Make the TLS context for asking servers behind internal_ssl, None without it."""
     if config.tls_directory is None:
         return None
-    certificate, key, authority = internal_tls(config.tls_directory)
-    context = ssl.create_default_context(cafile=authority)
-    context.load_cert_chain(certificate, key)
+    files = internal_tls(config.tls_directory)
+    return _tls_context(*files, f"--internal-certs-location {config.tls_directory}")
+
+
+def _tls_context(certificate: str, key: str, authority: str, where: str) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=authority)
+        context.load_cert_chain(certificate, key)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{where}: its certificates cannot be used: {error}") from None
     return context

@@ -1,0 +1,289 @@
+"""Options, environment and token: what is allowed arrives, what is not is named in one line."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import requests
+from certipy import Certipy  # type: ignore[import-untyped]
+
+from hub_idle_exporter import cli
+from hub_idle_exporter.config import Config, ConfigError, token_of
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith(("HUB_IDLE_EXPORTER_", "JUPYTER", "JPY_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def parsed(*arguments: str) -> Config:
+    """Give the configuration that these arguments, and the environment, make."""
+    context = cli.cli.make_context("hub-idle-exporter", cli.spelled_out(arguments))
+    options = dict(context.params)
+    for other in ("command", "as_json"):
+        options.pop(other)
+    return cli.config_of(options, options.pop("once"))
+
+
+def value_of(config: Config, name: str) -> object:
+    """Find an option's value in the configuration."""
+    terms, limits, connection = config.terms, config.limits, config.connection
+    places: dict[str, object] = {
+        "url": connection.url,
+        "api-token-file": config.token_file,
+        "timeout": terms.default.timeout,
+        "interval": terms.interval,
+        "enforce": terms.enforce,
+        "max-age": terms.default.max_age,
+        "concurrency": limits.concurrency,
+        "max-culls": limits.max_culls,
+        "grace": config.grace,
+        "busy-check": terms.busy_check,
+        "probe-user": terms.probe_user,
+        "max-busy": limits.max_busy,
+        "policy-file": config.policy_file,
+        "cull-default-servers": terms.cull_default_servers,
+        "cull-named-servers": terms.cull_named_servers,
+        "remove-named-servers": limits.remove_named_servers,
+        "api-page-size": connection.page_size,
+        "request-timeout": connection.timeout,
+        "ca-file": connection.ca_file,
+        "per-server-metrics": terms.per_server_metrics,
+        "web.listen-address": (config.host, config.port),
+        "log-level": config.log_level,
+        "log-format": config.log_format,
+        "ssl-enabled": config.tls_directory is not None,
+    }
+    return places[name]
+
+
+# The contract's table: option, default, another value as it is written, and as it arrives.
+TABLE: list[tuple[str, object, str, object]] = [
+    ("url", "http://127.0.0.1:8081/hub/api", "https://hub.example/x/", "https://hub.example/x"),
+    ("api-token-file", None, "token", Path("token")),
+    ("timeout", 3600.0, "90m", 5400.0),
+    ("interval", 60.0, "1", 1.0),
+    ("enforce", False, "true", True),
+    ("max-age", 0.0, "2d", 172800.0),
+    ("concurrency", 10, "3", 3),
+    ("max-culls", 0, "7", 7),
+    ("grace", 600.0, "0", 0.0),
+    ("busy-check", "auto", "require", "require"),
+    ("probe-user", "idle-prober", "ünï", "ünï"),
+    ("max-busy", 86400.0, "1h30m", 5400.0),
+    ("policy-file", None, "policies.yaml", Path("policies.yaml")),
+    ("cull-default-servers", True, "false", False),
+    ("cull-named-servers", True, "false", False),
+    ("remove-named-servers", False, "true", True),
+    ("api-page-size", 200, "50", 50),
+    ("request-timeout", 60.0, "1.5", 1.5),
+    ("per-server-metrics", False, "true", True),
+    ("web.listen-address", ("127.0.0.1", 9899), "[::1]:0", ("::1", 0)),
+    ("log-level", "info", "debug", "debug"),
+    ("log-format", "logfmt", "json", "json"),
+]
+
+
+def variable(name: str) -> str:
+    return "HUB_IDLE_EXPORTER_" + name.upper().replace("-", "_").replace(".", "_")
+
+
+@pytest.mark.parametrize(("name", "default", "written", "arrived"), TABLE)
+class TestEachOption:
+    def test_default(self, name: str, default: object, written: str, arrived: object) -> None:
+        assert value_of(parsed(), name) == default
+
+    def test_flag(self, name: str, default: object, written: str, arrived: object) -> None:
+        assert value_of(parsed(f"--{name}={written}"), name) == arrived
+
+    def test_variable(
+        self, name: str, default: object, written: str, arrived: object,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        monkeypatch.setenv(variable(name), written)
+        assert value_of(parsed(), name) == arrived
+
+    def test_a_flag_wins_over_a_variable(
+        self, name: str, default: object, written: str, arrived: object,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        monkeypatch.setenv(variable(name), "§ no value of anything §")
+        assert value_of(parsed(f"--{name}={written}"), name) == arrived
+
+    def test_an_empty_variable_is_unset(
+        self, name: str, default: object, written: str, arrived: object,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        monkeypatch.setenv(variable(name), "")
+        assert value_of(parsed(), name) == default
+
+    @pytest.mark.parametrize("command", [None, "check", "servers"])
+    def test_before_and_after_the_command(
+        self, name: str, default: object, written: str, arrived: object, command: str | None
+    ) -> None:
+        words = [command] if command else []
+        before, after = parsed(f"--{name}={written}", *words), parsed(*words, f"--{name}={written}")
+        assert before == after
+        assert value_of(before, name) == arrived
+
+
+def test_the_table_is_all_there_is() -> None:
+    apart = {"ssl-enabled", "internal-certs-location", "ca-file"}  # they need files
+    shown = {
+        parameter.opts[0].removeprefix("--")
+        for parameter in cli.cli.params
+        if parameter.param_type_name == "option" and not getattr(parameter, "hidden", False)
+    }
+    assert shown - {"once", "json", "version"} == {row[0] for row in TABLE} | apart
+
+
+def test_values_may_stand_apart_from_their_option() -> None:
+    assert value_of(parsed("--timeout", "2h", "check", "--interval", "5"), "timeout") == 7200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "enforce"),
+    [
+        (["--enforce"], True),
+        (["--no-enforce"], False),
+        (["--enforce", "--no-enforce"], False),
+        (["--no-enforce", "--enforce"], True),
+        (["--enforce=false"], False),
+        (["--enforce=True"], True),
+        (["--enforce=1"], True),
+        ([], False),
+    ],
+)
+def test_enforcing_is_off_unless_asked_for(arguments: list[str], enforce: bool) -> None:
+    assert parsed(*arguments).terms.enforce is enforce
+
+
+def test_no_enforce_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUB_IDLE_EXPORTER_ENFORCE", "true")
+    assert parsed().terms.enforce
+    assert not parsed("--no-enforce").terms.enforce
+
+
+def test_unknown_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUB_IDLE_EXPORTER_COLOUR", "blue")
+    monkeypatch.setenv("HUB_IDLE_EXPORTER_ONCE", "true")
+    assert parsed() == parsed()
+
+
+def test_cull_every_is_the_interval() -> None:
+    assert parsed("--cull-every=90").terms.interval == 90
+
+
+# ---- where the Hub is ---------------------------------------------------------------------------
+
+
+def test_the_hubs_own_variable_names_its_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUPYTERHUB_API_URL", "http://10.0.0.1:8081/hub/api")
+    assert parsed().connection.url == "http://10.0.0.1:8081/hub/api"
+    monkeypatch.setenv("HUB_IDLE_EXPORTER_URL", "http://10.0.0.2/hub/api")
+    assert parsed().connection.url == "http://10.0.0.2/hub/api"
+    assert parsed("--url=http://10.0.0.3/hub/api").connection.url == "http://10.0.0.3/hub/api"
+
+
+def test_the_hubs_own_variable_set_and_empty_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUPYTERHUB_API_URL", "")
+    assert parsed().connection.url == "http://127.0.0.1:8081/hub/api"
+
+
+def test_listening_on_a_port_alone_is_listening_everywhere() -> None:
+    config = parsed("--web.listen-address=:9899")
+    assert config.host in ("::", "0.0.0.0")  # noqa: S104
+    assert config.port == 9899
+
+
+# ---- the token ----------------------------------------------------------------------------------
+
+
+def test_the_token_comes_from_the_environment() -> None:
+    assert token_of(parsed(), {"JUPYTERHUB_API_TOKEN": "new"}).header == "token new"
+    assert token_of(parsed(), {"JPY_API_TOKEN": "old"}).header == "token old"
+    both = {"JUPYTERHUB_API_TOKEN": "new", "JPY_API_TOKEN": "old"}
+    assert token_of(parsed(), both).header == "token new"
+
+
+def test_a_variable_that_is_set_and_empty_is_unset() -> None:
+    environ = {"JUPYTERHUB_API_TOKEN": "", "JPY_API_TOKEN": "old"}
+    assert token_of(parsed(), environ).header == "token old"
+
+
+def test_a_file_wins_over_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("\n filed \n\n")
+    config = parsed(f"--api-token-file={file}")
+    assert token_of(config, {"JUPYTERHUB_API_TOKEN": "new"}).header == "token filed"
+
+
+@pytest.mark.parametrize("environ", [{}, {"JUPYTERHUB_API_TOKEN": " ", "JPY_API_TOKEN": ""}])
+def test_no_token_says_where_to_put_one(environ: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"JUPYTERHUB_API_TOKEN.*--api-token-file"):
+        token_of(parsed(), environ)
+
+
+@pytest.mark.parametrize("value", ["s3cret with blanks", "s3cret\nline", "s3crét", "s3cret\x00"])
+def test_a_token_that_cannot_be_sent_is_refused_unseen(value: str, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(value)
+    for config, environ in (
+        (parsed(), {"JUPYTERHUB_API_TOKEN": value}),
+        (parsed(f"--api-token-file={file}"), {}),
+    ):
+        with pytest.raises(ConfigError, match="no API token") as caught:
+            token_of(config, environ)
+        assert "s3cr" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_token_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe")
+    empty = tmp_path / "empty"
+    empty.touch()
+    for path in (tmp_path, tmp_path / "nowhere", binary, empty):
+        with pytest.raises(ConfigError, match=str(path)):
+            token_of(parsed(f"--api-token-file={path}"), {"JUPYTERHUB_API_TOKEN": "other"})
+
+
+def test_the_effective_configuration_shows_no_token(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("s3cret")
+    shown = parsed(f"--api-token-file={file}", "--enforce", "--timeout=90m").shown()
+    assert "s3cret" not in repr(shown)
+    assert (shown["enforce"], shown["timeout"]) == (True, "1h30m")
+
+
+# ---- internal_ssl -------------------------------------------------------------------------------
+
+
+def test_internal_ssl_names_the_files_that_the_hub_wrote(tmp_path: Path) -> None:
+    folder = tmp_path / "internal-ssl"  # the default, below the working directory
+    with pytest.raises(ConfigError, match=r"--ssl-enabled: .*hub-internal.crt is missing"):
+        parsed("--ssl-enabled")
+    certipy = Certipy(store_dir=str(folder), remove_existing=True)
+    certipy.create_ca("hub-ca")
+    certipy.create_signed_pair("hub-internal", "hub-ca")
+    with pytest.raises(ConfigError, match=r"hub-ca_trust.crt is missing"):
+        parsed("--ssl-enabled=true")
+    shutil.copy(folder / "hub-ca" / "hub-ca.crt", folder / "hub-ca_trust.crt")
+    connection = parsed("--ssl-enabled").connection
+    assert connection.ca_file == "internal-ssl/hub-ca_trust.crt"
+    assert connection.client_certificate == (
+        "internal-ssl/hub-internal/hub-internal.crt",
+        "internal-ssl/hub-internal/hub-internal.key",
+    )
+
+
+def test_a_private_authority_is_looked_for_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--ca-file"):
+        parsed(f"--ca-file={tmp_path / 'nowhere'}")
+    file = tmp_path / "ca.pem"
+    shutil.copy(requests.utils.DEFAULT_CA_BUNDLE_PATH, file)
+    assert parsed(f"--ca-file={file}").connection.ca_file == str(file)
