@@ -54,22 +54,22 @@ class PolicySource:
     def __init__(self, path: Path, default: Policy) -> None:
         """Load the file; raise PolicyError when it cannot be used."""
         self._path, self._default = path, default
-        self._content = _read(path)
-        self.policies = parse(self._content, str(path), default)
+        content = _read(path)
+        self.policies = parse(content, str(path), default)
+        self._content: bytes | None = content  # None: it could not be read
         self.error: str | None = None
 
     def refresh(self) -> bool:
         """Look at the file again; tell whether it changed since the last look."""
-        before = (self._content, self.error)
+        before, self._content = self._content, None
         try:
-            content = _read(self._path)
-            if content != self._content:
-                self._content = content
-                self.policies = parse(content, str(self._path), self._default)
+            self._content = _read(self._path)
+            if self._content != before:
+                self.policies = parse(self._content, str(self._path), self._default)
                 self.error = None
         except PolicyError as error:
             self.error = str(error)
-        return before != (self._content, self.error)
+        return self._content != before
 
 
 def _read(path: Path) -> bytes:
