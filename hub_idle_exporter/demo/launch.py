@@ -38,7 +38,7 @@ _FOREIGN = ("JUPYTER", "JPY_", "CONFIGPROXY_", "HUB_IDLE_EXPORTER_", "IPYTHON", 
 _POLL_SECONDS = 0.05
 
 
-class HubError(Exception):
+class LaunchError(Exception):
     """The Hub did not start; the message holds the end of its log."""
 
 
@@ -102,7 +102,8 @@ class LocalHub:
         self.database_path = self.directory / "jupyterhub.sqlite"
         self._config = config
         self._mark = self.directory / "bin"
-        self._environment = self._clean_environment() | dict(environment or {})
+        # What the Hub is started with; what else is started with it is ended with the Hub.
+        self.environment = self._clean_environment() | dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -129,10 +130,10 @@ class LocalHub:
         """Start the Hub and return when it answers, itself and through its proxy.
 
         Raises:
-            HubError: it ended, or did not answer within `timeout` seconds; nothing is left running.
+            LaunchError: it ended, or did not answer within `timeout` seconds; nothing is left running.
         """
         if self.pid is not None:
-            raise HubError(f"the Hub in {self.directory} runs already (pid {self.pid})")
+            raise LaunchError(f"the Hub in {self.directory} runs already (pid {self.pid})")
         self._spawn()
         try:
             self._wait_until_ready(time.monotonic() + timeout)
@@ -198,7 +199,7 @@ class LocalHub:
             self._process = subprocess.Popen(
                 [self.python, "-m", "jupyterhub", "--config", str(self._write_config())],
                 cwd=self.directory,
-                env=self._environment,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -235,9 +236,11 @@ class LocalHub:
         for url in (f"{self.api_url}/", f"{self.public_url}hub/api/"):
             while not _answers(url):
                 if self.pid is None:
-                    raise HubError(f"The Hub ended at its start. Its log:\n{self.log_tail()}")
+                    raise LaunchError(f"The Hub ended at its start. Its log:\n{self.log_tail()}")
                 if time.monotonic() > deadline:
-                    raise HubError(f"The Hub did not answer in time. Its log:\n{self.log_tail()}")
+                    raise LaunchError(
+                        f"The Hub did not answer in time. Its log:\n{self.log_tail()}"
+                    )
                 time.sleep(_POLL_SECONDS)
 
     def _signal_hub(self, number: signal.Signals) -> None:

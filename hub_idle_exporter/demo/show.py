@@ -17,9 +17,9 @@ import requests
 
 from .account import Account, Mark
 from .audit import AuditLog, Counts, Verdict, counters, verdicts
-from .launch import HubError, LocalHub, free_ports
+from .launch import LaunchError, LocalHub, free_ports
 from .people import Company, Person
-from .story import MARKS, Story, sentence
+from .story import MARKS, Fate, Story, sentence
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = HERE.parent.parent  # what has to be on the path for `import hub_idle_exporter`
@@ -37,6 +37,10 @@ every 3 s here, not every 300 s as by default. Ctrl-C ends it and removes everyt
 
 Starting JupyterHub, its proxy and the sidecar ..."""
 
+_COLUMNS = ("PERSON", "DOES", "OUTCOME", "WHY")
+_WELL = "\nAll as it should be. It runs on: look around, and press Ctrl-C to end it."
+_NOT_WELL = "\nNot all is as it should be, see above. It runs on until Ctrl-C."
+
 
 class DemoError(Exception):
     """The demo itself failed; the message says how."""
@@ -49,11 +53,11 @@ def show(duration: float | None) -> int:
         try:
             with _scratch_folder() as folder:
                 well = _Show(account, folder).run(duration)
-        except (DemoError, HubError) as error:
+        except (DemoError, LaunchError) as error:
             account.say(f"\nThe demo failed: {error}")
             return 1
         except KeyboardInterrupt:
-            account.say("Ended before its end.")
+            account.say("Ended before its summary.")
             return 130
     return 0 if well else 1
 
@@ -133,8 +137,7 @@ class _Show:
     def _begin(self) -> None:
         self._account.say(_INTRODUCTION)
         self._hub.start(timeout=90)
-        self._watch(self._sidecar_answers, 30)
-        if not self._sidecar_answers():
+        if not self._watch(self._sidecar_answers, 30):
             raise DemoError(f"the sidecar does not answer. Its log:\n{self._log.tail()}")
         self._account.say(
             f"\n  JupyterHub   {self._hub.public_url}\n"
@@ -146,30 +149,32 @@ class _Show:
         self._company.come()
 
     def _sidecar_answers(self) -> bool:
-        try:
-            self._counters()
-        except requests.RequestException:
-            return False
-        return True
+        return self._counters() is not None
 
-    def _counters(self) -> Counts:
-        return counters(f"{self._sidecar_url}/metrics")
+    def _counters(self) -> Counts | None:
+        try:
+            return counters(f"{self._sidecar_url}/metrics")
+        except requests.RequestException:
+            return None
 
     def _tell(self, person: Person, what: str) -> None:
         """Tell what a person does; called from their threads."""
         self._story.begin(person)
         self._account.event(_called(person.name, person.server), what)
 
-    def _watch(self, until: Callable[[], bool], seconds: float) -> None:
-        """Tell what happens until something holds, or so many seconds have passed."""
+    def _watch(self, until: Callable[[], bool], seconds: float) -> bool:
+        """Tell what happens until something holds; False when it did not within `seconds`."""
         deadline = time.monotonic() + seconds
-        while not until() and time.monotonic() < deadline:
+        while not until():
+            if time.monotonic() > deadline:
+                return False
             self._tell_news()
             if self._hub.pid is None:
                 raise DemoError(f"the Hub has ended. Its log:\n{self._hub.log_tail()}")
             if self._account.lost:
                 raise KeyboardInterrupt
             time.sleep(_WATCH_SECONDS)
+        return True
 
     def _tell_news(self) -> None:
         for audited in self._log.read():
@@ -185,27 +190,30 @@ class _Show:
     # -- Summary
 
     def _sum_up(self) -> bool:
-        """Print what happened to everyone, and whether the counters say the same."""
+        """Print what became of everyone, and whether the counters say the same."""
         self._story.close(self._verdicts())
         fates = self._story.fates.values()
-        rows = []
-        for fate in fates:
-            mark, why = fate.told(LIMIT)
-            if not fate.is_well():
-                mark, why = Mark.FAILED, f"{why}; expected: {fate.person.ends.cause}"
-            rows.append(
-                (_called(fate.person.name, fate.person.server), fate.person.does, mark.value, why)
-            )
         self._account.say()
-        self._account.table(("PERSON", "DOES", "OUTCOME", "WHY"), rows)
-        agree = self._counters_agree()
-        self._account.say(
-            f"\nStopped and spared by the audit log: {_counted(self._log.counts)}.\n"
-            f"The counters on /metrics {'agree' if agree else 'DISAGREE: '}"
-            f"{'' if agree else _counted(self._counters())}.\n"
-            "\nIt all runs on: look around, and press Ctrl-C to end it."
-        )
-        return agree and all(fate.is_well() for fate in fates)
+        self._account.table(_COLUMNS, [self._row(fate) for fate in fates])
+        self._account.say(f"\nBy the audit log:   {_counted(self._log.counts)}")
+        agree = self._watch(self._counters_agree, 10)
+        self._account.say(f"By the counters:    {'the same' if agree else 'something else'}")
+        well = agree and all(fate.is_well() for fate in fates)
+        self._account.say(_WELL if well else _NOT_WELL)
+        return well
+
+    def _row(self, fate: Fate) -> tuple[str, ...]:
+        mark, why = fate.told(LIMIT)
+        if not fate.is_well():
+            mark, why = Mark.FAILED, f"{why}; expected: {' '.join(fate.person.ends.value)}"
+        person = fate.person
+        return _called(person.name, person.server), person.does, mark, why
+
+    def _counters_agree(self) -> bool:
+        """Hold the counters against the log: between two polls they say the same."""
+        counted = self._counters()
+        self._tell_news()
+        return counted == self._log.counts
 
     def _verdicts(self) -> dict[tuple[str, str], Verdict]:
         options = [
@@ -215,22 +223,9 @@ class _Show:
             f"--timeout={LIMIT:.0f}s",
         ]
         try:
-            return verdicts(options, os.environ | {"PYTHONPATH": str(PACKAGES)})
+            return verdicts(options, self._hub.environment)
         except subprocess.SubprocessError as error:
             raise DemoError(f"the command `servers` failed: {error}") from error
-
-    def _counters_agree(self) -> bool:
-        """Hold the counters against the log, between two polls where need be."""
-        agree = [False]
-
-        def compare() -> bool:
-            counted = self._counters()
-            self._tell_news()
-            agree[0] = counted == self._log.counts
-            return agree[0]
-
-        self._watch(compare, 10)
-        return agree[0]
 
 
 def _write_secrets(folder: Path, password: str, people_token: str) -> None:
@@ -245,4 +240,4 @@ def _called(user: str, server: str) -> str:
 
 
 def _counted(counts: Counts) -> str:
-    return ", ".join(f"{kind} {cause} {count}" for (kind, cause), count in sorted(counts.items()))
+    return ", ".join(f"{count} {kind} ({why})" for (kind, why), count in sorted(counts.items()))
