@@ -47,10 +47,15 @@ class Terms:
     per_server_metrics: bool = False
 
 
-def look(hub: Hub) -> Sight:
-    """Read the whole Hub: its version, our scopes, all servers. Raise HubError otherwise."""
+def look(hub: Hub, note: Callable[[Granted], None] = lambda _granted: None) -> Sight:
+    """Read the whole Hub: its version, our scopes, all servers. Raise HubError otherwise.
+
+    The scopes are handed to `note` as soon as they are known: one that is missing is shown even
+    where nothing else can be read.
+    """
     _check_version(hub.version or hub.ask_version())
     granted = Granted.of(hub.identity().scopes)
+    note(granted)
     version = _check_version(hub.version or "")
     for scope in (Scope.LIST_USERS, Scope.READ_SERVERS):
         if not granted.has(scope):
@@ -182,7 +187,7 @@ class Poller:
         self._refresh_policies()
         self._metrics.polls.inc()
         try:
-            sight = look(self._hub)
+            sight = look(self._hub, self._metrics.granted)
         except HubError as error:
             self._failed(error)
             return False
@@ -214,18 +219,10 @@ class Poller:
         if self.failing_since is None:
             self.failing_since = self._clock()
         self._metrics.facts.snapshot = None
-        if error.cause is Cause.SCOPE:
-            self._show_scopes_after_failure()
         self._gatekeeper.poll_ended(f"the last poll failed: {error}")
         self._not_before = self._clock() + error.retry_after
         why = str(error)
         self._say("poll", why, log.error, "poll_failed", cause=error.cause, error=why)
-
-    def _show_scopes_after_failure(self) -> None:
-        try:
-            self._metrics.granted(Granted.of(self._hub.identity().scopes))
-        except HubError:
-            self._metrics.granted(Granted())
 
     def _succeeded(self, sight: Sight) -> None:
         rules, listing = self.rules, sight.listing
@@ -234,7 +231,6 @@ class Poller:
         census = take(judged, rules)
         shown = tuple(judged) if self._terms.per_server_metrics else ()
         self._count_idle(judged, listing.now)
-        self._metrics.granted(sight.granted)
         self._metrics.facts.snapshot = Snapshot(sight.version, census, shown)
         self._metrics.last_success.set(self._wall())
         self.last_success, self.last_error, self.failing_since = self._clock(), None, None

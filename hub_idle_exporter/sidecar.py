@@ -19,6 +19,7 @@ from .gatekeeper import Gatekeeper
 from .hub import Hub, Token
 from .metrics import Metrics
 from .page import Page
+from .parent import OrphanWatch
 from .policy import Policy
 from .policy_file import PolicySource, chosen_by_users
 from .poller import Poller, heartbeat_seconds
@@ -51,7 +52,7 @@ class Sidecar:
         self.source = _policies(config)
         policies: tuple[Policy, ...] = self.source.policies if self.source else (terms.default,)
         grace = config.grace if memory else 0.0
-        self.gatekeeper = Gatekeeper(terms.enforce, grace, orphaned=_orphan_watch())
+        self.gatekeeper = Gatekeeper(terms.enforce, grace, orphaned=OrphanWatch(os.environ))
         self.metrics = Metrics(CollectorRegistry(), self.gatekeeper.state, policies)
         self.hub = Hub(config.connection, token, self._answered, self.metrics.observe_request)
         self.culler = self._culler(stopping) if terms.enforce else None
@@ -114,29 +115,11 @@ def _policies(config: Config) -> PolicySource | None:
     return PolicySource(config.policy_file, config.terms.default)
 
 
-def _orphan_watch() -> "OrphanWatch":
-    return OrphanWatch(bool(os.environ.get("JUPYTERHUB_SERVICE_NAME")))
-
-
-class OrphanWatch:
-    """Tells whether the Hub that started this process is gone; never, where none did.
-
-    A killed Hub leaves its services running, with a token that still works for a while: an old
-    sidecar would go on enforcing an old policy beside the new Hub's own.
-    """
-
-    def __init__(self, started_by_hub: bool) -> None:
-        self._parent = os.getppid() if started_by_hub else None
-
-    def __call__(self) -> bool:
-        """Look now."""
-        return self._parent is not None and os.getppid() != self._parent
-
-
 def prepared(config: Config, environ: Mapping[str, str]) -> Token:
     """Find the token and set up the log that masks it."""
     token = token_of(config, environ)
-    disable_created_metrics()  # in the text format they would be twice as many series
+    # In the text format they would be twice as many series.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     log.configure(config.log_level, config.log_format, token.mask)
     return token
 
@@ -153,7 +136,7 @@ def run(config: Config, environ: Mapping[str, str]) -> int:
     web.start()
     logger.info("listening", address=web.address)
     threading.Thread(target=sidecar.loop, name="poller", daemon=True).start()
-    orphaned = _orphan_watch()
+    orphaned = OrphanWatch(os.environ)
     while not stopping.wait(1.0):
         if orphaned():
             logger.warning("hub_gone", what="the Hub that started this process ended: ending too")

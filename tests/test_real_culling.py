@@ -476,7 +476,7 @@ def test_killed_hub_leaves_no_enforcing_sidecar_behind(make_hub: MakeHub) -> Non
     """The Hub is killed, and started anew without --enforce: the old sidecar stops nobody."""
     enforcing = managed("--enforce", "--interval=1s", "--timeout=1h", "--grace=4s")
     hub = make_hub(services=[enforcing], slow_stop_timeout=1)
-    hub.wait(lambda: sidecars(hub), 20, "the sidecar up")
+    hub.wait(lambda: "users?state" in hub.log_tail(), 40, "polled by the sidecar")
     old = sidecars(hub)[0]
     hub.start_server("ana")
     hub.backdate("ana", idle=7200, age=9000)
@@ -492,7 +492,7 @@ def test_killed_hub_leaves_no_enforcing_sidecar_behind(make_hub: MakeHub) -> Non
 
 def test_hub_stopped_in_good_order_takes_its_sidecar_along(make_hub: MakeHub) -> None:
     hub = make_hub(services=[managed("--interval=1s")])
-    hub.wait(lambda: sidecars(hub), 20, "the sidecar up")
+    hub.wait(lambda: "users?state" in hub.log_tail(), 40, "polled by the sidecar")
     process = sidecars(hub)[0]
     hub.stop_hub()
     process.wait(10)
