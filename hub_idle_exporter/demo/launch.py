@@ -130,7 +130,7 @@ class LocalHub:
         """Start the Hub and return when it answers, itself and through its proxy.
 
         Raises:
-            LaunchError: it ended, or did not answer within `timeout` seconds; nothing is left running.
+            LaunchError: it ended, or did not answer within `timeout` seconds; all is stopped.
         """
         if self.pid is not None:
             raise LaunchError(f"the Hub in {self.directory} runs already (pid {self.pid})")
