@@ -106,3 +106,185 @@ IN_DASHBOARD = [
     _dashboard("annotation lost", '"name": "Mode changes"', '"name": "x"', "annotations are"),
     _dashboard("changed by hand", '"Idle share"', '"Share of idle"', "differs from"),
 ]
+
+
+def _rules(name: str, old: str, new: str, caught: str) -> Fault:
+    return Fault(name, RULES, old, new, caught)
+
+
+IN_RULES = [
+    _rules("metric misspelt", "expr: jupyterhub_up == 0", "expr: jupyterhub_ups == 0", "no metric"),
+    _rules("label value misspelt", 'cause!="not_stopped"', 'cause!="orphan"', "no cause='orphan'"),
+    _rules("scope misspelt", "list:users|read:servers", "list:users|read:server", "no scope="),
+    _rules("bracket lost", "sum without (cause) (", "sum without (cause) ", "no PromQL"),
+    _rules(
+        "rate of a gauge",
+        "avg_over_time(jupyterhub_cull_candidates[15m])",
+        "increase(jupyterhub_cull_candidates[15m])",
+        "increase() of gauge",
+    ),
+    _rules(
+        "counter without increase",
+        "expr: increase(hub_idle_exporter_policy_reload_failures_total[1h]) > 0",
+        "expr: hub_idle_exporter_policy_reload_failures_total > 0",
+        "counter hub_idle_exporter_policy_reload_failures_total outside",
+    ),
+    _rules("no severity", "severity: info", "level: info", "severity"),
+    _rules("severity unknown", "severity: info", "severity: page", "severity"),
+    _rules("no runbook", "runbook_url: docs/", "runbook: docs/", "runbook_url"),
+    _rules("runbook of no section", "#hubidleclockskew", "#hubidleclock", "no section"),
+    _rules("summary is no sentence", "cannot read its JupyterHub.", "cannot read it", "summary"),
+    _rules("name out of line", "alert: HubIdleClockSkew", "alert: ClockSkew", "begins with"),
+    _rules(
+        "record out of line",
+        "record: instance:jupyterhub_servers_idle:ratio",
+        "record: idle_ratio",
+        "level:metric:operation",
+    ),
+    _rules("alert twice", "alert: HubIdleClockSkew", "alert: HubIdleShareHigh", "twice"),
+    _rules(
+        "rule twice",
+        "      - record: instance_state:jupyterhub_servers:sum\n"
+        "        expr: sum without (policy) (jupyterhub_servers)\n",
+        "      - record: instance_state:jupyterhub_servers:sum\n"
+        "        expr: sum without (policy) (jupyterhub_servers)\n" * 2,
+        "duplicate",
+    ),
+    _rules(
+        "division by nothing",
+        "(instance:jupyterhub_servers:sum > 0)",
+        "instance:jupyterhub_servers:sum",
+        "not guarded",
+    ),
+    _rules(
+        "threshold upside down",
+        "(hub_idle_exporter_clock_skew_seconds) > 30",
+        "(hub_idle_exporter_clock_skew_seconds) < 30",
+        "FAILED",
+    ),
+    _rules(
+        "fires in monitor mode",
+        'hub_idle_exporter_enforcement{state="on"} == 1',
+        'hub_idle_exporter_enforcement{state="on"} >= 0',
+        "FAILED",
+    ),
+    _rules(
+        "scopes of a mere watcher",
+        'and on (job, instance) hub_idle_exporter_enforcement{state="off"} == 0',
+        "",
+        "FAILED",
+    ),
+    _rules(
+        "busy servers count as waiting",
+        '"limit|probe_failed|gate"',
+        '"limit|probe_failed|gate|busy"',
+        "FAILED",
+    ),
+    _rules("interval ignored", "> 3 * hub_idle_exporter_poll_interval_seconds", "> 180", "FAILED"),
+    _rules("orphans unseen", 'cause="not_stopped"}[6h]', 'cause="not_stopped"}[5m]', "FAILED"),
+    _rules(
+        "fires at once",
+        "for: 15m\n        labels:\n          severity: critical",
+        "for: 1m\n        labels:\n          severity: critical",
+        "FAILED",
+    ),
+]
+
+
+def _compose(name: str, old: str, new: str, caught: str) -> Fault:
+    return Fault(name, COMPOSE, old, new, caught)
+
+
+IN_COMPOSE = [
+    _compose("no YAML", "services:\n", "services\n", "docker-compose config"),
+    _compose("key unknown", "pids_limit: 16", "pid_limit: 16", "docker-compose config"),
+    _compose("image latest", "prom/prometheus:v3.13.3", "prom/prometheus:latest", "whole version"),
+    _compose(
+        "image name bad", "grafana/grafana:12.4.4", "grafana//grafana:12.4.4", "whole version"
+    ),
+    _compose("image may be pulled", "pull_policy: never", "pull_policy: always", "might be pulled"),
+    _compose("stage unknown", "target: exporter", "target: sidecar", "no stage sidecar"),
+    _compose("root", 'user: "472:0"', 'user: "0:0"', "is root"),
+    _compose("writable root", "read_only: true", "read_only: false", "can be written"),
+    _compose("capabilities", "cap_drop: [ALL]", "cap_drop: [NET_RAW]", "keeps capabilities"),
+    _compose("privileges", "no-new-privileges:true", "label:disable", "gain privileges"),
+    _compose("host's network", "network_mode: none", "network_mode: host", "host's network"),
+    _compose("no limit", "    mem_limit: 2g\n", "", "no mem_limit"),
+    _compose(
+        "no health check",
+        '["CMD", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1:9090/-/ready"]',
+        '["NONE"]',
+        "no health check",
+    ),
+    _compose("open to all", "127.0.0.1:${GRAFANA_PORT", "0.0.0.0:${GRAFANA_PORT", "beyond 127"),
+    _compose("bind source missing", "./grafana/dashboards:", "./grafana/dashboard:", "not exist"),
+    _compose(
+        "bind to be written",
+        "./prometheus:/etc/prometheus:ro",
+        "./prometheus:/etc/prometheus",
+        "may write",
+    ),
+    _compose(
+        "secrets to be written",
+        "secrets-people:/run/secrets/demo:ro",
+        "secrets-people:/run/secrets/demo",
+        "may write",
+    ),
+    _compose(
+        "volume undeclared", "volumes:\n  secrets-hub:\n", "volumes:\n", "docker-compose config"
+    ),
+    _compose(
+        "default password",
+        "GF_LOG_MODE: console",
+        "GF_SECURITY_ADMIN_PASSWORD: admin",
+        "holds a secret",
+    ),
+    _compose("home dashboard missing", "idle-servers.json", "idle.json", "nothing is mounted"),
+    _compose(
+        "order by start",
+        "exporter: {condition: service_healthy}",
+        "exporter: {condition: service_started}",
+        "waits for exporter",
+    ),
+    _compose("init restarted", 'restart: "no"', "restart: always", "runs once"),
+    _compose("token file missing", "demo/exporter-token", "demo/export-token", "no secret"),
+    _compose("option unknown", "      - --enforce\n", "      - --enforces\n", "No such option"),
+    _compose("duration bad", "--timeout=2m", "--timeout=2 minutes", "--timeout"),
+    Fault("scrapes nobody", PROMETHEUS, "exporter:9899", "exporter:9898", "no port 9898"),
+    Fault("scrapes no service", PROMETHEUS, "exporter:9899", "sidecar:9899", "no service sidecar"),
+    Fault("rules not loaded", PROMETHEUS, "  - rules.yml", "  - rule.yml", "rules are not loaded"),
+    Fault("data source elsewhere", DATASOURCE, "prometheus:9090", "localhost:9090", "no service"),
+    Fault(
+        "dashboards elsewhere",
+        PROVIDER,
+        "path: /etc/grafana/dashboards",
+        "path: /dashboards",
+        "no dashboards at",
+    ),
+    Fault(
+        "image runs as root", DOCKERFILE, "USER 10001:10001\nWORKDIR /\n", "WORKDIR /\n", "no USER"
+    ),
+    Fault(
+        "image without health check",
+        DOCKERFILE,
+        "EXPOSE 9899\nHEALTHCHECK",
+        "EXPOSE 9899\n# HEALTH",
+        "Dockerfile",
+    ),
+    Fault("base not pinned", DOCKERFILE, "python:3.11.14-slim-bookworm", "python:3", "not pinned"),
+    Fault(
+        "no hashes",
+        DOCKERFILE,
+        "install --require-hashes --no-deps -r requirements/run.txt",
+        "install -r requirements/run.txt",
+        "without hashes",
+    ),
+    Fault(
+        "pip left",
+        DOCKERFILE,
+        "RUN pip uninstall --yes --root-user-action=ignore wheel setuptools pip \\\n    && useradd",
+        "RUN useradd",
+        "pip is left",
+    ),
+    Fault("a shell's cd", DOCKERFILE, "WORKDIR /src\n", "RUN cd /src\n", "hadolint"),
+]
