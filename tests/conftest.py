@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from itertools import count
@@ -37,6 +38,22 @@ class AnyHub(Protocol):
     def token(self) -> str: ...
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the real Hubs be of another version."""
+    parser.addoption(
+        "--hub",
+        metavar="DIRECTORY",
+        help="virtual environment whose JupyterHub the real Hubs run (default: this one)",
+    )
+
+
+@pytest.fixture(scope="session")
+def hub_python(pytestconfig: pytest.Config) -> Path:
+    """The interpreter of the real Hubs."""
+    directory = pytestconfig.getoption("--hub")
+    return Path(directory, "bin", "python") if directory else Path(sys.executable)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Let a test run that is terminated clean up as after Ctrl-C."""
 
@@ -54,24 +71,26 @@ def fake_hub() -> Iterator[FakeHub]:
 
 
 @pytest.fixture(scope="session")
-def paper_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealHub]:
+def paper_hub(tmp_path_factory: pytest.TempPathFactory, hub_python: Path) -> Iterator[RealHub]:
     """A real Hub whose servers are paper."""
+    directory = tmp_path_factory.mktemp("paper-hub")
     # Without looking at the proxy by itself: `backdate` is not to be undone.
-    with RealHub(tmp_path_factory.mktemp("paper-hub"), "paper", activity_interval=0) as hub:
+    with RealHub(directory, "paper", activity_interval=0, python=hub_python) as hub:
         yield hub
 
 
 @pytest.fixture(scope="session")
-def real_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealHub]:
+def real_hub(tmp_path_factory: pytest.TempPathFactory, hub_python: Path) -> Iterator[RealHub]:
     """A real Hub with real Jupyter servers, who report activity every second."""
-    with RealHub(tmp_path_factory.mktemp("real-hub"), "jupyter", activity_interval=1) as hub:
+    directory = tmp_path_factory.mktemp("real-hub")
+    with RealHub(directory, "jupyter", activity_interval=1, python=hub_python) as hub:
         yield hub
 
 
 @pytest.fixture
 def clean_paper_hub(paper_hub: RealHub) -> RealHub:
     """The session's Hub of paper with nothing running, every server answering as idle."""
-    paper_hub.stop_servers(paper_hub.servers())
+    paper_hub.stop_all()
     paper_hub.paper.heal()
     paper_hub.paper.requests.clear()
     paper_hub.paper.jupyter = Jupyter()
@@ -82,18 +101,19 @@ def clean_paper_hub(paper_hub: RealHub) -> RealHub:
 @pytest.fixture
 def clean_real_hub(real_hub: RealHub) -> RealHub:
     """The session's Hub of real servers with nothing running."""
-    real_hub.stop_servers(real_hub.servers())
+    real_hub.stop_all()
     return real_hub
 
 
 @pytest.fixture
-def make_hub(tmp_path: Path) -> Iterator[MakeHub]:
+def make_hub(tmp_path: Path, hub_python: Path) -> Iterator[MakeHub]:
     """Start Hubs of one's own: the arguments of RealHub but for its directory."""
     numbers = count(1)
     with ExitStack() as stack:
 
         def make(*arguments: Any, start: bool = True, **options: Any) -> RealHub:
-            hub = RealHub(tmp_path / f"hub-{next(numbers)}", *arguments, **options)
+            directory = tmp_path / f"hub-{next(numbers)}"
+            hub = RealHub(directory, *arguments, **{"python": hub_python} | options)
             stack.callback(hub.close)
             if start:
                 hub.start()

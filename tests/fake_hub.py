@@ -49,6 +49,7 @@ SUBSCOPES = {
     "read:servers": ["read:users:name"],
     "tokens": ["read:tokens"],
 }
+_SERVER_ERROR = "Internal Server Error"
 ADMIN = ["admin:users", "admin:servers", "tokens", "proxy", "access:servers", "read:metrics"]
 MONITOR = ["list:users", "read:servers"]
 PROBER = "idle-prober"
@@ -679,7 +680,7 @@ class FakeHub(HttpFake):
                 return self._revoke(self._view(request), name, token)
             case "GET", ["proxy"]:
                 return self._proxy(request, self._view(request))
-        raise Refused(404)
+        raise self._not_found()
 
     def _token(self, value: str) -> Token | None:
         token = self.tokens.get(value)
@@ -688,9 +689,16 @@ class FakeHub(HttpFake):
 
     def _view(self, request: Request) -> _View:
         token = self._token(request.token)
-        if token is None:
-            raise Refused(403, "Missing or invalid credentials.")
-        return _View(token)
+        if token is not None:
+            return _View(token)
+        if self.release < (4, 0) and request.path != "/user":
+            return _View(Token("", "", []))  # nobody, who lacks every scope
+        if self.release < (4, 1):
+            raise Refused(403, "'_xsrf' argument missing from POST")
+        raise Refused(403, "Missing or invalid credentials.")
+
+    def _not_found(self) -> Refused:
+        return Refused(404, None if self.release >= (6, 0) else "Not Found")
 
     def _need(self, view: _View, scope: str, user: User | None, server: str | None = None) -> None:
         """Refuse as the Hub does: 403 without the scope, 404 outside its filter."""
@@ -751,7 +759,10 @@ class FakeHub(HttpFake):
         if self.release < (2, 0):
             return self._json(b"[" + b",".join(self._render(u, view) for u in users) + b"]")
         paged, offset, limit = self._page(request)
-        page = users[offset : offset + limit]
+        if state in ("active", "ready") and self.release < (5, 0):
+            # These count and cut rows, one a server; a page names a user once, two pages twice.
+            users = [user for user in users for s in user.servers.values() if not s.stopped]
+        page = list(dict.fromkeys(users[offset : offset + limit]))
         if state == "ready":
             page = [user for user in page if any(s.ready for s in user.servers.values())]
         items = b"[" + b",".join(self._render(user, view) for user in page) + b"]"
@@ -793,19 +804,42 @@ class FakeHub(HttpFake):
     def _user_model(self, user: User, view: _View, stopped_too: bool) -> dict[str, Any]:
         model: dict[str, Any] = {"kind": "user", "name": user.name}
         if view.may("read:users:name", user):
-            model |= {"admin": user.admin, "user_info": None}
+            model["admin"] = user.admin
+            if self.release >= (6, 0):
+                model["user_info"] = None
         if view.may("read:users:groups", user):
             model["groups"] = list(user.groups)
         if view.may("read:users:activity", user):
             model["last_activity"] = _time(user.last_activity)
         servers = {
-            name: _server_model(server)
+            name: self._server_model(server)
             for name, server in list(user.servers.items())
             if (stopped_too or not server.stopped) and view.may("read:servers", user, name)
         }
         if servers or view.may("read:servers", user):
             model["servers"] = servers
         return model | user.extra
+
+    def _server_model(self, server: Server) -> dict[str, Any]:
+        owner, name = server.user.name, server.name
+        user, own = quote(owner, safe="@~"), quote(name, safe="@~")
+        at = f"{user}/servers/{own}" if name else f"{user}/server"
+        model: dict[str, Any] = {
+            "name": name,
+            "last_activity": _time(server.last_activity),
+            "started": _time(server.started),
+            "pending": server.pending,
+            "ready": server.ready,
+            "stopped": server.stopped,
+            "url": f"/user/{user}/{own + '/' if name else ''}",
+            "user_options": server.user_options if server.stopped else server.user_options or {},
+            "progress_url": f"/hub/api/users/{at}/progress",
+        }
+        if self.release >= (5, 0):
+            model |= {"full_name": f"{owner}/{name}", "full_url": None, "full_progress_url": None}
+        if self.release >= (6, 0):
+            model["display_name"] = name
+        return model | server.extra
 
     def _user(self, request: Request, view: _View, name: str) -> Reply:
         user = self.users.get(name)
@@ -820,7 +854,7 @@ class FakeHub(HttpFake):
         if user is None and not {"", *(f"user={name}",)}.isdisjoint(
             limit for scope in readable for limit in view.filters[scope]
         ):
-            raise Refused(404)
+            raise self._not_found()
         if user is None or not any(view.may(scope, user) for scope in readable):
             raise Refused(404, "No access to resources or resources not found")
         wanted = "include_stopped_servers" in request.query and self.release >= (3, 0)
@@ -832,7 +866,7 @@ class FakeHub(HttpFake):
         user = self.users.get(name)
         self._need(view, "delete:servers", user, server_name)
         if user is None:
-            raise Refused(404)
+            raise self._not_found() if self.release >= (5, 0) else Refused(500, _SERVER_ERROR)
         remove = bool((request.json() or {}).get("remove", False))
         server = user.servers.get(server_name)
         if server_name and server is None:
@@ -843,6 +877,8 @@ class FakeHub(HttpFake):
             return reply(204, "")
         if server.pending == "rename":
             raise Refused(400, "Cannot stop a server while it is being renamed")
+        if server.pending == "spawn" and self.release < (5, 0):
+            raise Refused(400, f"{name}:{server_name} is pending spawn, please wait")
         if server.pending != "stop" and not server.stopped:
             self._stop(server, request.closing, remove)
         elif remove and server.stopped:
@@ -933,7 +969,8 @@ class FakeHub(HttpFake):
         self._need(view, "tokens", user)
         token = next((t for t in self.tokens.values() if t.id == token_id), None)
         if user is None or token is None or token.user != name:
-            raise Refused(404, f"No such token {token_id} for user {name}")
+            missing = f"No such token {token_id} for user {name}"
+            raise Refused(404, missing if self.release >= (5, 0) else "Token not found None")
         self.revoked.append(self.tokens.pop(token.value))
         return reply(204, "")
 
@@ -963,27 +1000,6 @@ class FakeHub(HttpFake):
 
 def _is_active(user: User) -> bool:
     return any(not server.stopped for server in user.servers.values())
-
-
-def _server_model(server: Server) -> dict[str, Any]:
-    owner, name = server.user.name, server.name
-    user, own = quote(owner, safe="@~"), quote(name, safe="@~")
-    at = f"{user}/servers/{own}" if name else f"{user}/server"
-    return {
-        "name": name,
-        "display_name": name,
-        "full_name": f"{owner}/{name}",
-        "last_activity": _time(server.last_activity),
-        "started": _time(server.started),
-        "pending": server.pending,
-        "ready": server.ready,
-        "stopped": server.stopped,
-        "url": f"/user/{user}/{own + '/' if name else ''}",
-        "user_options": server.user_options if server.stopped else server.user_options or {},
-        "progress_url": f"/hub/api/users/{at}/progress",
-        "full_url": None,
-        "full_progress_url": None,
-    } | server.extra
 
 
 def _route(server: Server) -> dict[str, Any]:

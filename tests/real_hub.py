@@ -282,6 +282,17 @@ class RealHub(LocalHub):
         with ThreadPoolExecutor(parallel) as pool:
             list(pool.map(lambda key: self.stop_server(*key), list(keys)))
 
+    def stop_all(self, timeout: float = 60) -> None:
+        """Stop whatever runs; a pending spawn that this Hub does not cancel is waited for."""
+
+        def stopped() -> bool:
+            running = self.servers()
+            keys = [key for key, server in running.items() if server["pending"] != "stop"]
+            self.stop_servers(keys)
+            return not running
+
+        self.wait(stopped, timeout, "all servers stopped")
+
     def servers(self, token: str | None = None) -> dict[Key, dict[str, Any]]:
         """Return all running or pending servers by (user, server), as the API shows them."""
         found: dict[Key, dict[str, Any]] = {}

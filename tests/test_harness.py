@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,10 +84,10 @@ def _plain(value: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def hubs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def hubs(tmp_path_factory: pytest.TempPathFactory, hub_python: Path) -> Iterator[Pair]:
     directory = tmp_path_factory.mktemp("pair")
-    real = RealHub(directory, "paper", activity_interval=0, slow_stop_timeout=SLOW_STOP)
-    with FakeHub() as fake, real:
+    real = RealHub(directory, activity_interval=0, slow_stop_timeout=SLOW_STOP, python=hub_python)
+    with FakeHub(".".join(map(str, real.version))) as fake, real:
         fake.users.clear()
         fake.slow_stop_timeout = SLOW_STOP
         for user in real.get("/users"):
@@ -103,8 +104,7 @@ def pair(hubs: Pair) -> Iterator[Pair]:
     """Both without servers, however the test before left them."""
     yield hubs
     (hubs.real.directory / "never").touch()
-    hubs.real.stop_servers(hubs.real.servers())
-    hubs.real.wait(lambda: not hubs.real.servers(), 10, "all servers stopped")
+    hubs.real.stop_all()
     (hubs.real.directory / "never").unlink()
     for user in hubs.fake.users.values():
         for server in user.servers.values():
@@ -175,17 +175,21 @@ def test_refusals_have_the_same_words(
 
 @pytest.mark.parametrize("path", ["/users", "/user", "/proxy", "/users/ana"])
 def test_a_bad_token_is_403(pair: Pair, path: str) -> None:
-    for hub in (pair.fake, pair.real):
-        headers = {"Authorization": "token of-nobody"}
-        answer = requests.get(f"{hub.url}{path}", headers=headers, timeout=30)
-        assert answer.status_code == 403
-        if path != "/user":
-            assert answer.json()["message"] == "Missing or invalid credentials."
+    headers = {"Authorization": "token of-nobody"}
+    fake, real = (
+        requests.get(f"{url}{path}", headers=headers, timeout=30)
+        for url in (pair.fake.url, pair.real.url)
+    )
+    assert fake.status_code == real.status_code == 403
+    if path != "/user":
+        said = [re.sub(r"any of .*", "any of", a.json()["message"]) for a in (fake, real)]
+        assert said[0] == said[1]
 
 
-@pytest.mark.parametrize(
-    "scopes",
-    [
+def test_scopes_decide_which_keys_are_there(pair: Pair) -> None:
+    for user, server in (("ana", ""), ("bo", ""), ("bo", "two")):
+        pair.start(user, server)
+    for scopes in (
         ["list:users"],
         ["list:users", "read:servers"],
         ["list:users", "read:users:groups"],
@@ -194,16 +198,12 @@ def test_a_bad_token_is_403(pair: Pair, path: str) -> None:
         ["list:users", "read:servers!server=bo/"],
         ["list:users!group=staff", "read:servers"],
         ["list:users!user=cy", "read:servers!group=staff"],
-    ],
-)
-def test_scopes_decide_which_keys_are_there(pair: Pair, scopes: list[str]) -> None:
-    pair.start("ana")
-    pair.start("bo")
-    pair.start("bo", "two")
-    fake, real = pair.both("GET", "/users", scopes, accept=PAGINATION)
-    assert [_own(user) for user in fake[1]["items"]] == [_own(user) for user in real[1]["items"]]
-    fake, real = pair.both("GET", "/users/ana", scopes)
-    assert (fake[0], _own(fake[1])) == (real[0], _own(real[1]))
+    ):
+        fake, real = pair.both("GET", "/users", scopes, accept=PAGINATION)
+        shown = [[_own(user) for user in side[1]["items"]] for side in (fake, real)]
+        assert shown[0] == shown[1], scopes
+        fake, real = pair.both("GET", "/users/ana", scopes)
+        assert (fake[0], _own(fake[1])) == (real[0], _own(real[1])), scopes
 
 
 def _own(user: dict[str, Any]) -> dict[str, Any]:
@@ -250,9 +250,10 @@ def test_a_slow_stop_is_202_and_stays_pending(pair: Pair) -> None:
     assert real[1]["items"][0]["servers"][""]["pending"] == "stop"
 
 
-def test_a_delete_cancels_a_spawn(pair: Pair) -> None:
+def test_a_delete_cancels_a_spawn_from_5_on(pair: Pair) -> None:
     pair.start("ana", start_until="never")
-    assert pair.both("DELETE", "/users/ana/server") == ((204, ""), (204, ""))
+    fake, real = pair.both("DELETE", "/users/ana/server")
+    assert fake[0] == real[0] == (204 if pair.fake.release >= (5, 0) else 400)
     fake, real = pair.both("GET", "/users/ana?include_stopped_servers=1")
     assert fake == real
 
@@ -316,8 +317,8 @@ def _routes(routes: dict[str, Any]) -> dict[str, Any]:
 
 def test_version_and_clock(pair: Pair) -> None:
     answers = [requests.get(f"{hub.url}/", timeout=30) for hub in (pair.fake, pair.real)]
-    assert answers[0].json() == answers[1].json() == {"version": "6.1.1"}
-    assert {answer.headers["X-JupyterHub-Version"] for answer in answers} == {"6.1.1"}
+    assert answers[0].json() == answers[1].json() == {"version": pair.fake.version}
+    assert {a.headers["X-JupyterHub-Version"] for a in answers} == {pair.fake.version}
     assert all(answer.headers["Date"].endswith(" GMT") for answer in answers)
 
 
