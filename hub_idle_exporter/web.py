@@ -1,11 +1,16 @@
 """The HTTP side: `/metrics`, health, readiness and the page. Reads what is there, never waits."""
 
+import math
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
 import structlog
+from cheroot.server import HTTPConnection, HTTPRequest
 from cheroot.wsgi import Server
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -24,6 +29,11 @@ _HEADERS = [
     ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:"),
     ("Referrer-Policy", "no-referrer"),
 ]
+
+# How long one request may take to arrive, and its answer to be taken.
+READ_SECONDS = 2.0
+ANSWER_SECONDS = 20.0
+_WATCH_EVERY = 0.25
 
 log = structlog.get_logger()
 
@@ -72,7 +82,10 @@ class Application:
 
     def _metrics(self, environ: Environ) -> Answer:
         """Give text, or OpenMetrics where it is asked for."""
-        encode, kind = choose_encoder(environ.get("HTTP_ACCEPT", ""))
+        try:
+            encode, kind = choose_encoder(environ.get("HTTP_ACCEPT", ""))
+        except (ValueError, TypeError):  # it asks for a version that is none
+            encode, kind = choose_encoder("")
         return HTTPStatus.OK, kind, encode(self._registry)
 
 
@@ -82,8 +95,56 @@ def _verdict(problem: str | None) -> Answer:
     return HTTPStatus.SERVICE_UNAVAILABLE, PLAIN, f"{problem}\n".encode()
 
 
+class _Request(HTTPRequest):
+    """One request; once it is read there is more time to answer it."""
+
+    def respond(self) -> None:
+        """Answer it."""
+        self.server.busy[self.conn] = time.monotonic() + ANSWER_SECONDS
+        super().respond()
+
+
+class _Connection(HTTPConnection):
+    """One connection, which is cut when it keeps a thread for too long."""
+
+    RequestHandlerClass = _Request
+
+    def communicate(self) -> bool:
+        """Read one request and answer it; tell whether to keep the connection."""
+        self.server.busy[self] = time.monotonic() + READ_SECONDS
+        try:
+            return bool(super().communicate())  # type: ignore[no-untyped-call]
+        finally:
+            del self.server.busy[self]
+
+
 class _Server(Server):
-    """The server, with its errors in our log."""
+    """The server, with its errors in our log and without patience for slow clients.
+
+    A connection that has sent nothing takes no thread; one that sends or reads its bytes one by
+    one is cut at its deadline: else eight of them would keep everybody from `/metrics`.
+    """
+
+    ConnectionClass = _Connection
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.busy: dict[_Connection, float] = {}  # those that keep a thread, and until when
+        self.last_call = math.inf  # the deadline of all
+
+    def process_conn(self, conn: _Connection) -> None:
+        """Hand a connection to a thread; a new one not before it has sent something."""
+        if conn.last_used is None:
+            self.put_conn(conn)
+        else:
+            super().process_conn(conn)
+
+    def cut_late(self) -> None:
+        """Cut the connections that are past their deadline."""
+        for connection, deadline in list(self.busy.items()):
+            if min(deadline, self.last_call) <= time.monotonic():
+                with suppress(OSError):
+                    connection.socket.shutdown(socket.SHUT_RDWR)
 
     def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
         """Write what cheroot has to say."""
@@ -99,6 +160,7 @@ class WebServer:
         self._server.max_request_header_size = 64 * 1024
         self._server.max_request_body_size = 1024
         self._server.shutdown_timeout = 1
+        self._stopped = threading.Event()
         self._server.prepare()
 
     @property
@@ -110,7 +172,14 @@ class WebServer:
     def start(self) -> None:
         """Serve on threads of its own."""
         threading.Thread(target=self._server.serve, name="web", daemon=True).start()
+        threading.Thread(target=self._watch, name="web-watch", daemon=True).start()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(_WATCH_EVERY):
+            self._server.cut_late()
 
     def stop(self) -> None:
-        """Stop serving."""
+        """Stop serving; who is being answered has a second to take it."""
+        self._server.last_call = time.monotonic() + 1
         self._server.stop()
+        self._stopped.set()
