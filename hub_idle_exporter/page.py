@@ -38,6 +38,11 @@ def about(seconds: float) -> str:
     return spoken(seconds, 2)
 
 
+def brief(seconds: float) -> str:
+    """Write how long something took that is over in a moment: `12 ms`, `1.5 s`."""
+    return f"{seconds * 1000:.0f}{_NBSP}ms" if seconds < 1 else f"{seconds:.1f}{_NBSP}s"
+
+
 def moment(seconds: float) -> str:
     """Write a moment (seconds since 1970) for people, in UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -66,7 +71,7 @@ def _environment() -> Environment:
         loader=templates, autoescape=True, undefined=StrictUndefined, auto_reload=False,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    filters = (spoken, about, moment, machine_moment, number, percent, printable)
+    filters = (spoken, about, brief, moment, machine_moment, number, percent, printable)
     environment.filters.update({filter_.__name__: filter_ for filter_ in filters})
     return environment
 
@@ -103,7 +108,7 @@ class Page:
             url=self._config.connection.url,
             interval=terms.interval,
             rules=poller.rules,
-            settings={f"--{key.replace('_', '-')}": f"{shown[key]}" for key in _SETTINGS},
+            settings={f"--{key.replace('_', '-')}": f"{shown[key]}".lower() for key in _SETTINGS},
             busy_check=terms.busy_check,
             gate=self._gatekeeper.state(),
             why=self._gatekeeper.why(),

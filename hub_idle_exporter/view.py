@@ -5,10 +5,11 @@ numbers look like facts. Times are seconds, or seconds since 1970 where they are
 user's name is in a view unless the reading holds judged servers (`--per-server-metrics`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from heapq import nlargest
+from typing import TypeVar
 
 from .census import Census, Judged, Spread
 from .gate import GateState
@@ -16,36 +17,44 @@ from .outcomes import Asked, Cause, CullFailure, Withheld
 from .policy import Policy, Reason, Rules, State
 from .scopes import PURPOSE, Scope
 
-LIMITS = (900, 1800, 3600, 7200, 14400, 28800, 86400)
-MOST_SERVERS = 100
+# All of them are bounds of the census: what lies beyond them can be counted.
+IDLE_LIMITS = (900, 1800, 3600, 7200, 14400, 28800, 86400)
+AGE_LIMITS = (28800, 43200, 86400, 172800, 604800)
+MOST_SERVERS = 50
 INTERVALS_UNTIL_STALE = 3
 _REFRESH_SECONDS = (5, 60)
 
 MODES = {
-    GateState.OFF: "Monitoring only",
+    GateState.OFF: "Monitoring",
     GateState.GRACE: "Waiting",
     GateState.SUSPENDED: "Suspended",
     GateState.ON: "Enforcing",
 }
-MEANING: Mapping[StrEnum, str] = {
+SPARED = {
     Withheld.ACTIVE_AGAIN: "in use again when looked at",
-    Withheld.BUSY: "a kernel is computing",
-    Withheld.PROBE_FAILED: "could not be asked or looked at again",
+    Withheld.BUSY: "a kernel was computing",
+    Withheld.PROBE_FAILED: "could not be asked or looked at",
     Withheld.PENDING: "starting or stopping",
     Withheld.RESTARTED: "started anew meanwhile",
     Withheld.GONE: "not there any more",
     Withheld.LIMIT: "over --max-culls",
     Withheld.GATE: "stops were forbidden meanwhile",
+}
+FAILED = {
     CullFailure.HTTP: "the Hub refused",
     CullFailure.TIMEOUT: "the Hub did not answer in time",
     CullFailure.CONNECTION: "the Hub could not be reached",
     CullFailure.NOT_STOPPED: "the Hub said yes, the server lives",
     CullFailure.SLOW: "still stopping when given up",
+}
+SAID = {
     Asked.IDLE: "at rest",
-    Asked.BUSY: "computing",
+    Asked.BUSY: "a kernel is computing",
     Asked.ACTIVE: "in use",
     Asked.NO_JUPYTER: "no Jupyter there",
-    Asked.FAILED: "no answer",
+    Asked.FAILED: "no answer that can be used",
+}
+UNREAD = {
     Cause.CONNECTION: "the Hub could not be reached",
     Cause.TIMEOUT: "the Hub did not answer in time",
     Cause.HTTP: "the Hub answered with an error",
@@ -54,6 +63,7 @@ MEANING: Mapping[StrEnum, str] = {
     Cause.RESPONSE: "not what a JupyterHub answers",
 }
 
+_Value = TypeVar("_Value", bound=StrEnum)
 Counts = Mapping[tuple[str, ...], float]
 
 
@@ -145,10 +155,12 @@ class Facts:
     """What the last poll saw of the Hub."""
 
     hub_version: str
+    default: Policy
     states: Mapping[State, int]
     stops: Mapping[Reason, int]
     spread: tuple[Bar, ...]
-    limits: tuple[Bar, ...]
+    idle_limits: tuple[Bar, ...]
+    age_limits: tuple[Bar, ...]
     most_idle: tuple[ServerRow, ...]
     servers_known: int
 
@@ -212,6 +224,13 @@ class View:
     refresh: int
 
     @property
+    def why(self) -> str:
+        """Say why the mode is what it is; not again what the page says of a failed poll."""
+        if self.sight is Sight.FAILED and self.reading.gate is GateState.SUSPENDED:
+            return "nothing is stopped until the Hub can be read again"
+        return self.reading.why
+
+    @property
     def title(self) -> str:
         """Say the one thing that a browser's tab has room for."""
         if self.sight is Sight.FAILED:
@@ -231,7 +250,7 @@ def view_of(reading: Reading) -> View:
         facts=_facts(reading),
         policies=_policies(reading),
         culls=None if reading.gate is GateState.OFF else _culls(reading.totals),
-        poll_failures=_counted(Cause, reading.totals.poll_failures),
+        poll_failures=_counted(UNREAD, reading.totals.poll_failures),
         scopes=_scopes(reading),
         asking=_asking(reading),
         refresh=int(max(least, min(most, reading.interval))),
@@ -250,14 +269,16 @@ def _facts(reading: Reading) -> Facts | None:
     if census is None:
         return None
     states = {s: sum(census.servers.get((p.name, s), 0) for p in census.policies) for s in State}
-    counts = census.candidate_counts
+    counts, default = census.candidate_counts, census.policies[-1]
     stops = {r: sum(counts.get((p.name, r), 0) for p in census.policies) for r in Reason}
     return Facts(
         hub_version=reading.hub_version or "",
         states=states,
         stops=stops,
-        spread=spread_bars(census.idle, reading.rules.policies[-1].timeout),
-        limits=limit_bars(census.idle, reading.rules.policies[-1].timeout),
+        default=default,
+        spread=spread_bars(census.idle, default.timeout),
+        idle_limits=limit_bars(census.idle, IDLE_LIMITS, default.timeout),
+        age_limits=limit_bars(census.age, AGE_LIMITS, default.max_age),
         most_idle=tuple(_server_row(one) for one in _most_idle(reading.judged)),
         servers_known=len(reading.judged),
     )
@@ -273,14 +294,14 @@ def spread_bars(spread: Spread, limit: float) -> tuple[Bar, ...]:
     )
 
 
-def limit_bars(spread: Spread, limit: float) -> tuple[Bar, ...]:
-    """Give for each of the LIMITS how many servers are idle for longer; marked is ours."""
+def limit_bars(spread: Spread, limits: Sequence[int], ours: float) -> tuple[Bar, ...]:
+    """Give for each of the limits how many servers lie beyond it; marked is ours."""
     at_most = dict(zip(spread.bounds, spread.cumulative, strict=False))
     total = sum(spread.counts)
-    longer = {bound: total - at_most[bound] for bound in LIMITS}
+    beyond = {limit: total - at_most[limit] for limit in limits}
     return tuple(
-        Bar((bound, None), n, _part(n, total), _part(n, total), bound == limit)
-        for bound, n in longer.items()
+        Bar((limit, None), n, _part(n, total), _part(n, total), limit == ours)
+        for limit, n in beyond.items()
     )
 
 
@@ -330,14 +351,14 @@ def _culls(totals: Totals) -> Culls:
     )
     return Culls(
         stopped,
-        spared=_counted(Withheld, totals.withheld),
-        failed=_counted(CullFailure, totals.cull_failures),
-        asked=_counted(Asked, totals.busy_checks),
+        spared=_counted(SPARED, totals.withheld),
+        failed=_counted(FAILED, totals.cull_failures),
+        asked=_counted(SAID, totals.busy_checks),
     )
 
 
-def _counted(values: Iterable[StrEnum], counts: Counts) -> tuple[Count, ...]:
-    return tuple(Count(v, MEANING[v], int(counts.get((v,), 0))) for v in values)
+def _counted(meanings: Mapping[_Value, str], counts: Counts) -> tuple[Count, ...]:
+    return tuple(Count(v, meaning, int(counts.get((v,), 0))) for v, meaning in meanings.items())
 
 
 def _scopes(reading: Reading) -> tuple[tuple[Scope, str, Standing], ...]:
