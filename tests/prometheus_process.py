@@ -1,0 +1,140 @@
+"""A real Prometheus over a folder of its own.
+
+with PrometheusServer(path, directory, {"job": "127.0.0.1:9899"}) as prometheus:
+    prometheus.instant("sum(up)", at=time.time())
+"""
+
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import requests
+import yaml
+
+from hub_idle_exporter.demo.launch import free_ports
+
+Answer = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Scraped:
+    """One target; with a token where it wants one."""
+
+    address: str
+    path: str = "/metrics"
+    token: str | None = None
+
+    def configuration(self, job: str) -> dict[str, Any]:
+        """Give the entry of `scrape_configs`."""
+        job_configuration: dict[str, Any] = {
+            "job_name": job,
+            "metrics_path": self.path,
+            "static_configs": [{"targets": [self.address]}],
+        }
+        if self.token:
+            job_configuration["authorization"] = {"credentials": self.token}
+        return job_configuration
+
+
+class PrometheusServer:
+    """Prometheus, scraping and evaluating every second.
+
+    Args:
+        program: path of `prometheus`.
+        directory: where its configuration, data and log are.
+        jobs: job → what is scraped for it.
+        rules: a file of rules.
+    """
+
+    def __init__(
+        self, program: str, directory: Path, jobs: Mapping[str, Scraped], rules: Path | None = None
+    ) -> None:
+        (port,) = free_ports(1)
+        self.url = f"http://127.0.0.1:{port}"
+        directory.mkdir(parents=True, exist_ok=True)
+        configuration = {
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": [str(rules)] if rules else [],
+            "scrape_configs": [what.configuration(job) for job, what in jobs.items()],
+        }
+        (directory / "prometheus.yml").write_text(yaml.safe_dump(configuration))
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._log = (directory / "prometheus.log").open("wb")
+        self._process = subprocess.Popen(
+            [
+                program,
+                "--config.file=prometheus.yml",
+                "--storage.tsdb.path=data",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            cwd=directory,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+
+    def __enter__(self) -> Self:
+        try:
+            self.wait(self._is_ready, 30, "Prometheus ready")
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it."""
+        self._process.terminate()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+        self._session.close()
+
+    def wait(self, holds: Callable[[], object], timeout: float, what: str) -> None:
+        """Poll until something holds; AssertionError after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while not holds():
+            assert time.monotonic() < deadline, f"not {what} within {timeout} s"
+            time.sleep(0.1)
+
+    def _is_ready(self) -> bool:
+        try:
+            return self._session.get(f"{self.url}/-/ready", timeout=5).ok
+        except requests.RequestException:
+            return False
+
+    def get(self, path: str, **parameters: object) -> Any:
+        """Give the data that its API answers; AssertionError with its error."""
+        response = self._session.get(
+            f"{self.url}/api/v1/{path}",
+            params={name.rstrip("_"): str(value) for name, value in parameters.items()},
+            timeout=30,
+        )
+        answer = response.json()
+        assert answer["status"] == "success", f"{answer.get('error')}: {parameters}"
+        return answer["data"]
+
+    def instant(self, expression: str, at: float) -> Answer:
+        """Ask at one moment: `metric` and `value` of each series."""
+        found: Answer = self.get("query", query=expression, time=at)["result"]
+        return found
+
+    def over(self, expression: str, start: float, end: float) -> Answer:
+        """Ask over time, every second: `metric` and `values` of each series."""
+        asked = {"query": expression, "start": start, "end": end, "step": 1}
+        found: Answer = self.get("query_range", **asked)["result"]
+        return found
