@@ -54,7 +54,7 @@ def condition_holds(key: str, wanted: Any, user: Json, server_name: str) -> bool
     chosen = user["servers"][server_name].get("user_options")
     if not isinstance(chosen, dict):
         return False
-    return all(option in chosen and any_glob(globs, chosen[option]) for option, globs in wanted.items())  # fmt: skip
+    return all(any_glob(globs, chosen.get(option)) for option, globs in wanted.items())
 
 
 def possible_policies(user: Json, server_name: str, options: Json) -> list[Json]:
@@ -83,6 +83,10 @@ class Opinion:
     policies: list[str]
     states: set[str]
     reason: str | None
+
+
+def limit_of(policy: Json, options: Json) -> float:
+    return float((options | policy)["timeout"])
 
 
 def state_of(server: Json, limit: float, now: datetime) -> str:
@@ -119,7 +123,7 @@ def delete_reaches(user: Json, server_name: str, scopes: list[str]) -> bool:
 def reason_to_stop(user: Json, name: str, policy: Json, options: Json, now: datetime) -> str | None:
     """Name the limit that is passed and that nothing protects from."""
     server = user["servers"][name]
-    limit = policy.get("timeout", options["timeout"])
+    limit = limit_of(policy, options)
     if policy.get("exempt") or state_of(server, limit, now) == "pending":
         return None
     if not options["cull_named_servers" if name else "cull_default_servers"]:
@@ -133,8 +137,7 @@ def reason_to_stop(user: Json, name: str, policy: Json, options: Json, now: date
 def opinion(user: Json, name: str, options: Json, scopes: list[str], now: datetime) -> Opinion:
     possible = possible_policies(user, name, options)
     states = {
-        state_of(user["servers"][name], policy.get("timeout", options["timeout"]), now)
-        for policy in possible
+        state_of(user["servers"][name], limit_of(policy, options), now) for policy in possible
     }
     reason = None
     if len(possible) == 1 and delete_reaches(user, name, scopes):
@@ -163,7 +166,8 @@ class GateHistory:
         """Tell whether a stop may be sent now; None at the very edge of a limit: either."""
         if not self.enforce or not self.good_polls or not self.good_polls[-1]:
             return False
-        last_at, last_wall, _ = self.answers[-1] if self.answers else (self.began, self.began_wall, None)  # fmt: skip
+        known = [(self.began, self.began_wall), *((each[0], each[1]) for each in self.answers)]
+        last_at, last_wall = known[-1]
         away = at - last_at
         if away > MINUTE or _jumped(wall - at, last_wall - last_at):
             return False
@@ -215,9 +219,9 @@ def own_word(said: dict[str, tuple[int, Any]], limit: float, now: datetime) -> s
         return "failed"
     if states & {"busy", "starting", "restarting"}:
         return "busy"
-    return "active" if _any_inside(times, limit, now) else "idle"
+    return "active" if inside(times, limit, now) else "idle"
 
 
-def _any_inside(times: list[str | None], limit: float, now: datetime) -> bool:
+def inside(times: list[str | None], limit: float, now: datetime) -> bool:
     ago = [elapsed(each, now) for each in times]
     return any(each is not None and each.total_seconds() < limit for each in ago)
