@@ -135,7 +135,7 @@ def people(hub: RealHub) -> None:
         "hal": 130,
         "jo": 70,
     }
-    options = {
+    options: dict[str, dict[str, Any]] = {
         "fay": {"profile": "gpu-a"},
         "gil": {"profile": "gpu-b"},
         "hal": {"stop_fails": True},
