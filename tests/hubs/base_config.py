@@ -13,7 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 sys.path.insert(0, os.environ["TESTS_HUBS"])
-from backdate import BackdateHandler
+from shortcuts import BackdateHandler, UsersHandler
 
 c = get_config()  # type: ignore[name-defined]  # noqa: F821
 
@@ -24,7 +24,10 @@ c.JupyterHub.concurrent_spawn_limit = 0
 c.JupyterHub.active_server_limit = 0
 c.JupyterHub.activity_resolution = 0
 c.JupyterHub.cleanup_servers = False
-c.JupyterHub.extra_handlers = [("/test/backdate", BackdateHandler)]
+c.JupyterHub.extra_handlers = [
+    ("/test/backdate", BackdateHandler),
+    ("/test/users", UsersHandler),
+]
 c.JupyterHub.log_level = "INFO"
 c.Spawner.consecutive_failure_limit = 0
 c.Spawner.start_timeout = 600
