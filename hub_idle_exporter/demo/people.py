@@ -196,7 +196,6 @@ class Company:
     ) -> None:
         self._hub_url, self._token, self._limit, self._tell = hub_url, token, limit, tell
         self._closing = threading.Event()
-        self.failed: dict[Person, str] = {}
 
     def come(self, again_and_again: bool = False) -> None:
         """Let everybody do their routine, once or for ever, and return at once."""
@@ -213,7 +212,6 @@ class Company:
             person.routine(self._desk(person))
         except BrowserError as error:
             if not self._closing.is_set():
-                self.failed[person] = str(error)
                 self._tell(person, f"cannot go on: {error}")
 
     def _for_ever(self, person: Person) -> None:
