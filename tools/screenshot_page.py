@@ -9,6 +9,8 @@ people are made up with a fixed seed; it has polled and culled for some seconds 
 import random
 import shutil
 import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, cast
@@ -37,7 +39,7 @@ policies:
 OPTIONS = ("--enforce", "--grace=0", "--interval=5s", "--timeout=1h", "--max-culls=9")
 
 
-def people(hub: FakeHub, busy: FakeServer, at_rest: FakeServer) -> None:
+def people(hub: FakeHub, busy: FakeServer, at_rest: FakeServer, in_use: FakeServer) -> None:
     """Run a small Hub's servers: most in use, some forgotten, a few computing in silence."""
     dice = random.Random(7)  # noqa: S311 - a made-up Hub
     for number in range(96):
@@ -45,8 +47,9 @@ def people(hub: FakeHub, busy: FakeServer, at_rest: FakeServer) -> None:
         hub.add_server(f"user-{number}", idle=idle, age=idle + dice.uniform(0, 9 * HOUR))
     for number in range(48):
         idle = dice.lognormvariate(9.6, 1.0) + HOUR
-        target = busy if number % 4 else at_rest
-        hub.add_server(f"gone-{number}", idle=idle, age=idle * 1.3, target=target)
+        target = (busy, at_rest, at_rest, in_use if number % 3 else at_rest)[number % 4]
+        hub.add_server(f"gone-{number}", idle=idle, age=idle * 1.3, target=target,
+                       stop_fails=number == 9)  # fmt: skip
     for number in range(9):
         hub.add_user(f"staff-{number}", groups=["staff"])
         hub.add_server(f"staff-{number}", idle=dice.uniform(60, 30 * HOUR), age=40 * HOUR)
@@ -61,26 +64,23 @@ def people(hub: FakeHub, busy: FakeServer, at_rest: FakeServer) -> None:
 
 def draw(file: Path, width: int, scheme: Literal["light", "dark"], executable: str) -> None:
     """Run everything, and draw the page once there is something to see on it."""
-    with (
-        FakeHub() as hub,
-        FakeServer() as busy,
-        FakeServer() as at_rest,
-        TemporaryDirectory() as at,
-    ):
-        busy.jupyter = Jupyter()
+    with ExitStack() as stack:
+        hub, at = stack.enter_context(FakeHub()), stack.enter_context(TemporaryDirectory())
+        busy, at_rest, in_use = (stack.enter_context(FakeServer()) for _ in range(3))
+        busy.jupyter, in_use.jupyter = Jupyter(), Jupyter(last_activity=time.time())
         busy.jupyter.add_kernel("busy")
-        people(hub, busy, at_rest)
+        people(hub, busy, at_rest, in_use)
         policies = Path(at) / "policies.yaml"
         policies.write_text(POLICIES)
-        with Exporter(hub.url, hub.token, [*OPTIONS, f"--policy-file={policies}"]) as exporter:
-            exporter.wait_event("culled", count=10)
-            exporter.wait_polls(1)
-            with chromium(executable) as browser:
-                page = browser.new_page(
-                    viewport={"width": width, "height": 900}, color_scheme=scheme
-                )
-                page.goto(f"{exporter.address}/")
-                page.screenshot(path=file, full_page=True)
+        exporter = Exporter(hub.url, hub.token, [*OPTIONS, f"--policy-file={policies}"])
+        stack.enter_context(exporter)
+        exporter.wait_event("culled", count=10)
+        exporter.wait_polls(1)
+        browser = stack.enter_context(chromium(executable))
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        page.goto(f"{exporter.address}/")
+        page.evaluate("window.stop()")  # it would renew itself while it is drawn
+        page.screenshot(path=file, full_page=True)
 
 
 def main() -> None:
