@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import exporter_process
 import pytest
+import structlog
 from exporter_process import Exporter
 from fake_hub import FakeHub, Jupyter
 from real_hub import RealHub
@@ -61,6 +62,13 @@ def pytest_configure(config: pytest.Config) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+
+
+@pytest.fixture(autouse=True)
+def log_of_its_own() -> Iterator[None]:
+    """Let no test write to the log another test has set up: its stream is closed."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ import itertools
 import json
 import re
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -212,6 +213,7 @@ class HttpFake:
 
     def __init__(self, port: int = 0, start: bool = True) -> None:
         self.requests: list[Request] = []
+        self.errors: list[BaseException] = []  # of this fake or of a test's fault
         self._arrived = threading.Condition()
         self._plans: list[_Plan] = []
         self.closing = threading.Event()
@@ -230,6 +232,7 @@ class HttpFake:
         at: TracebackType | None,
     ) -> None:
         self.close()
+        assert error is not None or not self.errors, f"while answering: {self.errors}"
 
     @property
     def origin(self) -> str:
@@ -327,7 +330,10 @@ class _HttpServer(ThreadingHTTPServer):
                 self.connections.discard(connection)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of clients that went away."""
+        """Keep what is wrong; clients that go away are not."""
+        error = sys.exception()
+        if error is not None and not (isinstance(error, OSError) or self.fake.closing.is_set()):
+            self.fake.errors.append(error)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,24 @@ from typing import Any
 
 import pytest
 import requests
-from fake_hub import PAGINATION, FakeHub, FakeServer
+from fake_hub import (
+    PAGINATION,
+    FakeHub,
+    FakeServer,
+    Fault,
+    after,
+    before,
+    close,
+    closed_port,
+    dated,
+    drip,
+    half_body,
+    hang,
+    html,
+    redirect,
+    retry_after,
+    rewritten,
+)
 from real_hub import ENFORCE, RealHub
 
 NEVER = {"stop_until": "never"}
@@ -372,3 +390,89 @@ def test_a_real_kernel_can_be_silently_busy(real_hub: RealHub) -> None:
     kernel.interrupt()
     assert kernel.state() == "idle"
     assert real_hub.stop_server("hal") == 204
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "headers", "body"),
+    [
+        (html(), 200, {"Content-Type": "text/html"}, "Sign in"),
+        (retry_after(503, 7), 503, {"Retry-After": "7"}, ""),
+        (redirect("http://elsewhere.invalid/"), 302, {"Location": "http://elsewhere.invalid/"}, ""),
+        (dated("yesterday"), 200, {"Date": "yesterday"}, "6.1.1"),
+        (rewritten(lambda said: [said]), 200, {}, '[{"version": "6.1.1"}]'),
+        (drip(0.001), 200, {}, "6.1.1"),
+    ],
+)
+def test_faults_that_answer(
+    fake_hub: FakeHub, fault: Fault, status: int, headers: dict[str, str], body: str
+) -> None:
+    fake_hub.plan("GET", "/", fault, after=1, times=1)
+    truly, faulty, again = (
+        requests.get(f"{fake_hub.url}/", timeout=10, allow_redirects=False) for _ in range(3)
+    )
+    assert truly.json() == again.json() == {"version": "6.1.1"}
+    assert (faulty.status_code, body in faulty.text) == (status, True)
+    assert headers.items() <= dict(faulty.headers).items()
+
+
+@pytest.mark.parametrize("fault", [half_body(), half_body(0), close()])
+def test_faults_that_break_off(fake_hub: FakeHub, fault: Fault) -> None:
+    fake_hub.plan("GET", "/", fault, times=1)
+    with pytest.raises(requests.RequestException):
+        requests.get(f"{fake_hub.url}/", timeout=10)
+    assert requests.get(f"{fake_hub.url}/", timeout=10).ok
+
+
+def test_a_fault_can_leave_the_date_out(fake_hub: FakeHub) -> None:
+    fake_hub.plan("GET", "/", dated(None))
+    assert "Date" not in requests.get(f"{fake_hub.url}/", timeout=10).headers
+
+
+def test_a_fault_can_hang_until_it_is_released(fake_hub: FakeHub) -> None:
+    released = threading.Event()
+    fake_hub.plan("GET", "/", hang(released))
+    with pytest.raises(requests.Timeout):
+        requests.get(f"{fake_hub.url}/", timeout=0.2)
+    released.set()
+    assert requests.get(f"{fake_hub.url}/", timeout=10).ok
+
+
+def test_users_come_and_go_between_pages(fake_hub: FakeHub) -> None:
+    fake_hub.add_servers(3)
+    fake_hub.plan("GET", "/users", before(lambda: fake_hub.remove_user("u000000")), times=1)
+    fake_hub.plan("GET", "/users", after(lambda: fake_hub.add_server("new")), times=1)
+    headers = {"Authorization": f"token {fake_hub.token}"}
+    url = f"{fake_hub.url}/users?state=active"
+    found = [
+        [user["name"] for user in requests.get(url, headers=headers, timeout=10).json()]
+        for _ in range(3)
+    ]
+    everyone = ["u000000", "u000001", "u000002"]
+    assert found == [everyone, [*everyone[1:], "new"], [*everyone[1:], "new"]]
+
+
+def test_a_fake_that_hangs_up_is_down_until_it_listens(fake_hub: FakeHub) -> None:
+    with requests.Session() as session:
+        assert session.get(f"{fake_hub.url}/", timeout=10).ok
+        fake_hub.hang_up()
+        with pytest.raises(requests.ConnectionError):
+            session.get(f"{fake_hub.url}/", timeout=10)
+        fake_hub.listen()
+        assert session.get(f"{fake_hub.url}/", timeout=10).ok
+
+
+def test_a_closed_port_refuses() -> None:
+    with closed_port() as port, pytest.raises(requests.ConnectionError):
+        requests.get(f"http://127.0.0.1:{port}/", timeout=10)
+
+
+def test_what_goes_wrong_in_a_fault_is_not_swallowed() -> None:
+    def wrong() -> None:
+        raise ValueError("a mistake in a test")
+
+    hub = FakeHub()
+    hub.plan("GET", "/", before(wrong))
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"{hub.url}/", timeout=10)
+    with pytest.raises(AssertionError, match="a mistake in a test"), hub:
+        pass
