@@ -641,7 +641,7 @@ def the_exporter() -> Iterator[Any]:
         *(query(expression, name, instant=True) for name, expression in PROBLEMS.items()),
         levels=steps((None, "green"), (1, "red")),
     )
-    yield problems.span(24).mappings([says(0, "no", "green")])
+    yield problems.span(24).height(5).mappings([says(0, "no", "green")])
     third = (8, 8)
     failures = increase("hub_idle_exporter_poll_failures_total", "1h", "cause")
     yield lines(
@@ -765,7 +765,7 @@ ROWS = {
     "What a limit would do": what_a_limit_would_do,
     "How idle times and ages are spread": how_spread,
     "Culls": culls,
-    "Idle server-hours": idle_server_hours,
+    "What idleness costs": idle_server_hours,
     "The exporter itself": the_exporter,
 }
 

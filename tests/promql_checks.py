@@ -57,26 +57,26 @@ def exporters_vocabulary() -> Vocabulary:
 
 def vocabulary_or_skip() -> Vocabulary:
     """Give the vocabulary; skip the test, or fail it in CI, where PromQL cannot be parsed."""
-    try:
-        parser()
-    except ImportError:
-        said = "promql-parser is not installed"
-        if os.environ.get("CI"):
-            pytest.fail(said)
-        pytest.skip(said)
+    module_or_skip("promql_parser", "promql-parser")
     return exporters_vocabulary()
 
 
-def parser() -> Any:
-    """Give the PromQL parser; ImportError where it is not installed."""
-    return importlib.import_module("promql_parser")
+def module_or_skip(name: str, package: str) -> Any:
+    """Import a tool for the tests; skip the test without it, or fail it in CI."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        said = f"{package} is not installed"
+        if os.environ.get("CI"):
+            pytest.fail(said)
+        pytest.skip(said)
 
 
 def parsed(expression: str) -> Any:
     """Parse an expression of a dashboard or a rule; ValueError when it is none."""
     for name, value in GRAFANAS_OWN.items():
         expression = re.sub(rf"\$(?:{name}\b|\{{{name}\}})", value, expression)
-    return parser().parse(expression)
+    return importlib.import_module("promql_parser").parse(expression)
 
 
 def nodes(node: Any, parents: tuple[Any, ...] = ()) -> Iterator[tuple[Any, tuple[Any, ...]]]:

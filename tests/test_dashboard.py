@@ -1,6 +1,7 @@
 """The dashboard as files: what its generator says, the linter's rules, every name and query."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import dashboard_checks
 import planted_faults
 import promql_checks
 import pytest
-from planted_faults import DASHBOARD, Fault
+import rules_checks
+from planted_faults import DASHBOARD, RULES, Fault
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -52,7 +54,7 @@ def test_dashboard_has_the_rows_people_look_for() -> None:
         "What a limit would do",
         "How idle times and ages are spread",
         "Culls",
-        "Idle server-hours",
+        "What idleness costs",
         "The exporter itself",
     ]
 
@@ -85,3 +87,39 @@ def test_planted_fault_is_caught(
     if fault.caught == "differs from":
         said.append(generated_differs(tmp_path))
     assert any(fault.caught in line for line in said), said
+
+
+def test_documentation_names_every_panel_and_row() -> None:
+    text = (REPO / "docs" / "dashboards.md").read_text()
+    named = re.findall(r"^\| (?:\*\*)?([^|*]+?)(?:\*\*)? \|", text, re.MULTILINE)
+    board = json.loads((REPO / DASHBOARD).read_text())
+    titles = [panel["title"] for panel in board["panels"]]
+    table = named[named.index("panel") + 1 : named.index("alert")]
+    # One answer does for the number at the top and its line further down.
+    assert table == [title for place, title in enumerate(titles) if title not in titles[:place]]
+
+
+def test_documentation_names_every_alert_with_its_severity() -> None:
+    text = (REPO / "docs" / "dashboards.md").read_text()
+    alerts = re.findall(r"^\| (HubIdle\w+) \| (\w+) \|", text, re.MULTILINE)
+    rules = rules_checks.rules((REPO / RULES).read_text())
+    assert alerts == [
+        (rule["alert"], rule["labels"]["severity"]) for rule in rules if "alert" in rule
+    ]
+
+
+def test_mixin_has_the_same_dashboard_and_rules() -> None:
+    jsonnet = promql_checks.module_or_skip("_jsonnet", "jsonnet")
+    snippet = (
+        "local m = (import 'prometheus/mixin.libsonnet')"
+        " + {_config+:: {runbookBase: 'https://example.org/'}};"
+        "{dashboards: m.grafanaDashboards, rules: m.prometheusRules, alerts: m.prometheusAlerts}"
+    )
+    made = json.loads(jsonnet.evaluate_snippet("test", snippet, jpathdir=[str(REPO)]))
+    assert made["dashboards"] == {"idle-servers.json": json.loads((REPO / DASHBOARD).read_text())}
+    groups = made["rules"]["groups"] + made["alerts"]["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    originals = rules_checks.rules((REPO / RULES).read_text())
+    assert [rule["expr"] for rule in rules] == [rule["expr"] for rule in originals]
+    runbooks = [rule["annotations"]["runbook_url"] for rule in rules if "alert" in rule]
+    assert all(url.startswith("https://example.org/docs/runbooks/") for url in runbooks)
