@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format lock mutants bench screenshot clean venv
+.PHONY: demo test check format lock hubs mutants bench screenshot clean venv
 
 demo: ## a real JupyterHub with simulated people, culled before your eyes
 	@$(PYTHON) tools/environment.py .venv-demo requirements/demo.txt
@@ -21,6 +21,13 @@ check: venv ## style, types, layers
 format: venv ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+hubs: hub-3 hub-4 hub-5 ## older JupyterHubs, for tests/test_other_hubs.py
+hub-%:
+	@$(PYTHON) tools/environment.py .venv-hub$* requirements/hub-$*.txt --no-project
+
+lock: ## make the lock files anew: versions and hashes, no addresses
+	@$(PYTHON) tools/lock.py
 
 venv:
 	@$(PYTHON) tools/environment.py .venv requirements/dev.txt

@@ -190,7 +190,7 @@ class Hub:
             if vanished and offset and _is_steady(totals):
                 offset = max(0, offset - vanished)
             elif page.pagination.next is None:
-                return Listing(users, now, len(users) >= totals[-1] and _is_steady(totals))
+                return Listing(users, now, self._is_whole(len(users), totals))
             else:
                 offset = self._next_offset(offset, page.pagination.next)
 
@@ -259,6 +259,14 @@ class Hub:
         if response.now is None:
             raise HubError(Cause.RESPONSE, f"{self._base} answered without a readable Date header")
         return response.now
+
+    def _is_whole(self, users: int, totals: list[int]) -> bool:
+        """Tell whether nobody is missing from a list.
+
+        Before JupyterHub 5 `total` counts a user once per server, and cannot be compared.
+        """
+        counts_users = version_numbers(self.version or "") >= (5, 0)
+        return _is_steady(totals) and (users >= totals[-1] or not counts_users)
 
     def _next_offset(self, offset: int, following: Next) -> int:
         if following.offset <= offset:
@@ -351,12 +359,18 @@ def _decode(body: bytes, shape: type[_Answer], where: str, mask: Callable[[str],
     try:
         return msgspec.json.decode(body, type=shape)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        begins = mask(body[:400].decode(errors="replace"))[:40]
         raise HubError(
             Cause.RESPONSE,
-            f"{where} answered what no JupyterHub answers ({error}): it begins {begins!r}; "
+            f"{where} answered what no JupyterHub answers ({error}{_quotation(body, mask)}): "
             "is --url the Hub's API, without a login page in front?",
         ) from None
+
+
+def _quotation(body: bytes, mask: Callable[[str], str]) -> str:
+    """Quote how an answer begins, unless it may be a user: names belong on no page."""
+    if body.lstrip()[:1] in (b"", b"{", b"["):
+        return ""
+    return f"; it begins {mask(body[:400].decode(errors='replace'))[:40]!r}"
 
 
 def _date(header: str | None) -> float | None:
@@ -421,3 +435,13 @@ def _forbidden(response: _Response, operation: Operation, asked: str) -> HubErro
         f"{asked} was refused: the Hub does not know the token (wrong, expired or revoked)",
         response.status,
     )
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """Read the `6.1` of `6.1.1` as numbers; what is no number ends it."""
+    numbers: list[int] = []
+    for part in version.split(".")[:2]:
+        if not (part.isascii() and part.isdigit()):
+            break
+        numbers.append(int(part))
+    return tuple(numbers)

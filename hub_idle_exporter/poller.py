@@ -10,7 +10,7 @@ from msgspec import UnsetType
 from .census import Judged, idle_server_seconds, judge_all, take
 from .culler import Culler, Pass
 from .gatekeeper import Gatekeeper
-from .hub import Hub, HubError, Listing
+from .hub import Hub, HubError, Listing, version_numbers
 from .metrics import Metrics, Snapshot
 from .outcomes import Cause, Withheld
 from .policy import Judge, Policy, Rules
@@ -66,16 +66,6 @@ def look(hub: Hub, note: Callable[[Granted], None] = lambda _granted: None) -> S
             Cause.SCOPE, f"the Hub hides the servers of {listing.unseen} users from the token"
         )
     return Sight(version, granted, listing)
-
-
-def version_numbers(version: str) -> tuple[int, ...]:
-    """Read `6.1.1` as numbers; what is no number ends it."""
-    numbers: list[int] = []
-    for part in version.split(".")[:2]:
-        if not (part.isascii() and part.isdigit()):
-            break
-        numbers.append(int(part))
-    return tuple(numbers)
 
 
 def _check_version(version: str) -> str:
