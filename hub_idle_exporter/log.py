@@ -17,7 +17,7 @@ def configure(level: str, form: str, mask: Callable[[str], str]) -> None:
     def masked(
         _log: object, _name: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
-        return {key: mask(v) if isinstance(v, str) else v for key, v in event.items()}
+        return {key: _with_texts(value, mask) for key, value in event.items()}
 
     renderer: Any = structlog.processors.JSONRenderer(ensure_ascii=False)
     if form == "logfmt":
@@ -40,14 +40,21 @@ def _printable(
     _log: object, _name: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
     """Keep one event on one line, whatever a name or an answer holds."""
-    for key, value in event.items():
-        if isinstance(value, str) and not value.isprintable():
-            event[key] = printable(value)
-        elif isinstance(value, float):
-            event[key] = round(value, 3)
-    return event
+    return {
+        key: round(value, 3) if isinstance(value, float) else _with_texts(value, printable)
+        for key, value in event.items()
+    }
+
+
+def _with_texts(value: object, change: Callable[[str], str]) -> object:
+    """Change a text, or each text of a list."""
+    if isinstance(value, list):
+        return [_with_texts(one, change) for one in value]
+    return change(value) if isinstance(value, str) else value
 
 
 def printable(text: str) -> str:
     """Escape what a terminal or a log could take for a command or a line's end."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 from fake_hub import FakeHub, FakeServer, Jupyter, Server
 from prometheus_client import CollectorRegistry
 
-from hub_idle_exporter.culler import Culler, Limits
+from hub_idle_exporter.culler import Culler, Limits, Pass
 from hub_idle_exporter.gate import Moment
 from hub_idle_exporter.gatekeeper import Gatekeeper
 from hub_idle_exporter.hub import Connection, Hub, Token
@@ -141,9 +141,19 @@ class Rig:
     def poll(self, within: float = 30) -> bool:
         """Poll once, and wait for the end of the pass that it began."""
         worked = self.poller.poll()
-        begun = self.poller.last_pass
-        assert begun is None or begun.done.wait(within), "the culling pass does not end"
+        if self.poller.last_pass is not None:
+            self.finish(self.poller.last_pass, within)
         return worked
+
+    def begin(self) -> Pass:
+        """Poll once; give the culling pass that it began."""
+        assert self.poller.poll()
+        assert self.poller.last_pass is not None
+        return self.poller.last_pass
+
+    def finish(self, begun: Pass, within: float = 30) -> None:
+        """Wait for the end of a pass."""
+        assert begun.done.wait(within), "the culling pass does not end"
 
     def watch(self, seconds: float) -> None:
         """Let time go by with the Hub in sight."""

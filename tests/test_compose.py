@@ -6,7 +6,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import requests
 from conftest import tool_or_skip
 from planted_faults import Fault
 
-from hub_idle_exporter.demo.launch import LocalHub
+from hub_idle_exporter.demo.launch import LocalHub, Ports
 
 REPO = Path(__file__).resolve().parent.parent
 DEMO = REPO / "hub_idle_exporter" / "demo"
@@ -98,16 +100,16 @@ def exporter_arguments(stack: dict[str, Any], secrets: Path) -> list[str]:
     return arguments
 
 
-def exporter_check(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run the exporter's own preflight with options."""
-    command = [sys.executable, "-m", "hub_idle_exporter", "check", *arguments]
+def exporter_command(name: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run one of the exporter's commands with options."""
+    command = [sys.executable, "-m", "hub_idle_exporter", name, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def option_faults(stack: dict[str, Any], secrets: Path) -> list[str]:
     """Find options that the exporter refuses; that there is no Hub here is no fault."""
     arguments = [*exporter_arguments(stack, secrets), "--url=http://127.0.0.1:1/hub/api"]
-    finished = exporter_check(arguments)
+    finished = exporter_command("check", arguments)
     return [f"service exporter: {finished.stderr.strip()}"] if finished.returncode == 2 else []
 
 
@@ -164,35 +166,60 @@ def test_init_makes_secrets_once(compose: str, tmp_path: Path) -> None:
     assert {path: path.read_text() for path in tmp_path.glob("*/*")} == first
 
 
-def test_hub_of_the_stack_serves_exporter_and_prometheus(compose: str, tmp_path: Path) -> None:
-    """The Hub's configuration as the stack has it, but for its ports."""
-    stack = read(compose, REPO)
-    assert not isinstance(stack, str)
-    run_init(stack, tmp_path)
+@contextmanager
+def hub_of(stack: dict[str, Any], folder: Path) -> Iterator[LocalHub]:
+    """Start the Hub as the stack has it, but for its name and ports."""
     service = stack["services"]["hub"]
     environment = service["environment"] | {
         "DEMO_HOST": "127.0.0.1",
-        "DEMO_HOMES": str(tmp_path / "homes"),
-        "DEMO_SECRETS": str(tmp_path / "hub"),
+        "DEMO_HOMES": str(folder / "homes"),
+        "DEMO_SECRETS": str(folder / "hub"),
     }
     (given,) = [one for one in service["command"] if one.startswith("--JupyterHub.")]
-    hub = LocalHub(tmp_path / "srv", "", environment=environment)
     option, _, value = given.removeprefix("--").partition("=")
-    (tmp_path / "config.py").write_text(
+    ports = Ports.free()
+    configuration = (
         f"c = get_config()\nload_subconfig({str(DEMO / 'jupyterhub_config.py')!r})\n"
-        f"c.JupyterHub.bind_url = 'http://127.0.0.1:{hub.ports.public}'\nc.{option} = {value}\n"
+        f"c.JupyterHub.bind_url = 'http://127.0.0.1:{ports.public}'\nc.{option} = {value}\n"
     )
-    hub = LocalHub(
-        tmp_path / "srv", tmp_path / "config.py", environment=environment, ports=hub.ports
-    )
-    with hub:
-        health = requests.get(f"{hub.public_url}hub/health", timeout=10)
-        metrics = requests.get(f"{hub.public_url}hub/metrics", timeout=10)
-        arguments = exporter_arguments(stack, tmp_path)
-        checked = exporter_check([*arguments, f"--url={hub.public_url}hub/api"])
-    assert health.ok
-    assert "jupyterhub_running_servers" in metrics.text
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    with LocalHub(folder / "srv", configuration, environment=environment, ports=ports) as hub:
+        yield hub
+
+
+@contextmanager
+def people_of(stack: dict[str, Any], hub: LocalHub, folder: Path) -> Iterator[None]:
+    """Let the simulated people of the stack in, in a hurry."""
+    _, *arguments = stack["services"]["people"]["command"]
+    arguments = [one.replace(SECRETS, str(folder / "people")) for one in arguments]
+    hurry = [f"--url={hub.public_url}", "--limit=5"]
+    people = subprocess.Popen([sys.executable, *arguments, *hurry], stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        people.terminate()
+        assert people.wait(20) == 0
+
+
+def test_hub_of_the_stack_has_people_and_serves_exporter_and_prometheus(
+    compose: str, tmp_path: Path
+) -> None:
+    stack = read(compose, REPO)
+    assert not isinstance(stack, str)
+    run_init(stack, tmp_path)
+    with hub_of(stack, tmp_path) as hub:
+        assert requests.get(f"{hub.public_url}hub/health", timeout=10).ok
+        metrics = requests.get(f"{hub.public_url}hub/metrics", timeout=10).text
+        assert "jupyterhub_running_servers" in metrics
+        options = [*exporter_arguments(stack, tmp_path), f"--url={hub.public_url}hub/api"]
+        checked = exporter_command("check", options)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+        with people_of(stack, hub, tmp_path):
+            deadline = time.monotonic() + 60
+            while not (
+                seen := json.loads(exporter_command("servers", ["--json", *options]).stdout)
+            ):
+                assert time.monotonic() < deadline, "nobody has come"
+    assert seen
 
 
 def build_steps() -> list[tuple[str, str]]:
