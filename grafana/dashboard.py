@@ -790,28 +790,27 @@ def variables() -> Iterator[Any]:
     yield query_variable("hub_job", "Hub's own job", of_hub)
 
 
-def annotation(name: str, expression: str, colour: str) -> models.AnnotationQuery:
-    """Mark moments in every graph."""
-    annotation_query: models.AnnotationQuery = (
-        dashboard.AnnotationQuery()
-        .name(name)
-        .datasource(DATASOURCE)
-        .enable(True)
-        .icon_color(colour)
-        .expr(expression)
-        .build()
-    )
-    return annotation_query
+def annotation(name: str, expression: str, text: str, colour: str) -> dict[str, Any]:
+    """Mark moments in every graph, as Grafana's Prometheus data source reads it."""
+    return {
+        "name": name,
+        "datasource": {"type": "prometheus", "uid": "${datasource}"},
+        "enable": True,
+        "hide": False,
+        "iconColor": colour,
+        "titleFormat": text,
+        "target": {"expr": expression, "interval": "60s", "refId": "Anno"},
+    }
 
 
-def annotations() -> Iterator[tuple[models.AnnotationQuery, str]]:
-    """Mark failed culls and changes of mode; each with the text it shows."""
+def annotations() -> Iterator[dict[str, Any]]:
+    """Mark failed culls and changes of mode."""
     failures = metric("hub_idle_exporter_cull_failures_total")
     failed = f"sum by (instance, cause) (increase({failures}[2m])) > 0"
-    yield annotation("Failed culls", failed, "red"), "cull failed: {{cause}}"
+    yield annotation("Failed culls", failed, "cull failed: {{cause}}", "red")
     mode = metric("hub_idle_exporter_enforcement")
     changed = f"{mode} == 1 and changes({mode}[2m]) > 0"
-    yield annotation("Mode changes", changed, "purple"), "culling: {{state}}"
+    yield annotation("Mode changes", changed, "culling: {{state}}", "purple")
 
 
 def build() -> dict[str, Any]:
@@ -848,23 +847,18 @@ def build() -> dict[str, Any]:
 
 
 def finished(board: dict[str, Any]) -> dict[str, Any]:
-    """Add what the SDK leaves out, and take away what Grafana 11 does not know."""
+    """Add what the SDK leaves out, and take away what Grafana does not know of."""
     ids = count(1)
     for panel in board["panels"]:
         panel["id"] = next(ids)
     for variable in board["templating"]["list"]:
-        variable.setdefault("current", {})
+        variable.setdefault("current", {"selected": True, "text": "default", "value": "default"})
+        for key in ("auto", "auto_count", "auto_min"):
+            del variable[key]
     for link in board["links"]:
         del link["placement"]
-    board["annotations"] = {"list": [as_json(query, text) for query, text in annotations()]}
+    board["annotations"] = {"list": list(annotations())}
     return board | {"schemaVersion": SCHEMA_VERSION, "id": None, "version": 1}
-
-
-def as_json(annotation_query: models.AnnotationQuery, text: str) -> dict[str, Any]:
-    """Write an annotation as Grafana's Prometheus data source reads it."""
-    written: dict[str, Any] = json.loads(json.dumps(annotation_query, cls=JSONEncoder))
-    del written["placement"]
-    return written | {"titleFormat": text, "step": "60s"}
 
 
 def main(arguments: list[str]) -> int:

@@ -48,7 +48,7 @@ def queries(board: Board) -> Iterator[Query]:
             yield Query(where, target["expr"], target.get("legendFormat", ""))
     for annotation in board["annotations"]["list"]:
         where = f"annotation {annotation['name']!r}"
-        yield Query(where, annotation["expr"], annotation["titleFormat"], "annotation")
+        yield Query(where, annotation["target"]["expr"], annotation["titleFormat"], "annotation")
     for variable in _variables(board):
         if variable["type"] == "query":
             selector, _ = label_values(variable)

@@ -260,7 +260,7 @@ def test_every_query_of_panels_and_annotations_finds_data(run: Run) -> None:
             if all(math.isnan(value) for value in numbers(answer)):
                 empty.append(f"{panel['title']} {target['refId']}: {expression}")
     for annotation in board()["annotations"]["list"]:
-        expression = run.expand(annotation["expr"])
+        expression = run.expand(annotation["target"]["expr"])
         if not run.prometheus.over(expression, run.start, run.after):
             empty.append(f"{annotation['name']}: {expression}")
     assert empty == []
