@@ -81,6 +81,7 @@ class Pass:
         self._waiting = candidates[::-1]
         self._room = limits.max_culls or len(candidates)
         self._lanes = self.lanes
+        self._undecided = 0
         self._hub, self._routes = hub, None
         self._lock, self._reading = threading.Lock(), threading.Lock()
 
@@ -92,18 +93,27 @@ class Pass:
             if not self._waiting or self._room == 0:
                 return None
             self._room -= 1
+            self._undecided += 1
             return self._waiting.pop()
 
-    def make_room(self) -> None:
-        """Note that a candidate was spared: the next one may be taken in its place."""
-        with self._lock:
-            self._room += 1
+    def settle(self, spared: bool) -> list[Judged]:
+        """Note that a candidate was spared, which makes room, or is being stopped.
 
-    def leave(self) -> list[Judged] | None:
-        """Give, to the last lane that leaves, what no room was left for; None to the others."""
+        Give those for whom no room is left, as soon as that is certain.
+        """
+        with self._lock:
+            self._undecided -= 1
+            self._room += spared
+            if self._undecided or self._room:
+                return []
+            left, self._waiting = self._waiting[::-1], []
+            return left
+
+    def leave(self) -> bool:
+        """Note that a lane has ended; tell whether it was the last."""
         with self._lock:
             self._lanes -= 1
-            return None if self._lanes else self._waiting[::-1]
+            return self._lanes == 0
 
     def routes(self) -> list[Route]:
         """Read the proxy's routes, once a pass; raise the HubError again for everyone."""
@@ -166,22 +176,27 @@ class Culler:
             new.done.set()
         return new
 
-    def keep(self, running: Iterable[Judged]) -> None:
-        """Forget what was observed of servers that no longer run."""
-        self._busy.keep({_observed(server) for server in running})
+    def keep(self, candidates: Iterable[Judged]) -> None:
+        """Forget since when a server was seen busy, unless it is still a candidate.
+
+        One that is gone needs no memory, and one that was at work since has made a break.
+        """
+        self._busy.keep({_observed(candidate) for candidate in candidates})
+
+    def spare(self, candidates: Iterable[Judged], why: str) -> None:
+        """Count and log candidates that are not even to be looked at."""
+        for candidate in candidates:
+            self._spare(candidate, Withheld.GATE, why)
 
     def _work(self) -> None:
         while True:
             current = self._lanes.get()
             while (candidate := current.take()) is not None:
                 self._handle(current, candidate)
-            left = current.leave()
-            if left is not None:
-                self._finish(current, left)
+            if current.leave():
+                self._finish(current)
 
-    def _finish(self, ended: Pass, left: list[Judged]) -> None:
-        for candidate in left:
-            self._spare(candidate, Withheld.LIMIT, f"--max-culls {self._limits.max_culls} reached")
+    def _finish(self, ended: Pass) -> None:
         if ended.findings and all(found is Asked.FAILED for found in ended.findings):
             log.error(
                 "every_busy_check_failed",
@@ -197,15 +212,24 @@ class Culler:
         except _WithheldError as withheld:
             current.unsure += withheld.cause in (Withheld.PROBE_FAILED, Withheld.GATE)
             self._spare(candidate, withheld.cause, str(withheld))
-            current.make_room()
-            return
+            self._leave_out(current.settle(spared=True))
+        else:
+            self._leave_out(current.settle(spared=False))
+            self._see_stopped(current, fresh)
+        finally:
+            self._claimed.discard((candidate.user, candidate.server))
+
+    def _leave_out(self, left: list[Judged]) -> None:
+        for candidate in left:
+            self._spare(candidate, Withheld.LIMIT, f"--max-culls {self._limits.max_culls} reached")
+            self._claimed.discard((candidate.user, candidate.server))
+
+    def _see_stopped(self, current: Pass, fresh: Judged) -> None:
         try:
             self._stop(fresh)
         except _FailedError as failed:
             current.failed += 1
             self._fail(fresh, failed.cause, str(failed))
-        finally:
-            self._claimed.discard((candidate.user, candidate.server))
 
     def _cleared(self, current: Pass, candidate: Judged) -> Judged:
         """Go through everything that may spare a candidate, the gate at last."""
@@ -256,12 +280,12 @@ class Culler:
         current.findings.append(found.asked)
         if found.asked is Asked.FAILED:
             raise _WithheldError(Withheld.PROBE_FAILED, found.why)
-        if found.asked is Asked.ACTIVE:
-            raise _WithheldError(Withheld.ACTIVE_AGAIN, found.why)
         if found.asked is Asked.BUSY:
             self._protect_busy(fresh, found.why)
         else:
             self._busy.at_rest(_observed(fresh))
+        if found.asked is Asked.ACTIVE:
+            raise _WithheldError(Withheld.ACTIVE_AGAIN, found.why)
         if self._limits.asked_only and found.asked is not Asked.IDLE:
             raise _WithheldError(Withheld.GATE, f"one pass alone has to be sure: {found.why}")
 

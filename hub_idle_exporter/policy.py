@@ -70,19 +70,16 @@ class Match:
     admin: bool | None = None
 
     def holds(self, user: User, name: str, server: Server) -> bool | None:
-        """Tell whether this policy is the server's; None when the token cannot see enough."""
+        """Tell whether this policy is the server's; None when the token cannot see enough.
+
+        One condition that is seen to fail decides, whatever is hidden beside it.
+        """
         if not self._holds_for_visible(user, name, server):
             return False
-        if self.admin is not None:
-            if isinstance(user.admin, UnsetType):
-                return None
-            if user.admin != self.admin:
-                return False
-        if self.groups is not None:
-            if isinstance(user.groups, UnsetType):
-                return None
-            return any(map(self.groups.match, user.groups))
-        return True
+        hidden = [self._admin_holds(user), self._groups_hold(user)]
+        if False in hidden:
+            return False
+        return None if None in hidden else True
 
     def _holds_for_visible(self, user: User, name: str, server: Server) -> bool:
         return (
@@ -91,6 +88,18 @@ class Match:
             and (self.named is None or self.named == bool(name))
             and self._options_hold(server.user_options)
         )
+
+    def _admin_holds(self, user: User) -> bool | None:
+        if self.admin is None:
+            return True
+        return None if isinstance(user.admin, UnsetType) else user.admin == self.admin
+
+    def _groups_hold(self, user: User) -> bool | None:
+        if self.groups is None:
+            return True
+        if isinstance(user.groups, UnsetType):
+            return None
+        return any(map(self.groups.match, user.groups))
 
     def _options_hold(self, options: object) -> bool:
         if not self.user_options:

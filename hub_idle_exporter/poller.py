@@ -12,7 +12,7 @@ from .culler import Culler, Pass
 from .gatekeeper import Gatekeeper
 from .hub import Hub, HubError, Listing, version_numbers
 from .metrics import Metrics, Snapshot
-from .outcomes import Cause, Withheld
+from .outcomes import Cause
 from .policy import Judge, Policy, Rules
 from .policy_file import PolicySource
 from .scopes import PURPOSE, Granted, Scope
@@ -53,10 +53,10 @@ def look(hub: Hub, note: Callable[[Granted], None] = lambda _granted: None) -> S
     The scopes are handed to `note` as soon as they are known: one that is missing is shown even
     where nothing else can be read.
     """
-    _check_version(hub.version or hub.ask_version())
+    checked_version(hub.version or hub.ask_version())
     granted = Granted.of(hub.identity().scopes)
     note(granted)
-    version = _check_version(hub.version or "")
+    version = checked_version(hub.version or "")
     for scope in (Scope.LIST_USERS, Scope.READ_SERVERS):
         if not granted.has(scope):
             raise HubError(Cause.SCOPE, f"the token lacks the scope {scope}, {PURPOSE[scope]}")
@@ -68,7 +68,8 @@ def look(hub: Hub, note: Callable[[Granted], None] = lambda _granted: None) -> S
     return Sight(version, granted, listing)
 
 
-def _check_version(version: str) -> str:
+def checked_version(version: str) -> str:
+    """Give the version back; raise HubError when it is too old to be polled."""
     if version_numbers(version) < OLDEST_HUB:
         raise HubError(
             Cause.RESPONSE,
@@ -225,7 +226,7 @@ class Poller:
         self._metrics.last_success.set(self._wall())
         self.last_success, self.last_error, self.failing_since = self._clock(), None, None
         self._announce(sight, rules, len(judged))
-        self._cull(sight, judge, judged, census.candidates)
+        self._cull(sight, judge, census.candidates)
 
     def _count_idle(self, judged: list[Judged], now: float) -> None:
         since, self._last_good_poll = self._last_good_poll, now
@@ -235,20 +236,18 @@ class Poller:
         for policy, seconds in idle_server_seconds(judged, max(0.0, now - since), longest).items():
             self._metrics.idle_server_seconds.labels(policy).inc(seconds)
 
-    def _cull(
-        self, sight: Sight, judge: Judge, judged: list[Judged], candidates: tuple[Judged, ...]
-    ) -> None:
+    def _cull(self, sight: Sight, judge: Judge, candidates: tuple[Judged, ...]) -> None:
         self._gatekeeper.poll_ended(*obstacles(sight, self._terms, judge.rules))
         asks = can_ask(sight.granted, self._terms)
         self._metrics.busy_check.set(asks and self._terms.enforce)
         if self._culler is None:
             return
-        self._culler.keep(judged)
+        self._culler.keep(candidates)
         if self._gatekeeper.closed() is not None:
             return
         if not sight.listing.whole:
             log.warning("list_changed_while_read", candidates_spared=len(candidates))
-            self._metrics.withheld.labels(Withheld.GATE).inc(len(candidates))
+            self._culler.spare(candidates, "the list changed too much while it was read")
             return
         self.last_pass = self._culler.begin(candidates, judge, asks)
 
