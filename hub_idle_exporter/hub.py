@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from http.cookiejar import DefaultCookiePolicy
 from itertools import pairwise
 from typing import TypeVar
@@ -108,7 +109,7 @@ class Listing:
     now: float
     whole: bool
 
-    @property
+    @cached_property
     def visible(self) -> list[tuple[User, dict[str, Server]]]:
         """Give the users whose servers the token may see."""
         return [(u, u.servers) for u in self.users.values() if isinstance(u.servers, dict)]
@@ -301,24 +302,28 @@ class Hub:
     def _exchange(
         self, operation: Operation, method: str, path: str, body: object, authorization: str | None
     ) -> _Response:
-        headers = {"Accept": PAGINATED, "Authorization": authorization}
+        headers = dict(self._session.headers)
+        if authorization is not None:
+            headers["Authorization"] = authorization
+        # Prepared by itself: merging a session's settings into it would cost half as much again.
+        request = requests.Request(method, self._base + path, headers=headers, json=body)
         begun = time.monotonic()
         try:
-            answer = self._session.request(
-                method,
-                self._base + path,
-                json=body,
-                headers=headers,
+            with self._session.send(
+                request.prepare(),
                 timeout=(min(10.0, self._connection.timeout), self._connection.timeout),
                 allow_redirects=False,
-            )
+                stream=True,
+            ) as answer:
+                # All at once; by itself it would be put together from pieces of 10 kB.
+                content = b"".join(answer.iter_content(None))
         except (OSError, HTTPError) as error:  # some of urllib3's own come through as they are
             raise _unreachable(error, self._base, self._connection.timeout) from None
         finally:
             self._on_request(operation, time.monotonic() - begun)
         return _Response(
             answer.status_code,
-            answer.content,
+            content,
             _date(answer.headers.get("Date")),
             answer.headers.get("X-JupyterHub-Version"),
             _seconds(answer.headers.get("Retry-After")),
@@ -327,6 +332,7 @@ class Hub:
 
 def _session(connection: Connection) -> requests.Session:
     session = requests.Session()
+    session.headers["Accept"] = PAGINATED
     session.trust_env = False  # no .netrc in place of our token, no proxy that would see it
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.verify = connection.ca_file or True
