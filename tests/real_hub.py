@@ -361,7 +361,7 @@ class RealHub(LocalHub):
             now = time.monotonic()
             assert now < deadline, f"not {what} in {timeout} s\n{self.notable_log()}"
             # What is dear to ask is asked seldom: the Hub has better things to do.
-            time.sleep(max(0.05, 3 * (now - asked)))
+            time.sleep(min(0.5, max(0.05, 3 * (now - asked))))
             asked = time.monotonic()
 
     def wait_log(self, text: str, timeout: float = 20) -> str:
