@@ -851,6 +851,7 @@ def finished(board: dict[str, Any]) -> dict[str, Any]:
     ids = count(1)
     for panel in board["panels"]:
         panel["id"] = next(ids)
+        panel.get("options", {}).pop("footer", None)
     for variable in board["templating"]["list"]:
         variable.setdefault("current", {"selected": True, "text": "default", "value": "default"})
         for key in ("auto", "auto_count", "auto_min"):
