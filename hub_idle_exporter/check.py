@@ -11,7 +11,7 @@ from .durations import shown
 from .hub import HubError
 from .log import printable
 from .policy import Judge
-from .poller import Sight, asking_needs, can_ask, look, obstacles
+from .poller import Sight, asking_needs, can_ask, checked_version, look, obstacles
 from .scopes import PURPOSE, Granted, Scope
 from .sidecar import Sidecar, prepared
 
@@ -72,7 +72,7 @@ class _Preflight:
             self.report.good(f"policy file {self._sidecar.config.policy_file}: {names}")
 
     def _hub_itself(self) -> None:
-        version = self._hub.ask_version()
+        version = checked_version(self._hub.ask_version())
         self.report.good(f"JupyterHub {version} answers at {self._sidecar.config.connection.url}")
         skew = self._sidecar.clock_skew
         if skew is None:
@@ -113,6 +113,9 @@ class _Preflight:
             self.report.note("--busy-check off: servers are not asked before they are stopped")
             return
         problem = None if can_ask(granted, self._terms) else asking_needs(self._terms)
+        if problem is None and not self._terms.enforce:
+            self.report.note("the token's scopes are enough to ask servers before they are stopped")
+            return
         if problem is None:
             problem = self._minting_problem()
         if problem is None:

@@ -13,12 +13,12 @@ from structlog.testing import capture_logs
 
 from hub_idle_exporter.gate import GateState, Moment
 from hub_idle_exporter.gatekeeper import Gatekeeper
-from hub_idle_exporter.hub import Connection, Hub, Token
+from hub_idle_exporter.hub import Connection, Hub, Token, version_numbers
 from hub_idle_exporter.metrics import Metrics
 from hub_idle_exporter.outcomes import Cause
 from hub_idle_exporter.policy import Policy
 from hub_idle_exporter.policy_file import PolicySource
-from hub_idle_exporter.poller import Poller, Terms, heartbeat_seconds, version_numbers
+from hub_idle_exporter.poller import Poller, Terms, heartbeat_seconds
 
 MONITOR = ["list:users", "read:servers"]
 Logs = list[dict[str, Any]]
