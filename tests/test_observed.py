@@ -296,6 +296,7 @@ def test_every_recording_rule_has_data_and_every_rule_is_healthy(run: Run) -> No
 
 def test_every_series_that_an_alert_asks_for_is_there(run: Run) -> None:
     """An alert that is silent finds nothing; what it compares is there all the same."""
+    promql_checks.module_or_skip("promql_parser", "promql-parser")
     for rule in rules_checks.rules((REPO / RULES).read_text()):
         if "alert" in rule:
             for selector, _ in promql_checks.selectors(promql_checks.parsed(rule["expr"])):
