@@ -396,19 +396,21 @@ def test_spared_ones_are_those_of_the_log(run: Run) -> None:
     logged = run.logged("cull_withheld", "cause")
     assert shown.keys() == {cause for (cause,) in logged} == {"busy", "active_again"}
     for (cause,), count in logged.items():
-        assert shown[cause] == pytest.approx(count / polls, rel=0.3)
+        # The log was read a poll or two after the last scrape.
+        assert shown[cause] * polls == pytest.approx(count, abs=2)
     asked = run.panel("Servers asked, by answer")
     assert {answer for answer, value in asked.items() if value} == {"idle", "busy", "active"}
 
 
 def test_idle_server_hours_are_the_exporters(run: Run) -> None:
-    counter = "hub_idle_exporter_idle_server_seconds_total"
-    hours = (run.metrics.value(counter) or 0) / 3600
+    """What the counter gained between its first and last sample; increase() extrapolates a bit."""
+    counter = "sum(hub_idle_exporter_idle_server_seconds_total)"
+    samples = numbers(run.prometheus.over(counter, run.start, run.after))
+    hours = (samples[-1] - samples[0]) / 3600
     assert hours > 0
-    assert run.number("Idle server-hours") == pytest.approx(hours, rel=0.2)
-    assert sum(run.panel("Idle server-hours by policy").values()) == pytest.approx(hours, rel=0.2)
-    part = run.number("Idle part of all server-hours")
-    assert 0.2 < part < 1
+    assert run.number("Idle server-hours") == pytest.approx(hours, rel=0.25)
+    assert sum(run.panel("Idle server-hours by policy").values()) == pytest.approx(hours, rel=0.25)
+    assert 0.2 < run.number("Idle part of all server-hours") < 1
 
 
 def test_health_is_told(run: Run) -> None:
