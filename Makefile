@@ -26,6 +26,13 @@ hubs: hub-3 hub-4 hub-5 ## older JupyterHubs, for tests/test_other_hubs.py
 hub-%:
 	@$(PYTHON) tools/environment.py .venv-hub$* requirements/hub-$*.txt --no-project
 
+mutants: venv ## take each safety rule out of the code and see its test fail
+	@$(BIN)/python tools/mutants.py
+
+bench: ## cost, latency, drains: ours, the floor and jupyterhub-idle-culler in the same run
+	@$(PYTHON) tools/environment.py .venv-bench requirements/bench.txt
+	@.venv-bench/bin/python -m bench
+
 lock: ## make the lock files anew: versions and hashes, no addresses
 	@$(PYTHON) tools/lock.py
 

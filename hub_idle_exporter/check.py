@@ -1,7 +1,7 @@
 """`check`: a preflight that changes nothing, one line a finding, exit 0 when all is well."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import click
 
@@ -11,7 +11,15 @@ from .durations import shown
 from .hub import HubError
 from .log import printable
 from .policy import Judge
-from .poller import Sight, asking_needs, can_ask, checked_version, look, obstacles
+from .poller import (
+    Sight,
+    asking_needs,
+    asking_scopes,
+    can_ask,
+    checked_version,
+    look,
+    obstacles,
+)
 from .scopes import PURPOSE, Granted, Scope
 from .sidecar import Sidecar, prepared
 
@@ -25,7 +33,7 @@ _ROLES = """\
 c.JupyterHub.load_roles = [
     {{"name": "idle-exporter", "services": ["{service}"],
      "scopes": ["list:users", "read:servers", "read:users:groups", "delete:servers",
-                "proxy", "tokens!user={prober}"]}},
+                {asking}]}},
     {{"name": "idle-prober", "users": ["{prober}"], "scopes": ["access:servers"]}},
 ]"""
 
@@ -109,23 +117,27 @@ class _Preflight:
 
     def _asking(self, granted: Granted) -> None:
         """Say whether servers can be asked before a stop, by minting a token for none."""
+        version, enforce = self._hub.version or "", self._terms.enforce
         if self._terms.busy_check == "off":
             self.report.note("--busy-check off: servers are not asked before they are stopped")
-            return
-        problem = None if can_ask(granted, self._terms) else asking_needs(self._terms)
-        if problem is None and not self._terms.enforce:
+        elif not can_ask(version, granted, self._terms):
+            required = enforce and self._terms.busy_check == "require"
+            complain = self.report.bad if required else self.report.note
+            self._cannot_ask(complain, asking_needs(version, self._terms))
+        elif not enforce:
             self.report.note("the token's scopes are enough to ask servers before they are stopped")
-            return
-        if problem is None:
-            problem = self._minting_problem()
-        if problem is None:
+        elif (problem := self._minting_problem()) is not None:
+            self._cannot_ask(self.report.bad, f"{problem}; so none would ever be stopped")
+        else:
             self.report.good("servers can be asked whether they are busy before they are stopped")
-            return
-        required = self._terms.enforce and self._terms.busy_check == "require"
-        (self.report.bad if required else self.report.note)(
-            f"servers cannot be asked before they are stopped: {problem}; these roles are enough:"
-        )
-        click.echo(_ROLES.format(service=self._service, prober=self._terms.probe_user))
+
+    def _cannot_ask(self, complain: Callable[[str], None], problem: str) -> None:
+        complain(f"servers cannot be asked before they are stopped: {problem}")
+        prober = self._terms.probe_user
+        scopes = asking_scopes(self._hub.version or "", self._terms)
+        asking = ", ".join(f'"{scope}"' for scope in scopes)
+        click.echo("These roles are enough:")
+        click.echo(_ROLES.format(service=self._service, prober=prober, asking=asking))
 
     def _minting_problem(self) -> str | None:
         prober = self._terms.probe_user

@@ -94,8 +94,12 @@ def obstacles(sight: Sight, terms: Terms, rules: Rules) -> list[str]:
         )
     if terms.enforce and version_numbers(sight.version) < OLDEST_HUB_TO_ENFORCE:
         found.append(f"JupyterHub {sight.version} is too old to cull: 3.0 or newer is needed")
-    if terms.enforce and terms.busy_check == "require" and not can_ask(sight.granted, terms):
-        found.append(f"--busy-check require: {asking_needs(terms)}")
+    if (
+        terms.enforce
+        and terms.busy_check == "require"
+        and not can_ask(sight.version, sight.granted, terms)
+    ):
+        found.append(f"--busy-check require: {asking_needs(sight.version, terms)}")
     return found
 
 
@@ -109,16 +113,28 @@ def _is_blind(listing: Listing, rules: Rules) -> bool:
     )
 
 
-def can_ask(granted: Granted, terms: Terms) -> bool:
+def can_ask(version: str, granted: Granted, terms: Terms) -> bool:
     """Tell whether servers can be asked before a stop."""
     if terms.busy_check == "off":
         return False
-    return granted.has(Scope.PROXY) and granted.may_mint_for(terms.probe_user)
+    return all(map(granted.allows, asking_scopes(version, terms)))
 
 
-def asking_needs(terms: Terms) -> str:
+def asking_scopes(version: str, terms: Terms) -> list[str]:
+    """Name the scopes that asking servers needs.
+
+    A Hub before 6.1 that is asked by a service to mint a token looks for the user's name among
+    the services of the filter; the one of the right kind is what revokes the token.
+    """
+    needed = [Scope.PROXY, f"tokens!user={terms.probe_user}"]
+    if version_numbers(version) < (6, 1):
+        needed.append(f"tokens!service={terms.probe_user}")
+    return needed
+
+
+def asking_needs(version: str, terms: Terms) -> str:
     """Say what asking servers needs."""
-    return f"asking servers needs the scopes proxy and tokens!user={terms.probe_user}"
+    return f"asking servers needs the scopes {', '.join(asking_scopes(version, terms))}"
 
 
 class Poller:
@@ -238,7 +254,7 @@ class Poller:
 
     def _cull(self, sight: Sight, judge: Judge, candidates: tuple[Judged, ...]) -> None:
         self._gatekeeper.poll_ended(*obstacles(sight, self._terms, judge.rules))
-        asks = can_ask(sight.granted, self._terms)
+        asks = can_ask(sight.version, sight.granted, self._terms)
         self._metrics.busy_check.set(asks and self._terms.enforce)
         if self._culler is None:
             return
@@ -264,14 +280,15 @@ class Poller:
         else:
             self._say("obstacles", why, log.debug, "no_obstacles")
         if self._terms.enforce:
-            self._announce_busy_check(can_ask(sight.granted, self._terms))
+            self._announce_busy_check(sight)
 
-    def _announce_busy_check(self, asks: bool) -> None:
+    def _announce_busy_check(self, sight: Sight) -> None:
+        asks = can_ask(sight.version, sight.granted, self._terms)
         if asks or self._terms.busy_check == "off":
             self._say("busy", asks, log.info, "busy_check", on=asks)
             return
         why = (
-            f"{asking_needs(self._terms)}: going by last_activity alone, "
+            f"{asking_needs(sight.version, self._terms)}: going by last_activity alone, "
             "which does not see silent computations"
         )
         self._say("busy", why, log.warning, "busy_check_impossible", why=why)

@@ -58,10 +58,11 @@ class Granted:
         """Tell whether the scope is granted for some users or servers only."""
         return bool(self.filters.get(scope))
 
-    def may_mint_for(self, prober: str) -> bool:
-        """Tell whether tokens of the user `prober` may be minted."""
-        conditions = self.filters.get(Scope.TOKENS)
-        return conditions is not None and (not conditions or f"user={prober}" in conditions)
+    def allows(self, scope: str) -> bool:
+        """Tell whether a scope with a filter (`tokens!user=u`) is granted, or is part of one."""
+        name, _, condition = scope.partition("!")
+        conditions = self.filters.get(name)
+        return conditions is not None and (not conditions or condition in conditions)
 
     def may_stop(self, user: str, groups: list[str] | UnsetType, server: str) -> bool:
         """Tell whether `delete:servers` reaches this server; in doubt it does not.

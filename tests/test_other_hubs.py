@@ -97,3 +97,13 @@ def test_older_tokens_scopes_are_enough(hub: RealHub) -> None:
     """The scopes that the README grants exist in this version."""
     granted = set(hub.get("/user", token=hub.token)["scopes"])
     assert set(ENFORCE) <= granted
+
+
+def test_scope_that_only_hubs_before_6_1_need_is_named(
+    hub: RealHub, run_command: RunCommand
+) -> None:
+    """They look for the prober among the services of the filter, and refuse to mint without."""
+    lesser = hub.add_token(ENFORCE)
+    done = run_command(hub, "check", "--enforce", "--busy-check=require", token=lesser)
+    assert done.returncode == 1
+    assert '"tokens!service=idle-prober"' in done.stdout
