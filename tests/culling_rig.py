@@ -138,7 +138,7 @@ class Rig:
         assert said is not None
         return said
 
-    def poll(self, within: float = 30) -> bool:
+    def poll(self, within: float = 10) -> bool:
         """Poll once, and wait for the end of the pass that it began."""
         worked = self.poller.poll()
         if self.poller.last_pass is not None:
@@ -151,7 +151,7 @@ class Rig:
         assert self.poller.last_pass is not None
         return self.poller.last_pass
 
-    def finish(self, begun: Pass, within: float = 30) -> None:
+    def finish(self, begun: Pass, within: float = 10) -> None:
         """Wait for the end of a pass."""
         assert begun.done.wait(within), "the culling pass does not end"
 
