@@ -329,6 +329,15 @@ def test_an_odd_answer_of_a_server_spares_it(rig: Rig, path: str, fault: Fault) 
     assert len(rig.hub.revoked) == 1
 
 
+def test_an_answer_longer_than_a_megabyte_spares(rig: Rig) -> None:
+    """Though all of it is right: a server could keep us reading."""
+    rig.run("ana")
+    kernels = [{"execution_state": "idle", "id": "x" * 1000}] * 2000
+    rig.target.plan("GET", "*/kernels", faults.always(faults.reply(200, kernels)))
+    rig.poll()
+    assert_spared(rig, "probe_failed")
+
+
 @pytest.mark.usefixtures("fast")
 @pytest.mark.parametrize("path", ["*/status", "*/kernels", "*/terminals"])
 def test_a_server_that_hangs_is_given_up_and_spared(rig: Rig, path: str) -> None:
@@ -618,6 +627,61 @@ def test_the_hub_is_looked_for_between_polls(rig: Rig) -> None:
     assert len(rig.hub.log("GET", "/")) == before + 1
 
 
+def test_a_failed_poll_suspends_stops_until_the_next_good_one(rig: Rig) -> None:
+    """Also those under way: the server is asked when the next poll fails."""
+    rig.run("ana")
+    at_server, failed = threading.Event(), threading.Event()
+
+    def wait(request: Request, answer: Callable[[], Reply]) -> Reply:
+        at_server.set()
+        assert failed.wait(10)
+        return answer()
+
+    rig.target.plan("GET", "*/terminals", wait, times=1)
+    begun = rig.begin()
+    assert at_server.wait(10)
+    rig.hub.plan("GET", "/users", faults.html(500), times=1)
+    assert not rig.poller.poll()
+    failed.set()
+    rig.finish(begun)
+    assert_spared(rig, "gate")
+    assert rig.counted("enforcement", state="suspended") == 1
+    rig.poll()
+    assert rig.stops() == ["ana/"]
+
+
+def test_without_delete_servers_stops_are_suspended(rig: Rig) -> None:
+    rig.hub.tokens[rig.hub.token].scopes.remove("delete:servers")
+    rig.run("ana")
+    rig.poll()
+    assert (rig.stops(), rig.target.requests) == ([], [])
+    assert rig.counted("enforcement", state="suspended") == 1
+
+
+@pytest.mark.parametrize("scope", [None, "read:users:groups!group=other"])
+def test_groups_that_the_token_cannot_see_suspend(make_rig: MakeRig, scope: str | None) -> None:
+    rig = make_rig(policies=[{"name": "staff", "match": {"groups": "staff"}, "exempt": True}])
+    scopes = rig.hub.tokens[rig.hub.token].scopes
+    scopes.remove("read:users:groups")
+    scopes += [scope] if scope else []
+    rig.run("ana")
+    rig.poll()
+    assert (rig.stops(), rig.target.requests) == ([], [])
+    assert rig.counted("enforcement", state="suspended") == 1
+
+
+@pytest.mark.parametrize(("version", "stops"), [("2.3.1", []), ("3.0.0", ["ana/"])])
+def test_a_hub_before_3_is_not_culled(
+    make_rig: MakeRig, fake_hub: FakeHub, version: str, stops: list[str]
+) -> None:
+    fake_hub.version = version
+    fake_hub.tokens[fake_hub.token].scopes.append("tokens!service=idle-prober")
+    rig = make_rig(busy_check="off")
+    rig.run("ana")
+    rig.poll()
+    assert rig.stops() == stops
+
+
 # ---- incomplete lists ---------------------------------------------------------------------------
 
 
@@ -723,6 +787,20 @@ def test_no_stop_is_sent_twice_while_one_is_under_way(rig: Rig) -> None:
     assert not server.process_alive
 
 
+def test_no_candidate_is_on_its_way_twice(rig: Rig) -> None:
+    """It is still being asked when the next poll finds it idle again."""
+    rig.run("ana")
+    released = threading.Event()
+    rig.target.plan("GET", "*/terminals", faults.hang(released), times=1)
+    first = rig.begin()
+    rig.target.wait_for("GET", "*/terminals")
+    rig.poll()
+    assert len(rig.target.log("GET", "*/terminals")) == 1
+    released.set()
+    rig.finish(first)
+    assert rig.stops() == ["ana/"]
+
+
 def _as_if_ready(page: Any) -> Any:
     for user in page["items"]:
         for server in user["servers"].values():
@@ -796,6 +874,14 @@ def test_a_refused_stop_is_an_http_failure(rig: Rig, status: int) -> None:
     rig.poll()
     assert (rig.attempted(), rig.culled(), rig.failed("http")) == (1, 0, 1)
     assert server.ready
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+def test_a_refused_stop_is_not_followed(rig: Rig, status: int) -> None:
+    rig.run("ana")
+    rig.hub.plan("DELETE", "/users/ana/server", faults.html(status))
+    rig.poll()
+    assert rig.hub.log("*", "/users/ana*")[-1].method == "DELETE"
 
 
 @pytest.mark.usefixtures("fast")
@@ -946,6 +1032,25 @@ def test_stops_are_bounded_by_concurrency_and_truly_parallel(
     rig.poll()
     assert most == [concurrency]
     assert rig.culled() == 9
+
+
+def test_two_passes_at_once_stay_within_concurrency(make_rig: MakeRig) -> None:
+    rig = make_rig(limits=Limits(concurrency=2))
+    released = threading.Event()
+    rig.hub.plan("DELETE", "/users/*/server*", faults.hang(released))
+    passes = []
+    for letter in "ab":
+        for number in range(3):
+            rig.run(f"{letter}{number}")
+        passes.append(rig.begin())
+    rig.hub.wait_for("DELETE", "/users/*/server", count=2)
+    asked = rig.asked("idle")
+    rig.hub.wait_for("GET", "/users", count=2)
+    assert (len(rig.stops()), asked) == (2, 2)
+    released.set()
+    for begun in passes:
+        rig.finish(begun)
+    assert rig.culled() == 6
 
 
 def test_a_stop_that_hangs_holds_up_neither_others_nor_the_next_poll(make_rig: MakeRig) -> None:
