@@ -91,17 +91,17 @@ class Prober:
             connection.close()
 
     def _connection(self, target: str) -> "_Connection":
-        parts = urlsplit(target)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(target)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            raise ServerUnreachableError("its route leads to no valid address") from None
+        if parts.scheme not in ("http", "https") or not host:
             raise ServerUnreachableError(
                 f"its route leads to {parts.scheme}:, which cannot be asked"
             )
-        try:
-            port = parts.port
-        except ValueError:
-            raise ServerUnreachableError("its route leads to no valid port") from None
         tls = None if parts.scheme == "http" else self._tls or ssl.create_default_context()
-        return _Connection(parts.hostname, port or (443 if tls else 80), tls)
+        return _Connection(host, port or (443 if tls else 80), tls)
 
 
 class _Connection(http.client.HTTPConnection):

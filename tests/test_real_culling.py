@@ -186,8 +186,9 @@ def test_outage_longer_than_the_limit_stops_nobody(
     hub.start()
     fresh = run_exporter(hub, *options, "--interval=1s", "--grace=25s")
     for sidecar in (steady, fresh):
-        sidecar.wait_value(1, state, state="grace")
         sidecar.wait_value(1, "jupyterhub_up")
+        assert sidecar.metrics().value(state, state="grace") == 1
+    for sidecar in (steady, fresh):
         sidecar.wait_value(1, state, state="on", timeout=60)
         sidecar.wait_polls(2)
     seldom.wait_value(2, "hub_idle_exporter_polls_total", timeout=120)
