@@ -289,7 +289,7 @@ class Hub:
             response = self._exchange(operation, method, path, body, self._token.header)
         if response.version is not None:  # a proxy in front may answer too, but not with this
             self._on_answer(response.now)
-            self.version = response.version
+            self.version = self._token.mask(response.version)
         if response.status not in accept:
             raise _refusal(response, operation, f"{method} {self._base}{path.partition('?')[0]}")
         return response

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import fake_hub as faults
+import in_process
 import pytest
-from conftest import RunCommand
 from fake_hub import FakeHub, closed_port
 
 COLUMNS = ["user", "server", "state", "idle", "age", "policy", "verdict", "why"]
@@ -23,15 +23,19 @@ def hub(fake_hub: FakeHub) -> FakeHub:
     return fake_hub
 
 
-def rows(run: RunCommand, hub: FakeHub, *arguments: str) -> list[dict[str, Any]]:
-    done = run(hub, "servers", "--json", *arguments)
-    assert done.returncode == 0, done.stderr
-    found: list[dict[str, Any]] = json.loads(done.stdout)
+def servers(directory: Path, hub: FakeHub, *arguments: str, url: str = "") -> in_process.Done:
+    return in_process.run(["servers", *arguments], directory, url or hub.url, hub.token)
+
+
+def rows(directory: Path, hub: FakeHub, *arguments: str) -> list[dict[str, Any]]:
+    done = servers(directory, hub, "--json", *arguments)
+    assert done.code == 0, done.err
+    found: list[dict[str, Any]] = json.loads(done.out)
     return found
 
 
-def test_json(hub: FakeHub, run_command: RunCommand) -> None:
-    found = rows(run_command, hub)
+def test_json(hub: FakeHub, tmp_path: Path) -> None:
+    found = rows(tmp_path, hub)
     assert all(list(row) == COLUMNS for row in found)
     assert [(row["user"], row["server"]) for row in found] == [
         ("we ird@ex.org", ""), ("ana", ""), ("ana", "my srv"), ("new", ""), ("odd", ""),
@@ -45,10 +49,10 @@ def test_json(hub: FakeHub, run_command: RunCommand) -> None:
     assert "unknown" in found[4]["why"]
 
 
-def test_table(hub: FakeHub, run_command: RunCommand) -> None:
-    done = run_command(hub, "servers")
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
+def test_table(hub: FakeHub, tmp_path: Path) -> None:
+    done = servers(tmp_path, hub)
+    assert (done.code, done.err) == (0, "")
+    lines = done.out.splitlines()
     assert lines[0].split() == [column.upper() for column in COLUMNS]
     assert len(lines) == 6
     assert lines[1].startswith("we ird@ex.org  (default)  idle")
@@ -56,61 +60,63 @@ def test_table(hub: FakeHub, run_command: RunCommand) -> None:
     assert len({line.index("default  ") for line in lines[1:]}) == 1, "columns are aligned"
 
 
-def test_it_changes_nothing_and_asks_no_server(hub: FakeHub, run_command: RunCommand) -> None:
+def test_it_changes_nothing_and_asks_no_server(hub: FakeHub, tmp_path: Path) -> None:
     with faults.FakeServer() as target:
         hub.add_server("idle", idle=999_999, target=target)
-        assert len(rows(run_command, hub, "--enforce", "--grace=0")) == 6
+        assert len(rows(tmp_path, hub, "--enforce", "--grace=0")) == 6
         assert target.log() == []
     assert {request.method for request in hub.log()} == {"GET"}
 
 
-def test_policies_and_switches_show(hub: FakeHub, run_command: RunCommand, tmp_path: Path) -> None:
+def test_policies_and_switches_show(hub: FakeHub, tmp_path: Path) -> None:
     file = tmp_path / "policies.yaml"
     file.write_text("policies:\n  - {name: odd ones, match: {users: we*}, exempt: true}\n")
-    found = rows(run_command, hub, f"--policy-file={file}", "--max-age=1d")
+    found = rows(tmp_path, hub, f"--policy-file={file}", "--max-age=1d")
     assert [(row["policy"], row["verdict"]) for row in found[:2]] == [
         ("odd ones", "keep"), ("default", "stop"),
     ]  # fmt: skip
     assert "exempt" in found[0]["why"]
     assert found[1]["why"] == "past its max_age limit"
-    kept = rows(run_command, hub, "--cull-default-servers=false")
+    kept = rows(tmp_path, hub, "--cull-default-servers=false")
     assert {row["verdict"] for row in kept} == {"keep"}
     assert "switched off" in kept[0]["why"]
 
 
-def test_no_servers(fake_hub: FakeHub, run_command: RunCommand) -> None:
-    done = run_command(fake_hub, "servers")
-    assert (done.returncode, done.stdout) == (0, "No servers are running.\n")
-    assert rows(run_command, fake_hub) == []
+def test_no_servers(fake_hub: FakeHub, tmp_path: Path) -> None:
+    done = servers(tmp_path, fake_hub)
+    assert (done.code, done.out) == (0, "No servers are running.\n")
+    assert rows(tmp_path, fake_hub) == []
 
 
-def test_hostile_names_stay_on_their_line(fake_hub: FakeHub, run_command: RunCommand) -> None:
+def test_hostile_names_stay_on_their_line(fake_hub: FakeHub, tmp_path: Path) -> None:
     name = "evil\nroot  \x1b[31m\u202e"
     fake_hub.add_server(name, 'q"\\')
-    done = run_command(fake_hub, "servers")
-    assert len(done.stdout.splitlines()) == 2
-    assert "\x1b" not in done.stdout
-    assert rows(run_command, fake_hub)[0]["user"] == name
+    done = servers(tmp_path, fake_hub)
+    assert len(done.out.splitlines()) == 2
+    assert "\x1b" not in done.out
+    assert rows(tmp_path, fake_hub)[0]["user"] == name
 
 
-def test_users_out_of_sight_are_told(hub: FakeHub, run_command: RunCommand) -> None:
+def test_users_out_of_sight_are_told(hub: FakeHub, tmp_path: Path) -> None:
     hub.users["ana"].groups = ["staff"]
     hub.token = hub.add_token(["list:users", "read:servers!group=staff"])
-    done = run_command(hub, "servers", "--json")
-    assert len(json.loads(done.stdout)) == 2
-    assert done.stderr == "3 users are out of the token's sight.\n"
+    done = servers(tmp_path, hub, "--json")
+    assert len(json.loads(done.out)) == 2
+    assert done.err == "3 users are out of the token's sight.\n"
 
 
-def test_failures_are_one_line_and_exit_1(hub: FakeHub, run_command: RunCommand) -> None:
-    def failed(**more: Any) -> str:
-        done = run_command(hub, "servers", **more)
-        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done
-        return done.stderr
+def test_failures_are_one_line_and_exit_1(hub: FakeHub, tmp_path: Path) -> None:
+    def failed(url: str = "") -> str:
+        done = servers(tmp_path, hub, url=url)
+        assert (done.code, done.out, done.err.count("\n")) == (1, "", 1), done
+        return done.err
 
-    assert "does not know the token" in failed(token="no-such-token")
     with closed_port() as port:
         assert "Connection refused" in failed(url=f"http://127.0.0.1:{port}/hub/api")
-    hub.token = hub.add_token(["list:users"])
+    true, hub.token = hub.token, "no-such-token"
+    assert "does not know the token" in failed()
+    hub.token = true
+    hub.tokens[true].scopes = ["list:users"]
     assert "read:servers" in failed()
     hub.plan("GET", "/user", faults.html())
     assert "no JupyterHub" in failed()

@@ -1,0 +1,402 @@
+"""The process itself: how it starts, ends, outlives its Hub, and what it never says."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import exporter_process
+import fake_hub as faults
+import in_process
+import pytest
+from conftest import RunCommand, RunExporter
+from exporter_process import Exporter, fields
+from fake_hub import FakeHub, FakeServer, Fault, Reply, Request, closed_port, hang, reply
+
+PROMPTLY = 5.0
+SIGNALS = [signal.SIGTERM, signal.SIGINT]
+CULLING = ["--enforce", "--grace=0", "--timeout=1", "--interval=1"]
+HOSTILE = [
+    "evil\nlevel=error event=culled",
+    'q"uo\\"te',
+    "\x1b[2J\x9b",
+    "a b=c",
+    "\u2028\u202e日本",
+]
+
+
+# ---- ending -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_at_the_start(
+    fake_hub: FakeHub, run_exporter: RunExporter, number: signal.Signals
+) -> None:
+    exporter = run_exporter(fake_hub)
+    exporter.wait_log("event=starting")
+    assert exporter.stop(number, PROMPTLY) == 0
+    assert "Traceback" not in exporter.text
+    assert exporter.events()[-1]["event"] == "stopped"
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_while_the_hub_hangs(
+    fake_hub: FakeHub, run_exporter: RunExporter, number: signal.Signals
+) -> None:
+    fake_hub.plan("GET", "/users", hang(threading.Event()))
+    exporter = run_exporter(fake_hub)
+    fake_hub.wait_for("GET", "/users")
+    assert exporter.stop(number, PROMPTLY) == 0
+    assert "Traceback" not in exporter.text
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_in_the_middle_of_culling(
+    fake_hub: FakeHub, run_exporter: RunExporter, number: signal.Signals
+) -> None:
+    """One stop hangs, another is followed, a third waits for its server's own answer."""
+    with FakeServer() as silent:
+        silent.plan("*", "*", hang(threading.Event()))
+        fake_hub.add_server("hanging")
+        fake_hub.plan("DELETE", "/users/hanging/server", hang(threading.Event()))
+        fake_hub.add_server("slow", stop_takes=threading.Event())
+        fake_hub.slow_stop_timeout = 0
+        exporter = run_exporter(fake_hub, *CULLING, "--busy-check=off")
+        fake_hub.wait_for("DELETE", "/users/hanging/server")
+        fake_hub.wait_for("DELETE", "/users/slow/server")
+        assert exporter.stop(number, PROMPTLY) == 0
+    assert "Traceback" not in exporter.text
+
+
+def test_a_signal_while_a_server_is_asked(fake_hub: FakeHub, run_exporter: RunExporter) -> None:
+    fake_hub.add_user("idle-prober", scopes=["access:servers"])
+    with FakeServer() as silent:
+        silent.plan("*", "*", hang(threading.Event()))
+        fake_hub.add_server("ana", target=silent)
+        exporter = run_exporter(fake_hub, *CULLING, "--busy-check=require")
+        silent.wait_for()
+        assert exporter.stop(timeout=PROMPTLY) == 0
+
+
+def test_a_signal_while_a_client_takes_its_time(
+    fake_hub: FakeHub, run_exporter: RunExporter
+) -> None:
+    exporter = run_exporter(fake_hub)
+    host, port = exporter.address.removeprefix("http://").split(":")
+    clients = [socket.create_connection((host, int(port))) for _ in range(12)]
+    for client in clients[::2]:
+        client.sendall(b"GET /metrics HTTP/1.1\r\n")
+    assert exporter.stop(timeout=PROMPTLY) == 0
+    for client in clients:
+        client.close()
+
+
+@pytest.mark.xfail(reason="--once looks at its signals only between requests", run=False)
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_a_single_poll_as_well(
+    fake_hub: FakeHub, run_exporter: RunExporter, number: signal.Signals
+) -> None:
+    fake_hub.plan("GET", "/users", hang(threading.Event()))
+    exporter = run_exporter(fake_hub, "--once")
+    fake_hub.wait_for("GET", "/users")
+    exporter.stop(number, PROMPTLY)
+    assert "Traceback" not in exporter.text
+
+
+def test_two_signals_are_as_good_as_one(fake_hub: FakeHub, run_exporter: RunExporter) -> None:
+    exporter = run_exporter(fake_hub)
+    exporter.wait_event("poll_works")
+    exporter.process.send_signal(signal.SIGINT)
+    assert exporter.stop(signal.SIGTERM, PROMPTLY) == 0
+    assert "Traceback" not in exporter.text
+
+
+# ---- started by a Hub ---------------------------------------------------------------------------
+
+PARENT = "import subprocess, sys; subprocess.Popen(sys.argv[1:]).wait()"
+
+
+class Family:
+    """A parent that starts the exporter, as a Hub does, and can be killed."""
+
+    def __init__(self, hub: FakeHub, directory: Path, variables: dict[str, str]) -> None:
+        line = [sys.executable, "-m", "hub_idle_exporter", "--web.listen-address=127.0.0.1:0"]
+        self.parent = subprocess.Popen(
+            [sys.executable, "-c", PARENT, *line], cwd=directory, text=True,
+            env=exporter_process.environment(hub.url, hub.token, variables),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+        self.lines: list[str] = []
+        self.said = threading.Condition()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self) -> None:
+        assert self.parent.stdout is not None
+        for line in self.parent.stdout:
+            with self.said:
+                self.lines.append(line)
+                self.said.notify_all()
+
+    def wait_for(self, text: str) -> None:
+        with self.said:
+            found = self.said.wait_for(lambda: text in "".join(self.lines), 20)
+        assert found, self.lines
+
+    def ended(self, seconds: float) -> bool:
+        """Tell whether parent and exporter are both gone within some seconds."""
+        self.reader.join(seconds)
+        return not self.reader.is_alive()
+
+    def close(self) -> None:
+        if self.reader.is_alive():
+            os.killpg(self.parent.pid, signal.SIGKILL)
+        self.parent.wait()
+        self.reader.join(10)
+        assert self.parent.stdout is not None
+        self.parent.stdout.close()
+
+
+def test_it_ends_when_the_hub_that_started_it_is_killed(fake_hub: FakeHub, tmp_path: Path) -> None:
+    started = {"JUPYTERHUB_SERVICE_NAME": "idle-exporter", "JUPYTERHUB_PUBLIC_URL": ""}
+    with closing(Family(fake_hub, tmp_path, started)) as family:
+        family.wait_for("event=poll_works")
+        family.parent.kill()
+        assert family.ended(PROMPTLY)
+        assert "event=hub_gone" in "".join(family.lines)
+
+
+def test_it_outlives_a_parent_that_is_no_hub(
+    fake_hub: FakeHub, tmp_path: Path
+) -> None:  # fmt: skip
+    with closing(Family(fake_hub, tmp_path, {"JUPYTERHUB_SERVICE_NAME": ""})) as family:
+        family.wait_for("event=poll_works")
+        family.parent.kill()
+        family.parent.wait()
+        assert not family.ended(2.5)  # it would have looked twice by now
+        assert "hub_gone" not in "".join(family.lines)
+
+
+# ---- the Hub away and back ----------------------------------------------------------------------
+
+
+def test_a_hub_that_is_away_and_back_is_said_once_per_change(
+    fake_hub: FakeHub, run_exporter: RunExporter
+) -> None:
+    fake_hub.add_server("ana")
+    fake_hub.hang_up()
+    exporter = run_exporter(fake_hub, "--interval=1")
+    exporter.wait_value(2, "hub_idle_exporter_polls_total")
+    assert exporter.get("/-/ready").status_code == 503
+    assert exporter.get("/-/healthy").status_code == 200
+    assert exporter.metrics().value("jupyterhub_up") == 0
+    fake_hub.listen()
+    exporter.wait_value(1, "jupyterhub_up")
+    assert exporter.get("/-/ready").status_code == 200
+    exporter.wait_polls(1)
+    fake_hub.hang_up()
+    gone = exporter.wait_value(0, "jupyterhub_up")
+    assert gone.value("jupyterhub_servers") is None
+    fake_hub.listen()
+    exporter.wait_value(1, "jupyterhub_up")
+    polls = [line["event"] for line in exporter.events() if line["event"].startswith("poll")]
+    assert polls == ["poll_failed", "poll_works", "poll_failed", "poll_works"]
+    assert exporter.stop() == 0
+
+
+# ---- a single poll ------------------------------------------------------------------------------
+
+
+def once(run: RunCommand, hub: FakeHub, *arguments: str) -> int:
+    done = run(hub, "--once", *arguments)
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return done.returncode
+
+
+def test_once_says_whether_it_worked(fake_hub: FakeHub, run_command: RunCommand) -> None:
+    fake_hub.add_server("ana")
+    assert once(run_command, fake_hub) == 0
+    fake_hub.plan("GET", "/users", faults.html(), times=1)
+    assert once(run_command, fake_hub) == 1
+    fake_hub.token = fake_hub.add_token(["list:users"])
+    assert once(run_command, fake_hub) == 1
+    with closed_port() as port:
+        done = run_command(fake_hub, "--once", url=f"http://127.0.0.1:{port}/hub/api")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert fake_hub.log("DELETE") == []
+
+
+def test_once_without_memory_stops_nobody_who_was_not_asked(
+    fake_hub: FakeHub, run_command: RunCommand
+) -> None:
+    fake_hub.add_server("ana", idle=999_999)
+    assert once(run_command, fake_hub, "--enforce", "--busy-check=off") == 1
+    assert fake_hub.log("DELETE") == []
+    assert once(run_command, fake_hub, "--enforce", "--busy-check=off", "--grace=0") == 0
+    assert fake_hub.server("ana").stopped
+    assert once(run_command, fake_hub, "--enforce", "--busy-check=off") == 0, "nothing to do"
+
+
+def test_once_says_when_a_stop_did_not_work(fake_hub: FakeHub, run_command: RunCommand) -> None:
+    fake_hub.add_server("ana", idle=999_999)
+    fake_hub.plan("DELETE", "*", faults.always(reply(500)))
+    assert once(run_command, fake_hub, "--enforce", "--busy-check=off", "--grace=0") == 1
+
+
+# ---- the token ----------------------------------------------------------------------------------
+
+
+def echo(request: Request, answer: Callable[[], Reply]) -> Reply:
+    """Answer with the token everywhere, as a debugging proxy might."""
+    said = f"you sent {request.token} " * 3
+    return reply(200, said, Location=f"http://x/{request.token}", X_JupyterHub_Version=said)
+
+
+def refuse_with_echo(request: Request, answer: Callable[[], Reply]) -> Reply:
+    return replace(echo(request, answer), status=403)
+
+
+def version_of_token(request: Request, answer: Callable[[], Reply]) -> Reply:
+    """A Hub whose version is the token it was last sent."""
+    true = answer()
+    return replace(true, headers=true.headers | {"X-JupyterHub-Version": request.token or "6.1.1"})
+
+
+LEAKY: list[Fault] = [echo, refuse_with_echo, version_of_token]
+
+
+@pytest.mark.parametrize("form", ["logfmt", "json"])
+def test_the_token_is_never_shown(fake_hub: FakeHub, run_exporter: RunExporter, form: str) -> None:
+    """Log, metrics and page are looked through for it when the exporter ends."""
+    fake_hub.add_server("ana", idle=999_999)
+    options = ["--log-level=debug", f"--log-format={form}", "--per-server-metrics"]
+    fake_hub.add_server("bob", idle=999_999)
+    fake_hub.plan("POST", "/*", refuse_with_echo)
+    fake_hub.plan("DELETE", "/users/bob/server", echo)
+    exporter = run_exporter(fake_hub, *CULLING, *options, "--busy-check=off")
+    fake_hub.wait_for("DELETE", "/users/bob/server", timeout=20)
+    for fault in LEAKY:
+        fake_hub.heal()
+        fake_hub.plan("GET", "/*", fault)
+        seen = len(fake_hub.log("GET", "/*"))
+        fake_hub.wait_for("GET", "/*", count=seen + 2, timeout=20)
+    if form == "logfmt":
+        for path in ("/", "/metrics", "/-/ready", "/nowhere"):
+            exporter.get(path)
+    assert exporter.stop() == 0
+    assert "Traceback" not in exporter.text
+
+
+@pytest.mark.parametrize("command", ["check", "servers", "--once"])
+@pytest.mark.parametrize("fault", LEAKY)
+def test_no_command_shows_the_token(
+    fake_hub: FakeHub, tmp_path: Path, command: str, fault: Fault
+) -> None:
+    fake_hub.add_server("ana", idle=999_999)
+    fake_hub.plan("*", "*", fault)
+    arguments = [command, "--log-level=debug"]
+    done = in_process.run(arguments, tmp_path, fake_hub.url, fake_hub.token)
+    assert done.code == 1
+
+
+def test_a_rotated_token_is_never_shown(
+    fake_hub: FakeHub, run_exporter: RunExporter, tmp_path: Path
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(fake_hub.token)
+    arguments = [f"--api-token-file={file}", "--interval=1", "--log-level=debug"]
+    exporter = run_exporter(fake_hub, *arguments, token=None)
+    exporter.wait_value(1, "jupyterhub_up")
+    fresh = fake_hub.add_token(["list:users", "read:servers"])
+    exporter.secrets |= {fake_hub.token, fresh}
+    file.write_text(fresh)
+    fake_hub.tokens.pop(fake_hub.token)
+    exporter.wait_polls(2)
+    assert exporter.metrics().value("jupyterhub_up") == 1
+    fake_hub.plan("GET", "/*", echo)
+    exporter.wait_value(0, "jupyterhub_up")
+    exporter.get("/")
+    assert exporter.stop() == 0
+
+
+# ---- hostile names ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["logfmt", "json"])
+def test_every_event_is_one_line_whatever_users_are_called(
+    fake_hub: FakeHub, run_exporter: RunExporter, form: str
+) -> None:
+    for name in HOSTILE:
+        fake_hub.add_server(name, name, idle=999_999)
+    options = ["--busy-check=off", f"--log-format={form}", "--log-level=debug"]
+    exporter = run_exporter(fake_hub, *CULLING, *options)
+    read = fields if form == "logfmt" else json.loads
+    exporter.wait_log("culled", count=len(HOSTILE))
+    assert exporter.stop() == 0
+    lines = [read(line) for line in exporter.lines]
+    assert all(line.keys() >= {"ts", "level", "event"} for line in lines)
+    assert all(line.isprintable() for line in exporter.lines)
+    culled = [line for line in lines if line["event"] == "culled"]
+    assert len({line["user"] for line in culled}) == len(HOSTILE)
+    for line in culled:
+        assert line["user"] == line["server"]
+        assert line.keys() >= {"policy", "reason", "idle", "age"}
+
+
+# ---- the port -----------------------------------------------------------------------------------
+
+
+def test_a_port_that_is_taken_is_one_line_and_exit_2(
+    fake_hub: FakeHub, run_exporter: RunExporter, run_command: RunCommand
+) -> None:
+    exporter = run_exporter(fake_hub)
+    port = exporter.address.rpartition(":")[2]
+    done = run_command(fake_hub, f"--web.listen-address=127.0.0.1:{port}")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert f"--web.listen-address: 127.0.0.1:{port} cannot be listened on" in done.stderr
+
+
+def test_the_port_is_open_before_the_hub_is_asked(
+    fake_hub: FakeHub, run_exporter: RunExporter
+) -> None:
+    fake_hub.plan("*", "*", hang(threading.Event()))
+    exporter = run_exporter(fake_hub)
+    assert exporter.metrics().value("jupyterhub_up") == 0
+    assert "no poll has succeeded yet" in exporter.get("/-/ready").text
+
+
+# ---- the environment ----------------------------------------------------------------------------
+
+
+def test_all_of_it_from_the_environment(fake_hub: FakeHub, tmp_path: Path) -> None:
+    variables = {
+        "HUB_IDLE_EXPORTER_URL": fake_hub.url,
+        "JPY_API_TOKEN": fake_hub.token,
+        "JUPYTERHUB_API_TOKEN": "",
+        "HUB_IDLE_EXPORTER_TIMEOUT": "15m",
+        "HUB_IDLE_EXPORTER_ENFORCE": "",
+        "HUB_IDLE_EXPORTER_LOG_FORMAT": "logfmt",
+    }
+    with Exporter(None, None, [], variables, tmp_path) as exporter:
+        exporter.secrets = {fake_hub.token}
+        started = exporter.wait_event("starting")
+        assert (started["timeout"], started["enforce"]) == ("15m", "false")
+        exporter.wait_value(1, "jupyterhub_up")
+        assert exporter.stop() == 0
+
+
+def test_a_short_limit_is_warned_about(fake_hub: FakeHub, run_exporter: RunExporter) -> None:
+    exporter = run_exporter(fake_hub, "--timeout=5m")
+    exporter.wait_event("short_timeout")
+    assert exporter.stop() == 0
