@@ -10,7 +10,7 @@ demo: ## a real JupyterHub with simulated people, culled before your eyes
 
 test: check ## everything: style, types, layers, tests
 	@mkdir -p .tmp
-	TMPDIR="$(CURDIR)/.tmp" $(BIN)/python -m pytest
+	TMPDIR="$(CURDIR)/.tmp" $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: venv ## style, types, layers
 	$(BIN)/ruff check .
@@ -32,6 +32,10 @@ mutants: venv ## take each safety rule out of the code and see its test fail
 bench: ## cost, latency, drains: ours, the floor and jupyterhub-idle-culler in the same run
 	@$(PYTHON) tools/environment.py .venv-bench requirements/bench.txt
 	@.venv-bench/bin/python -m bench
+
+screenshot: venv ## the pictures of the README; DASHBOARD_RENDER is the folder of a built renderer
+	@$(BIN)/python tools/screenshot_page.py
+	@$(BIN)/python tools/screenshot.py "$(DASHBOARD_RENDER)"
 
 lock: ## make the lock files anew: versions and hashes, no addresses
 	@$(PYTHON) tools/lock.py
