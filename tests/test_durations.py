@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub_idle_exporter.durations import seconds_of, shown
@@ -32,6 +32,7 @@ def test_no_duration(text: str | float) -> None:
         seconds_of(text)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=12) | st.floats() | st.integers())
 def test_anything_is_a_duration_or_refused(text: str | float) -> None:
     with suppress(ValueError):
@@ -47,6 +48,7 @@ def test_shown(seconds: float, text: str) -> None:
     assert shown(seconds) == text
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=0, max_value=10**9))
 def test_what_is_shown_is_what_was_meant(seconds: int) -> None:
     assert seconds_of(shown(seconds)) == seconds

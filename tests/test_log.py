@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import structlog
 from exporter_process import fields
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub_idle_exporter import log
@@ -118,6 +118,7 @@ def test_a_line_begins_with_time_level_and_event(make: Callable[..., Log]) -> No
     assert made.stream.getvalue().split()[0].endswith("Z")
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_what_is_printable_is_one_line_and_nothing_is_lost(text: str) -> None:
     shown = log.printable(text)

@@ -190,7 +190,7 @@ def complaint(content: bytes) -> str | None:
     return None
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_any_file_is_policies_or_one_sentence(content: bytes) -> None:
     assert "\n" not in (complaint(content) or "")
@@ -204,7 +204,7 @@ JSON = st.recursive(
 KEYS = st.sampled_from(["name", "match", "timeout", "max_age", "exempt", "users", "servers", "x"])
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.dictionaries(KEYS, JSON | st.dictionaries(KEYS, JSON)), max_size=3))
 def test_any_mapping_is_policies_or_one_sentence(entries: list[object]) -> None:
     said = complaint(yaml.safe_dump({"policies": entries}).encode())
