@@ -160,6 +160,20 @@ MUTANTS = [
         "for policy in self.rules.policies[-2::-1]:",
         "test_policy.py::test_the_first_policy_that_matches_wins",
     ),
+    Mutant(
+        "pending is not in use, however lately it was active",
+        "policy.py",
+        "                    server.pending\n                    or not server.ready\n",
+        "                    False\n",
+        "test_properties.py::test_a_survey_is_the_census_of_all_verdicts_and_the_oracles",
+    ),
+    Mutant(
+        "what a policy's max age reaches is not sifted out as in use",
+        "policy.py",
+        "                    or age >= max_age\n",
+        "",
+        "test_properties.py::test_a_survey_is_the_census_of_all_verdicts_and_the_oracles",
+    ),
     # ---- census ---------------------------------------------------------------------------------
     Mutant(
         "candidates come the most idle first",
@@ -313,8 +327,8 @@ MUTANTS = [
     Mutant(
         "the Hub's clock decides and not ours",
         "poller.py",
-        "judged = judge_all(judge, listing.visible, listing.now)",
-        "judged = judge_all(judge, listing.visible, self._wall())",
+        "census, judged = survey(judge, listing.visible, listing.now)",
+        "census, judged = survey(judge, listing.visible, self._wall())",
         "test_poller.py::test_the_hubs_clock_decides_and_not_ours",
     ),
     Mutant(
@@ -469,7 +483,7 @@ MUTANTS = [
         "culler.py",
         "if not self._waiting or self._room == 0:",
         "if not self._waiting:",
-        "test_culler.py::test_max_culls_a_poll_the_most_idle_first",
+        "test_culler.py::test_max_culls_keeps_room_for_those_still_being_asked",
     ),
     Mutant(
         "busy servers at the head use up none of --max-culls",
@@ -623,8 +637,8 @@ MUTANTS = [
     Mutant(
         "a huge answer is not read",
         "probe.py",
-        "    if len(body) > _LARGEST_BODY:\n",
-        "    if False:\n",
+        "_LARGEST_BODY = 1 << 20",
+        "_LARGEST_BODY = 1 << 40",
         "test_culler.py::test_an_answer_longer_than_a_megabyte_spares",
     ),
     Mutant(
@@ -681,7 +695,7 @@ MUTANTS = [
         "the list is read to its end",
         "hub.py",
         "            elif page.pagination.next is None:\n                return Listing",
-        "            else:\n                return Listing",
+        "            elif True:\n                return Listing",
         "test_hub.py::test_pages_are_asked_for_by_offset_and_only_active_users",
     ),
     Mutant(
@@ -734,10 +748,10 @@ MUTANTS = [
         "test_culler.py::test_an_idle_server_is_stopped_by_its_own_path",
     ),
     Mutant(
-        "a login page for an answer is an error and never zero servers",
+        "what the Hub refuses is an error",
         "hub.py",
         "        if response.status not in accept:\n",
         "        if response.status >= 600:\n",
-        "test_culler.py::test_half_a_page_stops_nobody",
+        "test_culler.py::test_a_refused_stop_is_an_http_failure",
     ),
 ]

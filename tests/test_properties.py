@@ -18,6 +18,7 @@ from culling_rig import START, Rig
 from fake_hub import FakeHub, Fault, Reply, Request, Server
 from hypothesis import HealthCheck, event, given, settings
 
+from hub_idle_exporter.census import judge_all, survey, take
 from hub_idle_exporter.culler import Limits
 from hub_idle_exporter.gate import GateState, Moment
 from hub_idle_exporter.gatekeeper import Gatekeeper
@@ -178,6 +179,27 @@ def test_every_verdict_is_the_oracles(hub: list[Json], given: Json, held: list[s
             assert verdict.policy.name in expected.policies
             assert verdict.state in expected.states
             assert verdict.reason == expected.reason
+
+
+@settings(PURE, max_examples=500)
+@given(st.lists(users, min_size=1, max_size=6), options, scopes)
+def test_a_survey_is_the_census_of_all_verdicts_and_the_oracles(
+    hub: list[Json], given: Json, held: list[str]
+) -> None:
+    judge = judge_of(given, held)
+    decoded = [msgspec.json.decode(json.dumps(sent), type=User) for sent in hub]
+    listed = [(user, user.servers) for user in decoded if isinstance(user.servers, dict)]
+    census, _ = survey(judge, listed, NOW.timestamp())
+    assert census == take(judge_all(judge, listed, NOW.timestamp()), judge.rules)
+    opinions = {
+        (sent["name"], name): oracle.opinion(sent, name, given, held, NOW)
+        for sent in hub
+        for name in sent["servers"]
+    }
+    assert sum(census.servers.values()) == sum(len(sent["servers"]) for sent in hub)
+    if len({sent["name"] for sent in hub}) == len(hub):
+        found = {(one.user, one.server): one.verdict.reason for one in census.candidates}
+        assert found == {key: one.reason for key, one in opinions.items() if one.reason}
 
 
 # ---- random clocks ------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ class StaleError(Exception):
 def copied(below: Path) -> Path:
     """Copy the package into a directory of its own; give that directory."""
     place = Path(below) / PACKAGE
-    shutil.copytree(ROOT / PACKAGE, place, ignore=shutil.ignore_patterns("__pycache__", "demo"))
+    shutil.copytree(ROOT / PACKAGE, place, ignore=shutil.ignore_patterns("__pycache__"))
     return place
 
 
@@ -77,7 +77,7 @@ def verdict_on(mutant: Mutant, scratch: Path) -> str | None:
     return None
 
 
-def tests_pass(mutants: list[Mutant], scratch: Path) -> bool:
+def pass_unchanged(mutants: list[Mutant], scratch: Path) -> bool:
     """See that the tests pass without any mutant: else their failing would say nothing."""
     with TemporaryDirectory(dir=scratch) as place:
         copied(Path(place))
@@ -94,7 +94,7 @@ def main(words: list[str]) -> int:
     chosen = [m for m in MUTANTS if not words or any(w in f"{m.rule} {m.file} {m.test}" for w in words)]  # fmt: skip  # noqa: E501
     scratch = ROOT / ".cache" / "mutants"
     scratch.mkdir(parents=True, exist_ok=True)
-    if not tests_pass(chosen, scratch):
+    if not pass_unchanged(chosen, scratch):
         return 1
     begun, bad = time.monotonic(), 0
     with ThreadPoolExecutor(AT_ONCE) as pool:
