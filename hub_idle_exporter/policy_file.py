@@ -35,7 +35,9 @@ class _UniqueKeys(yaml.SafeLoader):
     """YAML takes the last of two equal keys without a word, which could drop an exemption."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        merged = "tag:yaml.org,2002:merge"  # `<<: *other`: its keys may well be there twice
+        own = [key for key, _ in node.value if key.tag != merged]
+        keys = [self.construct_object(key, deep=True) for key in own]
         twice = [key for key in keys if keys.count(key) > 1]
         if twice:
             raise yaml.constructor.ConstructorError(

@@ -95,6 +95,22 @@ def test_the_default_server_is_the_empty_name() -> None:
     assert not match.holds(User("ana"), "lab", Server())
 
 
+def test_policies_may_share_what_they_have_in_common() -> None:
+    text = """\
+policies:
+  - &short
+    name: short
+    match: {users: a}
+    timeout: 5m
+  - <<: *short
+    name: exempt
+    exempt: true
+"""
+    short, exempt, _ = policies(text)
+    assert (short.timeout, exempt.timeout) == (300, 300)
+    assert (short.exempt, exempt.exempt) == (False, True)
+
+
 # ---- mistakes -----------------------------------------------------------------------------------
 
 FINE = ("name: gpu", "match: {users: a}")

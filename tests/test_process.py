@@ -7,8 +7,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -123,17 +124,22 @@ def test_two_signals_are_as_good_as_one(fake_hub: FakeHub, run_exporter: RunExpo
 PARENT = "import subprocess, sys; subprocess.Popen(sys.argv[1:]).wait()"
 
 
+def start_family(hub: FakeHub, directory: Path, variables: dict[str, str]) -> subprocess.Popen[str]:
+    """Start a parent that starts the exporter, as a Hub does; both in a session of their own."""
+    line = [sys.executable, "-m", "hub_idle_exporter", "--web.listen-address=127.0.0.1:0"]
+    return subprocess.Popen(
+        [sys.executable, "-c", PARENT, *line], cwd=directory, text=True,
+        env=exporter_process.environment(hub.url, hub.token, variables),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )  # fmt: skip
+
+
 class Family:
-    """A parent that starts the exporter, as a Hub does, and can be killed."""
+    """A parent and its exporter, whose log is followed."""
 
     def __init__(self, hub: FakeHub, directory: Path, variables: dict[str, str]) -> None:
-        line = [sys.executable, "-m", "hub_idle_exporter", "--web.listen-address=127.0.0.1:0"]
-        self.parent = subprocess.Popen(
-            [sys.executable, "-c", PARENT, *line], cwd=directory, text=True,
-            env=exporter_process.environment(hub.url, hub.token, variables),
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
+        self.parent = start_family(hub, directory, variables)
         self.lines: list[str] = []
         self.said = threading.Condition()
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -172,6 +178,36 @@ def test_it_ends_when_the_hub_that_started_it_is_killed(fake_hub: FakeHub, tmp_p
         family.parent.kill()
         assert family.ended(PROMPTLY)
         assert "event=hub_gone" in "".join(family.lines)
+
+
+def test_it_ends_though_its_log_is_read_by_nobody_any_more(
+    fake_hub: FakeHub, tmp_path: Path
+) -> None:
+    """A terminal that is closed takes the Hub with it, and the other end of our log."""
+    parent = start_family(fake_hub, tmp_path, {"JUPYTERHUB_SERVICE_NAME": "idle-exporter"})
+    try:
+        assert parent.stdout is not None
+        listening = next(line for line in parent.stdout if "event=listening" in line)
+        parent.stdout.close()
+        parent.kill()
+        parent.wait()
+        assert is_closed(listening.partition("address=http://")[2].strip(), PROMPTLY)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)
+
+
+def is_closed(address: str, seconds: float) -> bool:
+    """Tell whether nobody listens there any more within some seconds."""
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection((host, int(port)), timeout=1).close()
+        except OSError:
+            return True
+        threading.Event().wait(0.05)
+    return False
 
 
 def test_it_outlives_a_parent_that_is_no_hub(
