@@ -9,7 +9,7 @@ from functools import cached_property
 import msgspec
 
 from .model import Server, User
-from .policy import Judge, Policy, Reason, Rules, State, Verdict
+from .policy import Judge, Policy, Reason, Rules, Sifted, State, Verdict
 
 # Seconds. The limits people think in (15 min ... 1 d) are all there: a dashboard reads from these
 # buckets how many servers such a limit would stop.
@@ -82,14 +82,35 @@ def judge_all(
 
 def take(judged: Sequence[Judged], rules: Rules) -> Census:
     """Count judged servers; unknown idle times and ages are in no histogram."""
-    ready = [j.verdict for j in judged if j.verdict.state is not State.PENDING]
-    candidates = [j for j in judged if j.verdict.reason]
+    return _census(Sifted([], [], [], []), judged, rules)
+
+
+def survey(
+    judge: Judge, users: Iterable[tuple[User, Mapping[str, Server]]], now: float
+) -> tuple[Census, list[Judged]]:
+    """Take the census of a list without a verdict on servers that are in use.
+
+    It is the same that `take` makes of `judge_all`. All other servers come with their verdicts.
+    """
+    sifted = judge.sift(users, now)
+    others = [
+        Judged(user.name, name, server, judge.verdict(user, name, server, now))
+        for user, name, server in sifted.others
+    ]
+    return _census(sifted, others, judge.rules), others
+
+
+def _census(in_use: Sifted, others: Sequence[Judged], rules: Rules) -> Census:
+    servers = Counter({(name, State.ACTIVE): n for name, n in Counter(in_use.policies).items()})
+    servers.update((j.verdict.policy.name, j.verdict.state) for j in others)
+    candidates = [j for j in others if j.verdict.reason]
+    ready = [j.verdict for j in others if j.verdict.state is not State.PENDING]
     return Census(
         policies=rules.policies,
-        servers=Counter((j.verdict.policy.name, j.verdict.state) for j in judged),
+        servers=servers,
         candidates=tuple(sorted(candidates, key=lambda j: -(j.verdict.idle or 0.0))),
-        idle=Spread.of((v.idle for v in ready if v.idle is not None), IDLE_BOUNDS),
-        age=Spread.of((v.age for v in ready if v.age is not None), AGE_BOUNDS),
+        idle=Spread.of(in_use.idle + [v.idle for v in ready if v.idle is not None], IDLE_BOUNDS),
+        age=Spread.of(in_use.age + [v.age for v in ready if v.age is not None], AGE_BOUNDS),
     )
 
 

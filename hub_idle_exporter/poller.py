@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import structlog
 from msgspec import UnsetType
 
-from .census import Judged, idle_server_seconds, judge_all, take
+from .census import Judged, idle_server_seconds, judge_all, survey
 from .culler import Culler, Pass
 from .gatekeeper import Gatekeeper
 from .hub import Hub, HubError, Listing, version_numbers
@@ -105,9 +105,10 @@ def obstacles(sight: Sight, terms: Terms, rules: Rules) -> list[str]:
 
 def _is_blind(listing: Listing, rules: Rules) -> bool:
     """Tell whether a policy matches on what is hidden of somebody whose servers are seen."""
-    return any(
-        (rules.need_groups and isinstance(user.groups, UnsetType))
-        or (rules.need_admin and isinstance(user.admin, UnsetType))
+    groups, admin = rules.need_groups, rules.need_admin
+    return (groups or admin) and any(
+        (groups and isinstance(user.groups, UnsetType))
+        or (admin and isinstance(user.admin, UnsetType))
         for user, servers in listing.visible
         if servers
     )
@@ -234,14 +235,14 @@ class Poller:
     def _succeeded(self, sight: Sight) -> None:
         rules, listing = self.rules, sight.listing
         judge = Judge(rules, sight.granted)
-        judged = judge_all(judge, listing.visible, listing.now)
-        census = take(judged, rules)
-        shown = tuple(judged) if self._terms.per_server_metrics else ()
+        census, judged = survey(judge, listing.visible, listing.now)
         self._count_idle(judged, listing.now)
+        named = listing.visible if self._terms.per_server_metrics else []
+        shown = tuple(judge_all(judge, named, listing.now))
         self._metrics.facts.snapshot = Snapshot(sight.version, census, shown)
         self._metrics.last_success.set(self._wall())
         self.last_success, self.last_error, self.failing_since = self._clock(), None, None
-        self._announce(sight, rules, len(judged))
+        self._announce(sight, rules, sum(census.servers.values()))
         self._cull(sight, judge, census.candidates)
 
     def _count_idle(self, judged: list[Judged], now: float) -> None:
