@@ -34,6 +34,8 @@ _HEADERS = [
 READ_SECONDS = 2.0
 ANSWER_SECONDS = 20.0
 _WATCH_EVERY = 0.25
+# Connections that are open without a request: fewer than the usual limit of open files (1024).
+MOST_WAITING = 500
 
 log = structlog.get_logger()
 
@@ -129,15 +131,18 @@ class _Server(Server):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.keep_alive_conn_limit = MOST_WAITING
         self.busy: dict[_Connection, float] = {}  # those that keep a thread, and until when
         self.last_call = math.inf  # the deadline of all
 
     def process_conn(self, conn: _Connection) -> None:
         """Hand a connection to a thread; a new one not before it has sent something."""
-        if conn.last_used is None:
+        if conn.last_used is not None:
+            super().process_conn(conn)
+        elif self.can_add_keepalive_connection:
             self.put_conn(conn)
         else:
-            super().process_conn(conn)
+            conn.close()
 
     def cut_late(self) -> None:
         """Cut the connections that are past their deadline."""

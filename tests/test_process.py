@@ -188,6 +188,7 @@ def test_it_ends_though_its_log_is_read_by_nobody_any_more(
     try:
         assert parent.stdout is not None
         listening = next(line for line in parent.stdout if "event=listening" in line)
+        next(line for line in parent.stdout if "event=poll_works" in line)
         parent.stdout.close()
         parent.kill()
         parent.wait()

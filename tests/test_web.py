@@ -339,6 +339,17 @@ def test_idle_connections_do_not_keep_others_from_metrics(service: Service) -> N
         soon(service, web.READ_SECONDS)
 
 
+def test_no_more_connections_are_kept_than_files_may_be_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(web, "MOST_WAITING", 20)
+    with serving() as service:
+        with ExitStack() as stack:
+            waiting = [stack.enter_context(service.connect()) for _ in range(30)]
+            assert [connection.recv(1) for connection in waiting[20:]] == [b""] * 10
+        assert service.ask()[0].status == 200
+
+
 def test_kept_alive_connections_do_not_keep_others_from_metrics(service: Service) -> None:
     with ExitStack() as stack:
         for _ in range(50):
