@@ -1,5 +1,7 @@
 """The Hub's client against a real local HTTP server: every way in which a request can go wrong."""
 
+import shutil
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,9 +12,10 @@ from typing import Any
 
 import fake_hub as faults
 import pytest
+from certipy import Certipy  # type: ignore[import-untyped]
 from fake_hub import FakeHub, Fault, HttpFake, Reply, Request, closed_port, reply
 
-from hub_idle_exporter.config import checked_token
+from hub_idle_exporter.config import checked_token, internal_tls
 from hub_idle_exporter.hub import Connection, Hub, HubError, Token
 from hub_idle_exporter.model import epoch
 from hub_idle_exporter.outcomes import Cause, Operation
@@ -656,3 +659,66 @@ def test_one_connection_is_kept_for_many_requests(fake_hub: FakeHub) -> None:
     hub.users()
     assert fake_hub._http is not None
     assert len(fake_hub._http.connections) == 1
+
+
+# ---- TLS ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the Hub writes it with internal_ssl."""
+    folder = tmp_path_factory.mktemp("internal-ssl")
+    certipy = Certipy(store_dir=str(folder), remove_existing=True)
+    certipy.create_ca("hub-ca")
+    certipy.create_signed_pair(
+        "hub-internal", "hub-ca", alt_names=["IP:127.0.0.1", "DNS:localhost"]
+    )
+    shutil.copy(folder / "hub-ca" / "hub-ca.crt", folder / "hub-ca_trust.crt")
+    return folder
+
+
+@pytest.fixture
+def tls_hub(fake_hub: FakeHub, certificates: Path) -> FakeHub:
+    """A Hub with internal_ssl: it has a certificate, and wants one."""
+    certificate, key, authority = internal_tls(certificates)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority)
+    context.load_cert_chain(certificate, key)
+    context.verify_mode = ssl.CERT_REQUIRED
+    assert fake_hub._http is not None
+    fake_hub._http.socket = context.wrap_socket(fake_hub._http.socket, server_side=True)
+    fake_hub.add_server("ana")
+    return fake_hub
+
+
+def tls_client(hub: FakeHub, authority: str | None, pair: tuple[str, str] | None) -> Hub:
+    url = hub.url.replace("http://", "https://")
+    connection = Connection(url, timeout=10, ca_file=authority, client_certificate=pair)
+    return Hub(connection, Token(lambda: hub.token))
+
+
+def test_internal_ssl(tls_hub: FakeHub, certificates: Path) -> None:
+    certificate, key, authority = internal_tls(certificates)
+    assert set(tls_client(tls_hub, authority, (certificate, key)).users().users) == {"ana"}
+
+
+def test_a_hub_whose_certificate_is_not_trusted_gets_no_token(tls_hub: FakeHub) -> None:
+    error = failure(tls_client(tls_hub, None, None).users)
+    assert error.cause is Cause.CONNECTION
+    assert "--ca-file" in str(error)
+    assert tls_hub.log() == []
+
+
+def test_a_hub_that_wants_our_certificate_is_a_connection_error(
+    tls_hub: FakeHub, certificates: Path
+) -> None:
+    error = failure(tls_client(tls_hub, internal_tls(certificates)[2], None).users)
+    assert error.cause is Cause.CONNECTION
+    assert tls_hub.log() == []
+
+
+def test_a_hub_that_speaks_no_tls_is_a_connection_error(fake_hub: FakeHub) -> None:
+    assert failure(tls_client(fake_hub, None, None).users).cause is Cause.CONNECTION
+
+
+def test_a_hub_that_speaks_tls_alone_is_a_connection_error(tls_hub: FakeHub) -> None:
+    assert failure(client(tls_hub).users).cause in (Cause.CONNECTION, Cause.HTTP)
