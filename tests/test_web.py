@@ -21,6 +21,8 @@ from hub_idle_exporter.config import ConfigError, token_of
 from hub_idle_exporter.sidecar import Sidecar
 from hub_idle_exporter.web import Application, WebServer
 
+# Seconds on a busy machine; a client that is waited for takes cheroot's 10 s and more.
+UNHINDERED = 8.0
 PATHS = ["/", "/metrics", "/-/healthy", "/-/ready"]
 
 
@@ -336,7 +338,7 @@ def test_idle_connections_do_not_keep_others_from_metrics(service: Service) -> N
     with ExitStack() as stack:
         for _ in range(100):
             stack.enter_context(service.connect())
-        soon(service, web.READ_SECONDS)
+        soon(service, UNHINDERED)
 
 
 def test_no_more_connections_are_kept_than_files_may_be_open(
@@ -357,7 +359,7 @@ def test_kept_alive_connections_do_not_keep_others_from_metrics(service: Service
             stack.enter_context(closing(connection))
             connection.request("GET", "/metrics")
             connection.getresponse().read()
-        soon(service, web.READ_SECONDS)
+        soon(service, UNHINDERED)
 
 
 def test_one_that_sends_byte_by_byte_is_cut(service: Service) -> None:
@@ -369,7 +371,7 @@ def test_one_that_sends_byte_by_byte_is_cut(service: Service) -> None:
             with suppress(TimeoutError, BrokenPipeError):
                 connection.sendall(b"G")
                 answer = connection.recv(100)
-    assert time.monotonic() - begun < web.READ_SECONDS + 3
+    assert time.monotonic() - begun < web.READ_SECONDS + 6
 
 
 def test_those_who_send_half_a_request_do_not_keep_others_from_metrics(service: Service) -> None:
@@ -377,7 +379,7 @@ def test_those_who_send_half_a_request_do_not_keep_others_from_metrics(service: 
         for _ in range(16):  # twice the threads
             connection = stack.enter_context(service.connect())
             connection.sendall(b"GET /metrics HTTP/1.1\r\nX: ")
-        soon(service, 2 * web.READ_SECONDS + 3)
+        soon(service, 2 * web.READ_SECONDS + 5)
 
 
 def test_those_who_take_no_answer_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,7 +389,7 @@ def test_those_who_take_no_answer_are_cut(monkeypatch: pytest.MonkeyPatch) -> No
         for _ in range(8):
             connection = stack.enter_context(service.connect())
             connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        soon(service, 5)
+        soon(service, UNHINDERED)
 
 
 def test_stopping_waits_for_nobody() -> None:
@@ -398,7 +400,7 @@ def test_stopping_waits_for_nobody() -> None:
             connection.sendall(sent)
         begun = time.monotonic()
         service.web.stop()
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < UNHINDERED
 
 
 def test_many_scrapers_at_once(service: Service) -> None:
