@@ -625,5 +625,26 @@ def test_nobody_is_stopped_whom_the_oracle_keeps_and_nobody_is_kept_for_ever(
         assert counted >= len(gone)
 
 
+@settings(PURE, max_examples=25)
+@given(
+    st.lists(beginnings, min_size=1, max_size=4),
+    st.lists(st.one_of(acts, polls, polls), max_size=14),
+)
+def test_monitor_mode_touches_nothing_whatever_happens(
+    people: list[Json], history: list[tuple[Any, ...]]
+) -> None:
+    with FakeHub() as hub, Rig(hub, timeout=LIMIT, policies=POLICIES, enforce=False) as rig:
+        world = World(rig, 0.0, 0, oracle.GateHistory(False, 0.0, rig.time, rig.time))
+        for number, given_ in enumerate(people):
+            world.begin(given_, number)
+        for act in history:
+            world.do(*act)
+        world.do_poll(None, None)
+        assert [request for request in hub.requests if request.method != "GET"] == []
+        assert hub.log("GET", "/proxy") == []
+        assert rig.target.requests == []
+        assert rig.gatekeeper.state() is GateState.OFF
+
+
 ALL_POLICIES = [*(policy["name"] for policy in POLICIES), "default"]
 REASONS = ["idle", "max_age"]
