@@ -349,7 +349,16 @@ def test_no_more_connections_are_kept_than_files_may_be_open(
         with ExitStack() as stack:
             waiting = [stack.enter_context(service.connect()) for _ in range(30)]
             assert [connection.recv(1) for connection in waiting[20:]] == [b""] * 10
-        assert service.ask()[0].status == 200
+        assert answers_again(service)
+
+
+def answers_again(service: Service) -> bool:
+    """Ask until there is an answer; the server has yet to see who hung up."""
+    deadline = time.monotonic() + UNHINDERED
+    while time.monotonic() < deadline:
+        with suppress(OSError, http.client.HTTPException):
+            return service.ask()[0].status == 200
+    return False
 
 
 def test_kept_alive_connections_do_not_keep_others_from_metrics(service: Service) -> None:
