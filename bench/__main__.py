@@ -1,0 +1,72 @@
+"""`python -m bench`: measure, print a table, write JSON, Markdown and the picture."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from . import ROOT, picture, polls, real, report, scrapes
+from .figures import machine
+
+_JSON = ROOT / ".cache" / "bench.json"
+_MARKDOWN = ROOT / "bench" / "RESULTS.md"
+_PICTURE = ROOT / "docs" / "images" / "cost.svg"
+
+
+def _parts(quick: bool, long: bool) -> dict[str, Callable[[], Any]]:
+    polling = polls.QUICK if quick else polls.FULL
+    scraping = scrapes.QUICK if quick else scrapes.FULL
+    hub = real.QUICK if quick else real.FULL
+    return {
+        "poll": lambda: polls.sizes(polling),
+        "registered": lambda: polls.registered(polling),
+        "scrape": lambda: scrapes.latencies(scraping),
+        "hub": lambda: real.hub_cpu(hub),
+        "drain": lambda: real.drains(real.LONG if long else hub.drains),
+        "soak": lambda: polls.soak(polling),
+    }
+
+
+def _arguments() -> argparse.Namespace:
+    names = list(_parts(quick=True, long=False))
+    parser = argparse.ArgumentParser("python -m bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="about three minutes")
+    parser.add_argument("--long", action="store_true", help="drains the peer of more, for an hour")
+    parser.add_argument("--only", action="append", choices=names, help="a part; may be repeated")
+    parser.add_argument("--json", type=Path, default=_JSON, help="default: %(default)s")
+    parser.add_argument(
+        "--publish", action="store_true", help="write bench/RESULTS.md, docs/images"
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the parts that are wanted; exit 1 where a goal was missed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    arguments = _arguments()
+    results: dict[str, Any] = {"machine": machine(), "quick": arguments.quick}
+    for name, measure in _parts(arguments.quick, arguments.long).items():
+        if arguments.only is None or name in arguments.only:
+            begun = time.monotonic()
+            results[name] = measure()
+            print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    results["machine"]["load_at_end"] = [round(load, 2) for load in os.getloadavg()]
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+    text = report.markdown(results)
+    print(text)
+    if "poll" in results:
+        where = _PICTURE if arguments.publish else arguments.json.with_name("cost.svg")
+        picture.draw(results["poll"], where)
+    if arguments.publish:
+        _MARKDOWN.write_text(text)
+    return 0 if all(reached for *_, reached in report.goals(results)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""The results for people: a table of the goals, and one table a part, in Markdown."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+Results = dict[str, Any]
+Goal = tuple[str, str, float, bool]  # what, the goal, what was measured, whether it is reached
+
+
+def markdown(results: Results) -> str:
+    """Write everything that was measured."""
+    lines = [*_machine(results), "", *_goals(results)]
+    for part, write in _PARTS.items():
+        if part in results:
+            lines += ["", *write(results[part])]
+    return "\n".join(lines) + "\n"
+
+
+def _machine(results: Results) -> Iterator[str]:
+    on = results["machine"]
+    loads = ", ".join(f"{load:.1f}" for load in (on["load_at_start"][0], on["load_at_end"][0]))
+    yield (
+        f"Measured {on['date']} by `make bench` on {on['cores']} cores ({on['processor']}), "
+        f"{on['memory_gib']} GiB, {on['system']}, Python {on['python']}, JupyterHub "
+        f"{on['jupyterhub']}, jupyterhub-idle-culler {on['jupyterhub-idle-culler']}; load average "
+        f"at start and end: {loads}. Medians, in brackets the quartiles. Figures are to be "
+        "compared within a row: the machine is another everywhere."
+    )
+
+
+# -- goals
+
+
+def _goals(results: Results) -> Iterator[str]:
+    yield "| goal | wanted | measured | |"
+    yield "|---|---|---|---|"
+    for what, wanted, measured, reached in goals(results):
+        yield f"| {what} | {wanted} | {measured:.3g} | {'reached' if reached else '**missed**'} |"
+
+
+def goals(results: Results) -> list[Goal]:
+    """Compare what was measured with what was wanted."""
+    found = [*_poll_goals(results.get("poll", [])), *_scrape_goals(results.get("scrape", []))]
+    found += _registered_goal(results.get("registered", []))
+    for row in results.get("drain", []):
+        if "peer_of_ours" in row:
+            stops = f"{row['servers']} stops of {row['stop_seconds']} s"
+            found.append(
+                _at_least(f"drain, {stops}: times faster than the peer", 8, row["peer_of_ours"])
+            )
+        found.append(
+            _at_most(f"requests to the Hub a culled server ({row['servers']})", 6, _asked(row))
+        )
+    for row in results.get("hub", []):
+        where = f"{row['servers']} servers, {row['registered']} registered"
+        found.append(
+            _at_most(f"Hub CPU a poll, of the peer's ({where})", 0.6, row["ours_of_peer"]["median"])
+        )
+    return found
+
+
+def _poll_goals(rows: list[dict[str, Any]]) -> Iterator[Goal]:
+    by_size = {row["servers"]: row for row in rows}
+    row = by_size.get(10_000)
+    if row is None:
+        return
+    yield _at_most(
+        "poll CPU of 10,000 servers, of the floor's", 1.6, row["cpu_of_floor"]["ours"]["median"]
+    )
+    yield _at_least(
+        "poll CPU of 10,000 servers: times less than the peer",
+        12,
+        row["peer_cpu_of_ours"]["median"],
+    )
+    yield _at_most(
+        "peak memory of a poll of 10,000 servers, MB", 120, row["memory_mb"]["ours"]["peak"]
+    )
+    smaller = by_size.get(1_000)
+    if smaller:
+        ours = [one["cpu_seconds"]["ours"]["median"] for one in (row, smaller)]
+        yield _at_most("poll CPU of 10,000 servers, of 1,000 (linear)", 11, ours[0] / ours[1])
+
+
+def _registered_goal(rows: list[dict[str, Any]]) -> Iterator[Goal]:
+    if len(rows) > 1:
+        ours = [row["cpu_seconds"]["ours"]["median"] for row in rows]
+        times = rows[-1]["registered"] // rows[0]["registered"]
+        yield _at_most(f"poll CPU with {times}x registered users, of 1x", 1.15, ours[-1] / ours[0])
+
+
+def _scrape_goals(rows: list[dict[str, Any]]) -> Iterator[Goal]:
+    for row in rows:
+        if row["while"] != "50 at once":
+            wanted = 150 if row["per_server"] else 10
+            series = ", per-server series" if row["per_server"] else ""
+            yield _at_most(
+                f"/metrics p99 while {row['while']}{series}, ms", wanted, row["p99"] * 1000
+            )
+
+
+def _at_most(what: str, wanted: float, measured: float) -> Goal:
+    return what, f"≤ {wanted:g}", measured, measured <= wanted
+
+
+def _at_least(what: str, wanted: float, measured: float) -> Goal:
+    return what, f"≥ {wanted:g}", measured, measured >= wanted
+
+
+def _asked(row: dict[str, Any]) -> float:
+    """Requests a culled server, its own check of the probe's token included."""
+    requests = row["requests"]
+    return float(requests["all"]) + float(requests.get(SERVERS_OWN, 0))
+
+
+SERVERS_OWN = "by the server, on the probe's token"
+
+
+# -- parts
+
+
+def _polls(rows: list[dict[str, Any]]) -> Iterator[str]:
+    yield "**A poll**, CPU time of the process (fake Hub in another process; one server in ten idle)"
+    yield ""
+    yield "| running | registered | floor | ours | peer | ours / floor | peer / ours | peak memory, ours | peer |"
+    yield "|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+    for row in rows:
+        cpu, of_floor, memory = row["cpu_seconds"], row["cpu_of_floor"], row["memory_mb"]
+        yield _row(
+            f"{row['servers']:,}", f"{row.get('registered', row['servers']):,}",
+            *(_ms(cpu[name]) for name in ("floor", "ours", "peer")),
+            _times(of_floor["ours"]), _times(row["peer_cpu_of_ours"]),
+            f"{memory['ours']['peak']:.0f} MB", f"{memory['peer']['peak']:.0f} MB",
+        )  # fmt: skip
+
+
+def _scrapes(rows: list[dict[str, Any]]) -> Iterator[str]:
+    yield "**A scrape of `/metrics`** (10,000 servers; floor: `/-/healthy` of the same process in turn)"
+    yield ""
+    yield "| exporter | series | p50 | p99 | longest | floor p50 | floor p99 |"
+    yield "|---|---|--:|--:|--:|--:|--:|"
+    for row in rows:
+        times = (row.get(key) for key in ("p50", "p99", "most", "floor_p50", "floor_p99"))
+        kind = "per server" if row["per_server"] else "normal"
+        yield _row(row["while"], kind, *("" if s is None else f"{s * 1000:.1f} ms" for s in times))
+
+
+def _hub(rows: list[dict[str, Any]]) -> Iterator[str]:
+    yield "**CPU of the Hub itself** a poll (real JupyterHub; floor: the list alone, 200 a page)"
+    yield ""
+    yield "| running | registered | floor | ours | peer | peer at 200 a page | ours / peer | ours / peer at 200 |"
+    yield "|--:|--:|--:|--:|--:|--:|--:|--:|"
+    for row in rows:
+        cpu = row["hub_cpu_seconds"]
+        yield _row(
+            row["servers"], row["registered"],
+            *(_ms(cpu[name]) for name in ("floor", "ours", "peer", "peer_200_a_page")),
+            _times(row["ours_of_peer"]), _times(row["ours_of_peer_at_200"]),
+        )  # fmt: skip
+
+
+def _drains(rows: list[dict[str, Any]]) -> Iterator[str]:
+    yield "**A drain** (real JupyterHub, concurrency 10; floor: the stops alone, ten at once)"
+    yield ""
+    yield "| servers | a stop | floor | ours | peer | peer / ours | seconds of a lane for one server |"
+    yield "|--:|--:|--:|--:|--:|--:|---|"
+    for row in rows:
+        ours, peer = row["seconds"]["ours"], row["seconds"].get("peer")
+        shares = ", ".join(f"{name} {value:.2f}" for name, value in row["shares"].items())
+        yield _row(
+            row["servers"], f"{row['stop_seconds']} s", f"{row['floor_seconds']} s",
+            f"{ours['median']:.1f} s", f"{peer['median']:.1f} s" if peer else "not run",
+            f"{row['peer_of_ours']:.1f}" if peer else "", shares,
+        )  # fmt: skip
+    yield ""
+    yield "Requests to the Hub a culled server, by its log: " + "; ".join(
+        f"{count:g} {purpose}" for purpose, count in rows[-1]["requests"].items()
+    ) + "."  # fmt: skip
+
+
+def _soak(row: dict[str, Any]) -> Iterator[str]:
+    yield f"**A soak** of {row['polls']:,} polls, enforcing, with a scrape each"
+    yield ""
+    yield "| after | memory | threads | open files |"
+    yield "|---|--:|--:|--:|"
+    for when, text in (("early", "a tenth"), ("late", "all")):
+        at = row[when]
+        yield _row(text, f"{at['rss']:.1f} MB", f"{at['threads']:g}", f"{at['files']:g}")
+
+
+_PARTS = {
+    "poll": _polls, "registered": _polls, "scrape": _scrapes, "hub": _hub, "drain": _drains,
+    "soak": _soak,
+}  # fmt: skip
+
+
+def _row(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _ms(spread: dict[str, float]) -> str:
+    values = (spread[key] * 1000 for key in ("median", "low", "high"))
+    return "{} ({}…{}) ms".format(*map(_three, values))
+
+
+def _times(spread: dict[str, float]) -> str:
+    return "{:.2f} ({:.2f}…{:.2f})".format(*(spread[key] for key in ("median", "low", "high")))
+
+
+def _three(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def lines(texts: Iterable[str]) -> str:
+    """Join lines."""
+    return "\n".join(texts)
