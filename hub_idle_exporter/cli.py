@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import click
 
-from . import __version__, sidecar
+from . import COMMANDS, __version__, sidecar
 from .check import check
 from .config import (
     Config,
@@ -30,7 +31,6 @@ from .poller import Terms
 from .servers import list_servers
 
 PREFIX = "HUB_IDLE_EXPORTER_"
-COMMANDS = ("check", "servers", "demo")
 DEFAULT_URL = "http://127.0.0.1:8081/hub/api"
 _LONGEST_SHOWN = 200
 _BOOLEANS = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
@@ -232,6 +232,9 @@ def cli(command: str | None, once: bool, as_json: bool, **options: Any) -> int:
         raise click.UsageError("--json goes with the command `servers`")
     if once and command is not None:
         raise click.UsageError("--once goes with the sidecar, not with a command")
+    if command is not None:  # these are ended as every command is
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if command == "demo":
         from .demo import run as run_demo  # it needs the extra
 

@@ -27,5 +27,6 @@ def fate_of(before: Server, after: Server | None) -> Fate:
         return Fate.STOPPING
     if after.ready or after.pending:
         return Fate.RUNNING if after.started == before.started else Fate.REPLACED
-    moved = (epoch(after.last_activity) or 0.0) > (epoch(before.last_activity) or 0.0)
-    return Fate.STOPPED if moved else Fate.FORGOTTEN
+    if after.last_activity is None or epoch(after.last_activity) == epoch(before.last_activity):
+        return Fate.FORGOTTEN
+    return Fate.STOPPED

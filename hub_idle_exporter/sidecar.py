@@ -136,14 +136,21 @@ def run(config: Config, environ: Mapping[str, str]) -> int:
     web.start()
     logger.info("listening", address=web.address)
     threading.Thread(target=sidecar.loop, name="poller", daemon=True).start()
+    try:
+        _wait(stopping)
+    finally:
+        web.stop()
+    logger.info("stopped", crashed=bool(crashes))
+    return 1 if crashes else 0
+
+
+def _wait(stopping: threading.Event) -> None:
+    """Wait until told to stop, or until the Hub that started this process is gone."""
     orphaned = OrphanWatch(os.environ)
     while not stopping.wait(1.0):
         if orphaned():
             logger.warning("hub_gone", what="the Hub that started this process ended: ending too")
             stopping.set()
-    web.stop()
-    logger.info("stopped", crashed=bool(crashes))
-    return 1 if crashes else 0
 
 
 def _stop_on_signals(stopping: threading.Event) -> None:
@@ -193,15 +200,27 @@ def once(config: Config, environ: Mapping[str, str]) -> int:
     _watch_threads(stopping)
     _stop_on_signals(stopping)
     sidecar = Sidecar(config, prepared(config, environ), stopping, memory=config.grace == 0)
+    worked: list[bool] = []
+
+    def work() -> None:
+        worked.append(_single_pass(sidecar))
+        stopping.set()
+
+    # On a thread of its own: a signal ends this one, whatever the Hub keeps that one waiting for.
+    threading.Thread(target=work, name="poller", daemon=True).start()
+    stopping.wait()
+    return 0 if worked == [True] else 1
+
+
+def _single_pass(sidecar: Sidecar) -> bool:
+    """Poll once, cull once; tell whether all of it worked."""
     if not sidecar.poller.poll():
-        return 1
+        return False
     if sidecar.culler is None:
-        return 0
+        return True
     begun = sidecar.poller.last_pass
     if begun is None:
         logger.error("nothing_culled", why=sidecar.gatekeeper.why())
-        return 1
-    while not begun.done.wait(0.2):
-        if stopping.is_set():
-            return 1
-    return 1 if begun.failed or begun.unsure else 0
+        return False
+    begun.done.wait()
+    return not (begun.failed or begun.unsure)

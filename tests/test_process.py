@@ -99,7 +99,6 @@ def test_a_signal_while_a_client_takes_its_time(
         client.close()
 
 
-@pytest.mark.xfail(reason="--once looks at its signals only between requests", run=False)
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_ends_a_single_poll_as_well(
     fake_hub: FakeHub, run_exporter: RunExporter, number: signal.Signals
