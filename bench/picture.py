@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
+import matplotlib as mpl  # type: ignore[import-not-found]
 
 mpl.use("svg")
 from matplotlib import pyplot as plt
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter  # type: ignore[import-not-found]
 
 _SHOWN = {
     "peer": ("jupyterhub-idle-culler 2.0.0", "#b3541e", "s"),

@@ -17,6 +17,8 @@ from . import ROOT
 from .figures import Spread
 from .hubs import Address, worker, workers
 
+SERVERS_OWN = "by the server, which looks who asks"
+SHARED = "shared: poll and routes"
 _REQUEST = re.compile(r" \d{3} (GET|POST|DELETE) /hub/api(/\S*) \(([^@)]*)@")
 # What the tests' Hubs do every few seconds would be taken for the cost of polls.
 _CALM = "c.Spawner.poll_interval = 3600\nc.JupyterHub.last_activity_interval = 3600\n"
@@ -41,9 +43,11 @@ LONG = ((40, 1, 3), (40, 10, 1), (400, 1, 1), (400, 10, 0))
 def real_hub() -> Iterator[RealHub]:
     """Run a real Hub with paper servers below an ignored folder of this repository."""
     (ROOT / ".cache").mkdir(exist_ok=True)
-    with TemporaryDirectory(prefix="bench-", dir=ROOT / ".cache") as directory:
-        with RealHub(Path(directory), "paper", config=_CALM) as hub:
-            yield hub
+    with (
+        TemporaryDirectory(prefix="bench-", dir=ROOT / ".cache") as directory,
+        RealHub(Path(directory), "paper", config=_CALM) as hub,
+    ):
+        yield hub
 
 
 # -- Hub CPU
@@ -161,10 +165,8 @@ def _requests(log: Path, begin: int, servers: int) -> dict[str, float]:
         if who == SERVICE:
             counts[_purpose(method, path)] += 1
         elif who == PROBER:
-            counts["by the server, on the probe's token"] += 1
-    sums = {purpose: round(count / servers, 2) for purpose, count in sorted(counts.items())}
-    ours = sum(count for purpose, count in counts.items() if not purpose.startswith("by"))
-    return {**sums, "all": round(ours / servers, 2)}
+            counts[SERVERS_OWN] += 1
+    return {purpose: round(count / servers, 2) for purpose, count in sorted(counts.items())}
 
 
 def _purpose(method: str, path: str) -> str:
@@ -174,7 +176,7 @@ def _purpose(method: str, path: str) -> str:
         return "stop"
     if "include_stopped_servers" in path:
         return "verify"
-    return "look again" if path.startswith("/users/") else "poll and routes"
+    return "look again" if path.startswith("/users/") else SHARED
 
 
 def _shares(answer: dict[str, Any], servers: int) -> dict[str, float]:

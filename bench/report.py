@@ -1,7 +1,9 @@
 """The results for people: a table of the goals, and one table a part, in Markdown."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from .real import SHARED
 
 Results = dict[str, Any]
 Goal = tuple[str, str, float, bool]  # what, the goal, what was measured, whether it is reached
@@ -107,22 +109,18 @@ def _at_least(what: str, wanted: float, measured: float) -> Goal:
 
 
 def _asked(row: dict[str, Any]) -> float:
-    """Requests a culled server, its own check of the probe's token included."""
-    requests = row["requests"]
-    return float(requests["all"]) + float(requests.get(SERVERS_OWN, 0))
-
-
-SERVERS_OWN = "by the server, on the probe's token"
+    """Count the requests that one culled server costs the Hub, beside what a pass costs."""
+    return float(sum(n for purpose, n in row["requests"].items() if purpose != SHARED))
 
 
 # -- parts
 
 
 def _polls(rows: list[dict[str, Any]]) -> Iterator[str]:
-    yield "**A poll**, CPU time of the process (fake Hub in another process; one server in ten idle)"
+    yield "**A poll**, CPU time of the process (the Hub is a fake one; one server in ten is idle)"
     yield ""
-    yield "| running | registered | floor | ours | peer | ours / floor | peer / ours | peak memory, ours | peer |"
-    yield "|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+    yield from _head("running", "registered", "floor", "ours", "peer", "ours / floor",
+                     "peer / ours", "peak memory, ours", "peer")  # fmt: skip
     for row in rows:
         cpu, of_floor, memory = row["cpu_seconds"], row["cpu_of_floor"], row["memory_mb"]
         yield _row(
@@ -134,10 +132,9 @@ def _polls(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _scrapes(rows: list[dict[str, Any]]) -> Iterator[str]:
-    yield "**A scrape of `/metrics`** (10,000 servers; floor: `/-/healthy` of the same process in turn)"
+    yield "**A scrape of `/metrics`** (10,000 servers; floor: `/-/healthy` of the same process)"
     yield ""
-    yield "| exporter | series | p50 | p99 | longest | floor p50 | floor p99 |"
-    yield "|---|---|--:|--:|--:|--:|--:|"
+    yield from _head("exporter", "series", "p50", "p99", "longest", "floor p50", "floor p99")
     for row in rows:
         times = (row.get(key) for key in ("p50", "p99", "most", "floor_p50", "floor_p99"))
         kind = "per server" if row["per_server"] else "normal"
@@ -147,8 +144,8 @@ def _scrapes(rows: list[dict[str, Any]]) -> Iterator[str]:
 def _hub(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "**CPU of the Hub itself** a poll (real JupyterHub; floor: the list alone, 200 a page)"
     yield ""
-    yield "| running | registered | floor | ours | peer | peer at 200 a page | ours / peer | ours / peer at 200 |"
-    yield "|--:|--:|--:|--:|--:|--:|--:|--:|"
+    yield from _head("running", "registered", "floor", "ours", "peer", "peer at 200 a page",
+                     "ours / peer", "ours / peer at 200")  # fmt: skip
     for row in rows:
         cpu = row["hub_cpu_seconds"]
         yield _row(
@@ -161,8 +158,8 @@ def _hub(rows: list[dict[str, Any]]) -> Iterator[str]:
 def _drains(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "**A drain** (real JupyterHub, concurrency 10; floor: the stops alone, ten at once)"
     yield ""
-    yield "| servers | a stop | floor | ours | peer | peer / ours | seconds of a lane for one server |"
-    yield "|--:|--:|--:|--:|--:|--:|---|"
+    yield from _head("servers", "a stop", "floor", "ours", "peer", "peer / ours",
+                     "seconds of one server, of ten at once")  # fmt: skip
     for row in rows:
         ours, peer = row["seconds"]["ours"], row["seconds"].get("peer")
         shares = ", ".join(f"{name} {value:.2f}" for name, value in row["shares"].items())
@@ -180,17 +177,21 @@ def _drains(rows: list[dict[str, Any]]) -> Iterator[str]:
 def _soak(row: dict[str, Any]) -> Iterator[str]:
     yield f"**A soak** of {row['polls']:,} polls, enforcing, with a scrape each"
     yield ""
-    yield "| after | memory | threads | open files |"
-    yield "|---|--:|--:|--:|"
+    yield from _head("after", "memory", "threads", "open files")
     for when, text in (("early", "a tenth"), ("late", "all")):
         at = row[when]
         yield _row(text, f"{at['rss']:.1f} MB", f"{at['threads']:g}", f"{at['files']:g}")
 
 
-_PARTS = {
+_PARTS: dict[str, Callable[[Any], Iterator[str]]] = {
     "poll": _polls, "registered": _polls, "scrape": _scrapes, "hub": _hub, "drain": _drains,
     "soak": _soak,
 }  # fmt: skip
+
+
+def _head(*cells: str) -> Iterator[str]:
+    yield _row(*cells)
+    yield _row(*("--:" for _ in cells))
 
 
 def _row(*cells: object) -> str:
@@ -208,8 +209,3 @@ def _times(spread: dict[str, float]) -> str:
 
 def _three(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
-
-
-def lines(texts: Iterable[str]) -> str:
-    """Join lines."""
-    return "\n".join(texts)

@@ -52,10 +52,12 @@ def latencies(plan: Plan) -> list[dict[str, Any]]:
 def while_culling(plan: Plan) -> dict[str, Any]:
     """Scrape while hundreds of servers are stopped on a Hub that is polled every second."""
     options = ["--enforce", "--grace=0", "--interval=1s", "--timeout=1h"]
-    with large_hub(1_000, idle_share=0.0, stoppable=plan.stoppable) as hub:
-        with exporter(hub, options) as running:
-            found = scrape(running, plan.seconds)
-            stopped = running.metrics().value("hub_idle_exporter_culls_total")
+    with (
+        large_hub(1_000, idle_share=0.0, stoppable=plan.stoppable) as hub,
+        exporter(hub, options) as running,
+    ):
+        found = scrape(running, plan.seconds)
+        stopped = running.metrics().value("hub_idle_exporter_culls_total")
     return {**found, "stopped_meanwhile": stopped}
 
 

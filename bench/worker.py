@@ -113,12 +113,12 @@ def samples(running: Sidecar) -> dict[str, float]:
 
 def peer(url: str, token: str, timeout: float = 3600.0, page_size: int = 0) -> Work:
     """Pass over the Hub as jupyterhub-idle-culler does; its log goes nowhere, formatted."""
-    from jupyterhub_idle_culler import cull_idle
+    from jupyterhub_idle_culler import cull_idle  # type: ignore[import-not-found]
 
     logger = logging.getLogger("peer")
     logger.propagate = False
     logger.setLevel(logging.INFO)
-    logger.addHandler(logging.StreamHandler(Path(os.devnull).open("w")))
+    logger.addHandler(logging.FileHandler(os.devnull))
 
     def cull_once() -> None:
         asyncio.run(cull_idle(url, token, timeout, logger, api_page_size=page_size))
