@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeHistogramMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -24,6 +25,8 @@ from .policy import Policy, Reason, State
 from .scopes import Granted, Scope
 
 SINCE = " As of the last successful poll."
+_END = b"# EOF\n"  # of a text in the format OpenMetrics
+_MOST_FORMATS = 2  # kept rendered: text and OpenMetrics
 CULL_SECONDS = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300)
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -37,11 +40,33 @@ class Snapshot:
     judged: tuple[Judged, ...] = ()
 
 
+def exposition(registry: Collector, accept: str) -> tuple[str, bytes]:
+    """Render text, or OpenMetrics where it is asked for; give the format (MIME) and the text."""
+    try:
+        encode, kind = choose_encoder(accept)
+    except (ValueError, TypeError):  # it asks for a version that is none
+        encode, kind = choose_encoder("")
+    return kind, encode(registry)
+
+
 class HubFacts(Collector):
-    """Gives the snapshot as metrics; `snapshot` is swapped whole, None after a failed poll."""
+    """Gives the snapshot as metrics; `snapshot` is swapped whole, None after a failed poll.
+
+    What a snapshot says does not change: it is rendered once for each format, and in those that
+    the last one was asked for already before it is swapped in, so that no scrape waits for it.
+    """
 
     def __init__(self) -> None:
-        self.snapshot: Snapshot | None = None
+        self._facts = _Facts(None)
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """Give what the last poll saw, None when it failed."""
+        return self._facts.snapshot
+
+    @snapshot.setter
+    def snapshot(self, snapshot: Snapshot | None) -> None:
+        self._facts = _Facts(snapshot, tuple(self._facts.asked))
 
     def describe(self) -> Iterable[Metric]:
         """Name nothing beforehand: what is there depends on the snapshot."""
@@ -49,6 +74,30 @@ class HubFacts(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Give the facts of the snapshot that is there now."""
+        return self._facts.collect()
+
+    def text(self, kind: str) -> bytes:
+        """Give the facts of the snapshot that is there now in a format (MIME)."""
+        return self._facts.text(kind)
+
+
+class _Facts(Collector):
+    """The facts of one snapshot, and their texts by format (MIME)."""
+
+    def __init__(self, snapshot: Snapshot | None, formats: Iterable[str] = ()) -> None:
+        self.snapshot = snapshot
+        self.asked: dict[str, bytes] = {}
+        self._ahead = {kind: exposition(self, kind)[1] for kind in formats}
+
+    def text(self, kind: str) -> bytes:
+        """Give the text in a format, and keep it unless clients make up ever more of them."""
+        text = self.asked.get(kind) or self._ahead.get(kind) or exposition(self, kind)[1]
+        if len(self.asked) < _MOST_FORMATS:
+            self.asked[kind] = text
+        return text
+
+    def collect(self) -> Iterator[Metric]:
+        """Give the facts of this snapshot."""
         snapshot = self.snapshot
         yield GaugeMetricFamily(
             "jupyterhub_up",
@@ -180,13 +229,20 @@ class Metrics:
     ) -> None:
         self.registry = registry
         self.facts = HubFacts()
+        self._own = CollectorRegistry()
         registry.register(self.facts)
-        registry.register(GateFacts(gate_state))
-        self._of_polls(registry)
-        self._of_the_token(registry)
-        self._of_culls(registry)
-        self._of_policies(registry)
+        registry.register(self._own)
+        self._own.register(GateFacts(gate_state))
+        self._of_polls(self._own)
+        self._of_the_token(self._own)
+        self._of_culls(self._own)
+        self._of_policies(self._own)
         self.know(policies)
+
+    def exposition(self, accept: str) -> tuple[str, bytes]:
+        """Render all, as `exposition` does of the registry; facts are not rendered anew."""
+        kind, own = exposition(self._own, accept)
+        return kind, self.facts.text(kind).removesuffix(_END) + own
 
     def _of_polls(self, registry: CollectorRegistry) -> None:
         _gauge(registry, "build_info", "The version of this exporter.", "version").labels(

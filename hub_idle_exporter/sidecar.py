@@ -77,7 +77,7 @@ class Sidecar:
     def serve(self) -> WebServer:
         """Open the port; raise ConfigError when it cannot be had."""
         page = Page(self.poller, self.gatekeeper, self.metrics, self.config)
-        application = Application(self.metrics.registry, self._dead, self._unready, page.render)
+        application = Application(self.metrics.exposition, self._dead, self._unready, page.render)
         try:
             return WebServer(self.config.host, self.config.port, application)
         except OSError as error:

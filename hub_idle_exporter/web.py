@@ -12,8 +12,6 @@ from typing import Any
 import structlog
 from cheroot.server import HTTPConnection, HTTPRequest
 from cheroot.wsgi import Server
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 
 from .log import printable
 
@@ -44,7 +42,7 @@ class Application:
     """The WSGI application.
 
     Args:
-        registry: what `/metrics` shows.
+        metrics: renders `/metrics` for an `Accept` header: its format (MIME) and the text.
         healthy: says why the poll loop is dead, None while it lives.
         ready: says why the facts are no good, None when they are.
         page: renders the page for people.
@@ -52,15 +50,15 @@ class Application:
 
     def __init__(
         self,
-        registry: CollectorRegistry,
+        metrics: Callable[[str], tuple[str, bytes]],
         healthy: Callable[[], str | None],
         ready: Callable[[], str | None],
         page: Callable[[], str],
     ) -> None:
-        self._registry, self._page = registry, page
+        self._page = page
         self._routes: dict[str, Callable[[Environ], Answer]] = {
             "/": lambda _: (HTTPStatus.OK, HTML, self._page().encode()),
-            "/metrics": self._metrics,
+            "/metrics": lambda environ: (HTTPStatus.OK, *metrics(environ.get("HTTP_ACCEPT", ""))),
             "/-/healthy": lambda _: _verdict(healthy()),
             "/-/ready": lambda _: _verdict(ready()),
         }
@@ -81,14 +79,6 @@ class Application:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return HTTPStatus.METHOD_NOT_ALLOWED, PLAIN, b"Only GET and HEAD.\n"
         return route(environ)
-
-    def _metrics(self, environ: Environ) -> Answer:
-        """Give text, or OpenMetrics where it is asked for."""
-        try:
-            encode, kind = choose_encoder(environ.get("HTTP_ACCEPT", ""))
-        except (ValueError, TypeError):  # it asks for a version that is none
-            encode, kind = choose_encoder("")
-        return HTTPStatus.OK, kind, encode(self._registry)
 
 
 def _verdict(problem: str | None) -> Answer:

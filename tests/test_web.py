@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families as prometheu
 
 from hub_idle_exporter import cli, web
 from hub_idle_exporter.config import ConfigError, token_of
+from hub_idle_exporter.metrics import exposition
 from hub_idle_exporter.sidecar import Sidecar
 from hub_idle_exporter.web import Application, WebServer
 
@@ -38,7 +40,10 @@ class Service:
         self.unready: str | None = None
         self.page: Callable[[], str] = lambda: "a page"
         application = Application(
-            registry, lambda: self.dead, lambda: self.unready, lambda: self.page()
+            partial(exposition, registry),
+            lambda: self.dead,
+            lambda: self.unready,
+            lambda: self.page(),
         )
         self.web = WebServer(host, 0, application)
         self.address = self.web.address
