@@ -11,7 +11,7 @@ from exporter_process import fields
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
-from hub_idle_exporter import cli, log
+from hub_idle_exporter import COMMANDS, cli, log
 from hub_idle_exporter.census import take
 from hub_idle_exporter.gate import GateState
 from hub_idle_exporter.metrics import Metrics, Snapshot
@@ -180,7 +180,7 @@ def test_the_roles_grant_each_scope() -> None:
 
 def test_the_commands_are_all_there() -> None:
     shown = [quoted(row[0])[0] for row in table("| command | does |")]
-    assert [line.split()[1] for line in shown[1:]] == list(cli.COMMANDS)
+    assert [line.split()[1] for line in shown[1:]] == list(COMMANDS)
 
 
 @pytest.mark.parametrize("block", blocks("python"))

@@ -29,8 +29,9 @@ def older_hub(
             pytest.fail(said)
         pytest.skip(said)
     directory = tmp_path_factory.mktemp(f"hub-{request.param}")
-    options = {"activity_interval": 1, "slow_stop_timeout": 1.0, "python": python}
-    with RealHub(directory, "jupyter", **options) as hub:
+    with RealHub(
+        directory, "jupyter", activity_interval=1, slow_stop_timeout=1, python=python
+    ) as hub:
         assert ".".join(map(str, hub.version[:2])) == HUBS[request.param]
         yield hub
 

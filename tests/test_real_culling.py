@@ -114,7 +114,8 @@ def test_users_server_never_sees_the_sidecars_token(
 ) -> None:
     hub = make_hub("jupyter", activity_interval=300)
     seen = tmp_path / "seen"
-    home = hub.start_server("thief") or Path(_home(hub, "thief"))
+    hub.start_server("thief")
+    home = Path(_home(hub, "thief"))
     hub.stop_server("thief")
     config = home / ".jupyter" / "config" / "jupyter_server_config.py"
     config.parent.mkdir(parents=True, exist_ok=True)
