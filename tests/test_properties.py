@@ -349,6 +349,23 @@ beginnings = st.fixed_dictionaries(
 )
 
 
+# Past the grace after the start, trouble comes, and a poll follows at once.
+TROUBLES: list[tuple[Any, ...]] = [
+    ("hub_jump", 7200.0),
+    ("hub_jump", -7200.0),
+    ("wall_jump", 7200.0),
+    ("sleep", 61.0),
+    ("down", 90.0),
+    ("scope", False),
+    ("work", 0, "all"),
+]
+OPENINGS: list[list[tuple[Any, ...]]] = [
+    [],
+    [("wait", 630.0)],
+    *([("wait", 630.0), trouble, ("poll", None, None)] for trouble in TROUBLES),
+]
+
+
 @dataclass
 class World:
     """A Hub, its people and one sidecar; each stop that arrives is held against the oracle."""
@@ -601,7 +618,11 @@ def stop_paths(server: Server) -> list[str]:
     st.lists(beginnings, min_size=1, max_size=4),
     st.sampled_from([0.0, 600.0]),
     st.sampled_from([0, 1]),
-    st.lists(st.one_of(acts, polls, polls), max_size=14),
+    st.builds(
+        operator.add,
+        st.sampled_from(OPENINGS),
+        st.lists(st.one_of(acts, polls, polls), max_size=14),
+    ),
 )
 def test_nobody_is_stopped_whom_the_oracle_keeps_and_nobody_is_kept_for_ever(
     people: list[Json], grace: float, max_culls: int, history: list[tuple[Any, ...]]
