@@ -134,9 +134,11 @@ def _polls(rows: list[dict[str, Any]]) -> Iterator[str]:
 def _scrapes(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "**A scrape of `/metrics`** (10,000 servers; floor: `/-/healthy` of the same process)"
     yield ""
-    yield from _head("exporter", "series", "p50", "p99", "longest", "floor p50", "floor p99")
+    yield from _head(
+        "exporter", "series", "p50", "p99", "longest", "very first", "floor p50", "floor p99"
+    )
     for row in rows:
-        times = (row.get(key) for key in ("p50", "p99", "most", "floor_p50", "floor_p99"))
+        times = (row.get(key) for key in ("p50", "p99", "most", "first", "floor_p50", "floor_p99"))
         kind = "per server" if row["per_server"] else "normal"
         yield _row(row["while"], kind, *("" if s is None else f"{s * 1000:.1f} ms" for s in times))
 

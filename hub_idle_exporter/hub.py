@@ -5,6 +5,7 @@ people. The token goes to the configured address alone: no redirect and no `next
 no proxy and no .netrc of the environment is used, no cookie is kept.
 """
 
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -185,7 +186,7 @@ class Hub:
             response = self._send(Operation.LIST_USERS, "GET", query)
             page = self._decode(response, UserPage)
             now = now or self._clock(response)
-            users.update((user.name, user) for user in page.items)
+            users |= {user.name: user for user in page.items}
             totals.append(page.pagination.total)
             vanished = max(0, totals[-2] - totals[-1]) if len(totals) > 1 else 0
             if vanished and offset and _is_steady(totals):
@@ -363,8 +364,13 @@ def _is_steady(totals: list[int]) -> bool:
 
 def _decode(body: bytes, shape: type[_Answer], where: str, mask: Callable[[str], str]) -> _Answer:
     try:
-        return msgspec.json.decode(body, type=shape)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        try:
+            return msgspec.json.decode(body, type=shape)
+        except msgspec.MsgspecError:
+            # A user's own `user_options` may hold what Python's json lets through and JSON forbids
+            # (NaN, 1e400, half a surrogate pair): nobody may blind us with that.
+            return msgspec.convert(json.loads(body), shape)
+    except (ValueError, RecursionError) as error:
         raise HubError(
             Cause.RESPONSE,
             f"{where} answered what no JupyterHub answers ({error}{_quotation(body, mask)}): "

@@ -246,7 +246,10 @@ class Judge:
 
 def _since(moment: float | None, now: float) -> float | None:
     """Give the seconds since a moment; a moment in the future is now."""
-    return None if moment is None else max(0.0, now - moment)
+    if moment is None:
+        return None
+    seconds = now - moment
+    return seconds if seconds > 0.0 else 0.0  # not max(): this is called for every server
 
 
 def _state(server: Server, idle: float | None, timeout: float) -> State:

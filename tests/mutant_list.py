@@ -79,8 +79,8 @@ MUTANTS = [
     Mutant(
         "a time in the future is activity now",
         "policy.py",
-        "max(0.0, now - moment)",
-        "abs(now - moment)",
+        "return seconds if seconds > 0.0 else 0.0",
+        "return abs(seconds)",
         "test_policy.py::test_a_time_in_the_future_is_activity_now",
     ),
     Mutant(
