@@ -39,6 +39,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--long", action="store_true", help="drains the peer of more, for an hour")
     parser.add_argument("--only", action="append", choices=names, help="a part; may be repeated")
     parser.add_argument("--json", type=Path, default=_JSON, help="default: %(default)s")
+    parser.add_argument("--keep", action="store_true", help="keep the other parts of the JSON")
     parser.add_argument(
         "--publish", action="store_true", help="write bench/RESULTS.md, docs/images"
     )
@@ -49,13 +50,16 @@ def main() -> int:
     """Run the parts that are wanted; exit 1 where a goal was missed."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     arguments = _arguments()
-    results: dict[str, Any] = {"machine": machine(), "quick": arguments.quick}
+    results: dict[str, Any] = {"loads": {}}
+    if arguments.keep:
+        results |= json.loads(arguments.json.read_text())
+    results |= {"machine": machine(), "quick": arguments.quick}
     for name, measure in _parts(arguments.quick, arguments.long).items():
         if arguments.only is None or name in arguments.only:
-            begun = time.monotonic()
+            begun, load = time.monotonic(), os.getloadavg()[0]
             results[name] = measure()
+            results["loads"][name] = [round(load, 1), round(os.getloadavg()[0], 1)]
             print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
-    results["machine"]["load_at_end"] = [round(load, 2) for load in os.getloadavg()]
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(results, indent=1) + "\n")
     text = report.markdown(results)

@@ -58,7 +58,6 @@ def machine() -> dict[str, Any]:
         "jupyterhub": version("jupyterhub"),
         "jupyterhub-idle-culler": version("jupyterhub-idle-culler"),
         "requests": version("requests"),
-        "load_at_start": [round(load, 2) for load in os.getloadavg()],
     }
 
 

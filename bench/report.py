@@ -20,12 +20,12 @@ def markdown(results: Results) -> str:
 
 def _machine(results: Results) -> Iterator[str]:
     on = results["machine"]
-    loads = ", ".join(f"{load:.1f}" for load in (on["load_at_start"][0], on["load_at_end"][0]))
+    loads = "; ".join(f"{part} {one} to {two}" for part, (one, two) in results["loads"].items())
     yield (
         f"Measured {on['date']} by `make bench` on {on['cores']} cores ({on['processor']}), "
         f"{on['memory_gib']} GiB, {on['system']}, Python {on['python']}, JupyterHub "
         f"{on['jupyterhub']}, jupyterhub-idle-culler {on['jupyterhub-idle-culler']}; load average "
-        f"at start and end: {loads}. Medians, in brackets the quartiles. Figures are to be "
+        f"of the machine by part: {loads}. Medians, in brackets the quartiles. Figures are to be "
         "compared within a row: the machine is another everywhere."
     )
 
@@ -144,7 +144,7 @@ def _scrapes(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _hub(rows: list[dict[str, Any]]) -> Iterator[str]:
-    yield "**CPU of the Hub itself** a poll (real JupyterHub; floor: the list alone, 200 a page)"
+    yield "**CPU of the Hub itself** a poll (real JupyterHub; floor: the same requests, nothing else)"
     yield ""
     yield from _head("running", "registered", "floor", "ours", "peer", "peer at 200 a page",
                      "ours / peer", "ours / peer at 200")  # fmt: skip
