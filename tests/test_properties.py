@@ -522,14 +522,16 @@ class World:
         self.hub.listen()
 
     def do_work(self, number: int, seen_by: str) -> None:
+        """Be active half a second ago: what a stop leaves behind is later than that."""
+        just_now = self.hub.now() - 0.5
         server = self.servers[number % len(self.servers)]
         jupyter = self.rig.target.at[server.routespec]
         if jupyter is not None:
-            jupyter.last_activity = iso(self.hub.now()) or ""
+            jupyter.last_activity = iso(just_now) or ""
         if seen_by == "all":
-            server.last_activity = server.route_activity = self.hub.now()
+            server.last_activity = server.route_activity = just_now
         elif seen_by == "route":
-            server.route_activity = self.hub.now()
+            server.route_activity = just_now
 
     def do_kernel(self, number: int, state: str) -> None:
         jupyter = self.rig.target.at[self.servers[number % len(self.servers)].routespec]
