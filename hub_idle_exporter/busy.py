@@ -124,5 +124,5 @@ class BusyWatch:
 
     def keep(self, running: set[tuple[str, str, datetime | None]]) -> None:
         """Forget servers that no longer run."""
-        for server in [known for known in self._since if known not in running]:
+        for server in self._since.keys() - running:  # a copy at once: lanes add to it meanwhile
             self._since.pop(server, None)

@@ -60,6 +60,12 @@ class Config:
             "per_server_metrics": terms.per_server_metrics,
             "api_page_size": self.connection.page_size,
             "request_timeout": shown(self.connection.timeout),
+            "ssl_enabled": self.tls_directory is not None,
+            "internal_certs_location": str(self.tls_directory) if self.tls_directory else "none",
+            "ca_file": self.connection.ca_file or "system",
+            "web_listen_address": f"{self.host}:{self.port}",
+            "log_level": self.log_level,
+            "log_format": self.log_format,
         }
 
 

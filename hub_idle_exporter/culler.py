@@ -85,7 +85,7 @@ class Pass:
         self._hub, self._routes = hub, None
         self._lock, self._reading = threading.Lock(), threading.Lock()
 
-    _routes: list[Route] | HubError | None
+    _routes: dict[tuple[str | None, str], Route] | HubError | None
 
     def take(self) -> Judged | None:
         """Take the next candidate; None when there is none, or no room."""
@@ -115,17 +115,18 @@ class Pass:
             self._lanes -= 1
             return self._lanes == 0
 
-    def routes(self) -> list[Route]:
-        """Read the proxy's routes, once a pass; raise the HubError again for everyone."""
+    def route(self, user: str, server: str) -> Route | None:
+        """Find a server's route; the proxy's are read once a pass, or fail for everyone."""
         with self._reading:
             if self._routes is None:
                 try:
-                    self._routes = self._hub.routes()
+                    routes = self._hub.routes()
+                    self._routes = {(r.data.user, r.data.server_name or ""): r for r in routes}
                 except HubError as error:
                     self._routes = error
         if isinstance(self._routes, HubError):
             raise self._routes
-        return self._routes
+        return self._routes.get((user, server))
 
 
 class Culler:
@@ -160,14 +161,13 @@ class Culler:
         for number in range(limits.concurrency):
             threading.Thread(target=self._work, name=f"culler-{number}", daemon=True).start()
 
-    def begin(self, candidates: Iterable[Judged], judge: Judge, asks: bool) -> Pass:
+    def begin(self, candidates: Iterable[Judged], asks: bool) -> Pass:
         """Send candidates on their way, the most idle first, and return at once.
 
-        Those still on their way from an earlier poll are left out. `judge` holds from now on for
-        all of them; `asks` says whether the token allows to ask servers.
+        Those still on their way from an earlier poll are left out. `asks` says whether the token
+        allows to ask servers.
         """
-        self._judge = judge
-        fresh = [c for c in candidates if (c.user, c.server) not in self._claimed]
+        fresh = self._not_under_way(candidates)
         self._claimed.update((c.user, c.server) for c in fresh)
         new = Pass(fresh, self._limits, self._hub, asks)
         for _ in range(new.lanes):
@@ -176,22 +176,27 @@ class Culler:
             new.done.set()
         return new
 
-    def keep(self, candidates: Iterable[Judged]) -> None:
-        """Forget since when a server was seen busy, unless it is still a candidate.
+    def learn(self, judge: Judge, candidates: Iterable[Judged]) -> None:
+        """Judge by this from now on, also those under way.
 
-        One that is gone needs no memory, and one that was at work since has made a break.
+        Forget since when a server was seen busy, unless it is still a candidate: one that is gone
+        needs no memory, and one that was at work since has made a break.
         """
+        self._judge = judge
         self._busy.keep({_observed(candidate) for candidate in candidates})
 
     def spare(self, candidates: Iterable[Judged], why: str) -> None:
         """Count and log candidates that are not even to be looked at."""
-        for candidate in candidates:
+        for candidate in self._not_under_way(candidates):
             self._spare(candidate, Withheld.GATE, why)
+
+    def _not_under_way(self, candidates: Iterable[Judged]) -> list[Judged]:
+        return [c for c in candidates if (c.user, c.server) not in self._claimed]
 
     def _work(self) -> None:
         while True:
             current = self._lanes.get()
-            while (candidate := current.take()) is not None:
+            while not self._stopping.is_set() and (candidate := current.take()) is not None:
                 self._handle(current, candidate)
             if current.leave():
                 self._finish(current)
@@ -201,7 +206,7 @@ class Culler:
             log.error(
                 "every_busy_check_failed",
                 servers=len(ended.findings),
-                what_to_do="no server can be asked, so none is stopped: run `check`",
+                what_to_do="no server that was asked gave an answer: run `check`",
             )
         ended.done.set()
 
@@ -235,13 +240,14 @@ class Culler:
         """Go through everything that may spare a candidate, the gate at last."""
         looked = self._clock()
         fresh, now = self._look_again(candidate)
-        if fresh.verdict.reason is Reason.IDLE and current.asks:
+        idle = fresh.verdict.reason is Reason.IDLE
+        if current.asks and (idle or self._limits.asked_only):
             self._ask(current, fresh, now)
             if self._clock() - looked > _LOOK_SECONDS:
                 fresh, _ = self._look_again(candidate)
         elif self._limits.asked_only:
             raise _WithheldError(Withheld.GATE, "one pass alone stops only what it has asked")
-        closed = self._gatekeeper.closed()
+        closed = "told to end" if self._stopping.is_set() else self._gatekeeper.closed()
         if closed is not None:
             raise _WithheldError(Withheld.GATE, closed)
         return fresh
@@ -254,7 +260,7 @@ class Culler:
             why = f"it could not be looked at again: {error}"
             raise _WithheldError(Withheld.PROBE_FAILED, why) from None
         server = _server_of(seen, candidate.server)
-        if seen is not None and not isinstance(seen.user.servers, dict):
+        if seen is not None and not _in_sight(seen):
             raise _WithheldError(Withheld.PROBE_FAILED, "the token does not see it any more")
         if seen is None or server is None:
             raise _WithheldError(Withheld.GONE, "it is not there any more")
@@ -263,7 +269,7 @@ class Culler:
         return self._judge_again(candidate, seen, server), seen.now
 
     def _judge_again(self, candidate: Judged, seen: Seen, server: Server) -> Judged:
-        assert self._judge is not None  # noqa: S101 - set by begin(), before any candidate
+        assert self._judge is not None  # noqa: S101 - learnt before any candidate
         verdict = self._judge.verdict(seen.user, candidate.server, server, seen.now)
         if verdict.spared is Spared.PENDING:
             raise _WithheldError(Withheld.PENDING, f"it {verdict.spared}")
@@ -291,11 +297,11 @@ class Culler:
 
     def _finding(self, current: Pass, fresh: Judged, now: float) -> Finding:
         try:
-            routes = current.routes()
+            route = current.route(fresh.user, fresh.server)
         except HubError as error:
             return Finding(Asked.FAILED, f"the proxy's routes cannot be read: {error}")
         limit = fresh.verdict.policy.timeout
-        return self._prober.ask(fresh.user, fresh.server, routes, now, limit)
+        return self._prober.ask(fresh.user, fresh.server, route, now, limit)
 
     def _protect_busy(self, fresh: Judged, why: str) -> None:
         """Spare a busy server, as long as it was not seen busy for longer than `max_busy`."""
@@ -309,6 +315,7 @@ class Culler:
         verdict = fresh.verdict
         labels = (verdict.policy.name, verdict.reason or "")
         begun = self._clock()
+        log.info("stopping_server", **_audit(fresh))
         self._metrics.attempts.labels(*labels).inc()
         refusal = self._send_stop(fresh)
         fate = self._verify(fresh, refusal)
@@ -339,12 +346,16 @@ class Culler:
             except HubError as error:
                 problem = _failure(error)
             else:
+                _raise_if_out_of_sight(seen, refusal)
                 fate = fate_of(fresh.seen, _server_of(seen, fresh.server))
                 if fate in (Fate.STOPPED, Fate.REPLACED):
                     return fate
                 _raise_if_lost(fate, refusal)
-            if self._clock() > deadline or self._stopping.wait(_FOLLOW_EVERY):
+            if self._clock() > deadline:
                 raise problem
+            if self._stopping.wait(_FOLLOW_EVERY):
+                why = "told to end before it was known whether the server stopped"
+                raise _FailedError(problem.cause, why)
 
     def _remove(self, fresh: Judged) -> None:
         """Remove the record of a named server that was seen stopped."""
@@ -360,7 +371,6 @@ class Culler:
             log.warning("named_server_not_removed", **_audit(fresh), error=closed)
 
     def _spare(self, candidate: Judged, cause: Withheld, why: str) -> None:
-        self._claimed.discard((candidate.user, candidate.server))
         self._metrics.withheld.labels(cause).inc()
         log.info("cull_withheld", **_audit(candidate), outcome="spared", cause=cause, why=why)
 
@@ -369,6 +379,11 @@ class Culler:
         if cause is CullFailure.NOT_STOPPED:
             why += ": it is an orphan that the Hub has forgotten; stop it by hand"
         log.error("cull_failed", **_audit(fresh), outcome="failed", cause=cause, why=why)
+
+
+def _in_sight(seen: Seen | None) -> bool:
+    """Tell whether the token sees the servers of a user at all."""
+    return seen is not None and isinstance(seen.user.servers, dict)
 
 
 def _server_of(seen: Seen | None, name: str) -> Server | None:
@@ -380,6 +395,14 @@ def _server_of(seen: Seen | None, name: str) -> Server | None:
 
 def _failure(error: HubError) -> _FailedError:
     return _FailedError(_FAILURES.get(error.cause, CullFailure.HTTP), str(error))
+
+
+def _raise_if_out_of_sight(seen: Seen | None, refusal: HubError | None) -> None:
+    """Raise where what is not seen is no evidence of a stop; a user who is gone has no server."""
+    if refusal is not None and not _in_sight(seen):
+        raise _failure(refusal)
+    if seen is not None and not _in_sight(seen):
+        raise _FailedError(CullFailure.HTTP, "the token does not see any more whether it stopped")
 
 
 def _raise_if_lost(fate: Fate, refusal: HubError | None) -> None:

@@ -21,6 +21,8 @@ def _parse(text: str | float) -> float:
         return math.nan
     try:
         return float(text)
+    except OverflowError:
+        return math.nan
     except ValueError:
         pass
     try:

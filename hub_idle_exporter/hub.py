@@ -367,15 +367,27 @@ def _decode(body: bytes, shape: type[_Answer], where: str, mask: Callable[[str],
         try:
             return msgspec.json.decode(body, type=shape)
         except msgspec.MsgspecError:
-            # A user's own `user_options` may hold what Python's json lets through and JSON forbids
-            # (NaN, 1e400, half a surrogate pair): nobody may blind us with that.
-            return msgspec.convert(json.loads(body), shape)
+            return _decode_leniently(body, shape)
     except (ValueError, RecursionError) as error:
         raise HubError(
             Cause.RESPONSE,
             f"{where} answered what no JupyterHub answers ({error}{_quotation(body, mask)}): "
             "is --url the Hub's API, without a login page in front?",
         ) from None
+
+
+def _decode_leniently(body: bytes, shape: type[_Answer]) -> _Answer:
+    """Decode what a Hub may send that is no strict JSON; raise ValueError otherwise.
+
+    A user's own `user_options` may hold what Python's json lets through (NaN, 1e400, half a
+    surrogate pair), and the Hub repeats it in every listing: nobody may blind us with that.
+    """
+    answer = msgspec.convert(json.loads(body), shape)
+    users = answer.items if isinstance(answer, UserPage) else [answer]
+    for user in users:
+        if isinstance(user, User):  # a name is asked for and written: it has to be text
+            "".join([user.name, *(user.servers or ())]).encode()
+    return answer
 
 
 def _quotation(body: bytes, mask: Callable[[str], str]) -> str:

@@ -175,9 +175,14 @@ def _globs(value: list[str] | str | None, where: str) -> Globs | None:
 
 
 def chosen_by_users(policies: tuple[Policy, ...]) -> list[str]:
-    """Name the exempt policies that rest on `user_options` alone, which users choose themselves."""
+    """Name the exempt policies that rest on `user_options`, which users choose themselves.
+
+    The names of servers are their users' choice as well.
+    """
     return [
         policy.name
         for policy in policies
-        if policy.exempt and policy.match == Match(user_options=policy.match.user_options)
+        if policy.exempt
+        and policy.match.user_options
+        and (policy.match.users, policy.match.groups, policy.match.admin) == (None, None, None)
     ]

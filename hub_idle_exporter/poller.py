@@ -9,17 +9,20 @@ from msgspec import UnsetType
 
 from .census import Judged, idle_server_seconds, judge_all, survey
 from .culler import Culler, Pass
+from .durations import shown
 from .gatekeeper import Gatekeeper
 from .hub import Hub, HubError, Listing, version_numbers
 from .metrics import Metrics, Snapshot
 from .outcomes import Cause
 from .policy import Judge, Policy, Rules
-from .policy_file import PolicySource
+from .policy_file import PolicySource, chosen_by_users
 from .scopes import PURPOSE, Granted, Scope
 
 OLDEST_HUB = (2, 0)
 OLDEST_HUB_TO_ENFORCE = (3, 0)
 _INTERVALS_COUNTED = 3
+# Below this a person at work may look idle: the Hub learns of activity every 300 s, give or take.
+_SHORT_TIMEOUT = 600.0
 
 log = structlog.get_logger()
 
@@ -259,14 +262,14 @@ class Poller:
         self._metrics.busy_check.set(asks and self._terms.enforce)
         if self._culler is None:
             return
-        self._culler.keep(candidates)
+        self._culler.learn(judge, candidates)
         if self._gatekeeper.closed() is not None:
             return
         if not sight.listing.whole:
             log.warning("list_changed_while_read", candidates_spared=len(candidates))
             self._culler.spare(candidates, "the list changed too much while it was read")
             return
-        self.last_pass = self._culler.begin(candidates, judge, asks)
+        self.last_pass = self._culler.begin(candidates, asks)
 
     def _announce(self, sight: Sight, rules: Rules, servers: int) -> None:
         """Say what changed since the last good poll."""
@@ -312,6 +315,26 @@ class Poller:
         self._metrics.reloads.inc()
         self._metrics.know(self._source.policies)
         log.info("policy_file_read_again", policies=[p.name for p in self._source.policies])
+        warn_of(self._source.policies)
+
+
+def warn_of(policies: tuple[Policy, ...]) -> None:
+    """Log what may surprise about policies, at the start and whenever their file is read again."""
+    for policy in policies:
+        if policy.timeout < _SHORT_TIMEOUT and not policy.exempt:
+            log.warning(
+                "short_timeout",
+                policy=policy.name,
+                timeout=shown(policy.timeout),
+                why="the Hub learns of activity only every 5 minutes or so: people at work may "
+                "look idle; 10m or more is safe",
+            )
+    for name in chosen_by_users(policies):
+        log.warning(
+            "exemption_by_users",
+            policy=name,
+            why="user_options are chosen by users: anyone may exempt themselves",
+        )
 
 
 def heartbeat_seconds(interval: float) -> float:

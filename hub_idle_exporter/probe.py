@@ -9,7 +9,6 @@ import http.client
 import socket
 import ssl
 import threading
-from collections.abc import Iterable
 from urllib.parse import quote, urlsplit
 
 import structlog
@@ -42,11 +41,8 @@ class Prober:
     def __init__(self, hub: Hub, owner: str, tls: ssl.SSLContext | None) -> None:
         self._hub, self._owner, self._tls = hub, owner, tls
 
-    def ask(
-        self, user: str, server: str, routes: Iterable[Route], now: float, limit: float
-    ) -> Finding:
+    def ask(self, user: str, server: str, route: Route | None, now: float, limit: float) -> Finding:
         """Ask one server; `now` is the Hub's clock, `limit` the idle limit in seconds."""
-        route = _route_of(user, server, routes)
         if route is None:
             return Finding(Asked.FAILED, "the proxy has no route to it")
         recent = active_within([route.data.last_activity], now, limit)
@@ -111,15 +107,23 @@ class _Connection(http.client.HTTPConnection):
         super().__init__(host, port, timeout=DEADLINE_SECONDS)
         self._tls = tls
         self.wire: socket.socket | None = None
+        self.late = False
 
     def connect(self) -> None:
         super().connect()
         self.wire = self.sock
         if self._tls is not None:
-            self.sock = self.wire = self._tls.wrap_socket(self.wire, server_hostname=self.host)
+            self.sock = self.wire = self._tls.wrap_socket(
+                self.wire, server_hostname=self.host, do_handshake_on_connect=False
+            )
+        if self.late:
+            raise TimeoutError
+        if isinstance(self.wire, ssl.SSLSocket):
+            self.wire.do_handshake()
 
 
 def _cut(connection: _Connection) -> None:
+    connection.late = True
     try:
         if connection.wire is not None:
             connection.wire.shutdown(socket.SHUT_RDWR)
@@ -132,10 +136,3 @@ def _body(response: http.client.HTTPResponse) -> bytes:
     if len(body) > _LARGEST_BODY:
         raise ValueError("too large")
     return body
-
-
-def _route_of(user: str, server: str, routes: Iterable[Route]) -> Route | None:
-    for route in routes:
-        if (route.data.user, route.data.server_name or "") == (user, server):
-            return route
-    return None

@@ -21,14 +21,12 @@ from .metrics import Metrics
 from .page import Page
 from .parent import OrphanWatch
 from .policy import Policy
-from .policy_file import PolicySource, chosen_by_users
-from .poller import Poller, heartbeat_seconds
+from .policy_file import PolicySource
+from .poller import Poller, heartbeat_seconds, warn_of
 from .probe import Prober
 from .scheduler import Scheduler
 from .web import Application, WebServer
 
-# Below this a person at work may look idle: the Hub learns of activity every 300 s, give or take.
-_SHORT_TIMEOUT = 600.0
 _INTERVALS_UNTIL_STALE = 3
 
 logger = structlog.get_logger()
@@ -74,16 +72,21 @@ class Sidecar:
             self.clock_skew = hub_time + 0.5 - time.time()
             self.metrics.clock_skew.set(self.clock_skew)
 
+    def announce(self) -> None:
+        """Log the configuration, and what about it may surprise."""
+        logger.info("starting", version=__version__, **self.config.shown())
+        warn_of(self.poller.rules.policies)
+
     def serve(self) -> WebServer:
         """Open the port; raise ConfigError when it cannot be had."""
         page = Page(self.poller, self.gatekeeper, self.metrics, self.config)
         application = Application(self.metrics.exposition, self._dead, self._unready, page.render)
         try:
             return WebServer(self.config.host, self.config.port, application)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise ConfigError(
                 f"--web.listen-address: {self.config.host}:{self.config.port} cannot be "
-                f"listened on: {error.strerror or error}"
+                f"listened on: {getattr(error, 'strerror', None) or error}"
             ) from None
 
     def loop(self) -> None:
@@ -131,8 +134,7 @@ def run(config: Config, environ: Mapping[str, str]) -> int:
     _stop_on_signals(stopping)
     sidecar = Sidecar(config, prepared(config, environ), stopping)
     web = sidecar.serve()  # first of all: a Hub waits for its services' ports, and not for long
-    logger.info("starting", version=__version__, **config.shown())
-    _warn(sidecar)
+    sidecar.announce()
     web.start()
     logger.info("listening", address=web.address)
     threading.Thread(target=sidecar.loop, name="poller", daemon=True).start()
@@ -176,30 +178,13 @@ def _watch_threads(stopping: threading.Event) -> list[str]:
     return crashes
 
 
-def _warn(sidecar: Sidecar) -> None:
-    """Say at the start what may surprise."""
-    terms = sidecar.config.terms
-    if terms.default.timeout < _SHORT_TIMEOUT:
-        logger.warning(
-            "short_timeout",
-            timeout=shown(terms.default.timeout),
-            why="the Hub learns of activity only every 5 minutes or so: people at work may look "
-            "idle; 10m or more is safe",
-        )
-    for name in chosen_by_users(sidecar.source.policies if sidecar.source else ()):
-        logger.warning(
-            "exemption_by_users",
-            policy=name,
-            why="user_options are chosen by users: anyone may exempt themselves",
-        )
-
-
 def once(config: Config, environ: Mapping[str, str]) -> int:
     """Poll once, cull once with --enforce; give 0 when all of it worked, else 1."""
     stopping = threading.Event()
     _watch_threads(stopping)
     _stop_on_signals(stopping)
     sidecar = Sidecar(config, prepared(config, environ), stopping, memory=config.grace == 0)
+    sidecar.announce()
     worked: list[bool] = []
 
     def work() -> None:
@@ -220,7 +205,8 @@ def _single_pass(sidecar: Sidecar) -> bool:
         return True
     begun = sidecar.poller.last_pass
     if begun is None:
-        logger.error("nothing_culled", why=sidecar.gatekeeper.why())
+        why = sidecar.gatekeeper.closed() or "the list changed too much while it was read"
+        logger.error("nothing_culled", why=why)
         return False
     begun.done.wait()
     return not (begun.failed or begun.unsure)
