@@ -1,5 +1,6 @@
 """`check`: a preflight that changes nothing, one line a finding, exit 0 when all is well."""
 
+import json
 import threading
 from collections.abc import Callable, Mapping
 
@@ -32,8 +33,7 @@ _NO_SERVER = "hub-idle-exporter-check"
 _ROLES = """\
 c.JupyterHub.load_roles = [
     {{"name": "idle-exporter", "services": ["{service}"],
-     "scopes": ["list:users", "read:servers", "read:users:groups", "delete:servers",
-                {asking}]}},
+     "scopes": {scopes}}},
     {{"name": "idle-prober", "users": ["{prober}"], "scopes": ["access:servers"]}},
 ]"""
 
@@ -84,7 +84,9 @@ class _Preflight:
         self.report.good(f"JupyterHub {version} answers at {self._sidecar.config.connection.url}")
         skew = self._sidecar.clock_skew
         if skew is None:
-            self.report.bad("the Hub sends no Date header that can be read: it is our clock")
+            self.report.bad(
+                "the Hub sends no Date header that can be read; its clock is what is gone by"
+            )
         elif abs(skew) > _SKEW_SECONDS:
             self.report.note(f"the Hub's clock is {skew:+.0f} s from ours; the Hub's is gone by")
         else:
@@ -98,13 +100,16 @@ class _Preflight:
 
     def _scopes(self, granted: Granted) -> bool:
         """Name each scope, whether it is there, and what for; tell whether the Hub can be read."""
-        needed = {Scope.LIST_USERS, Scope.READ_SERVERS}
-        needed |= {Scope.DELETE_SERVERS} if self._terms.enforce else set()
-        needed |= {Scope.READ_GROUPS} if self._sidecar.poller.rules.need_groups else set()
+        needed = self._needed()
         for scope in Scope:
             self._scope(scope, granted, scope in needed)
         self._asking(granted)
         return granted.has(Scope.LIST_USERS) and granted.has(Scope.READ_SERVERS)
+
+    def _needed(self) -> list[Scope]:
+        groups = [Scope.READ_GROUPS] if self._sidecar.poller.rules.need_groups else []
+        stops = [Scope.DELETE_SERVERS] if self._terms.enforce else []
+        return [Scope.LIST_USERS, Scope.READ_SERVERS, *groups, *stops]
 
     def _scope(self, scope: Scope, granted: Granted, needed: bool) -> None:
         if granted.has(scope):
@@ -133,11 +138,11 @@ class _Preflight:
 
     def _cannot_ask(self, complain: Callable[[str], None], problem: str) -> None:
         complain(f"servers cannot be asked before they are stopped: {problem}")
-        prober = self._terms.probe_user
-        scopes = asking_scopes(self._hub.version or "", self._terms)
-        asking = ", ".join(f'"{scope}"' for scope in scopes)
+        asking = asking_scopes(self._hub.version or "", self._terms)
+        scopes = json.dumps([*self._needed(), *asking])
         click.echo("These roles are enough:")
-        click.echo(_ROLES.format(service=self._service, prober=prober, asking=asking))
+        prober = self._terms.probe_user
+        click.echo(_ROLES.format(service=self._service, prober=prober, scopes=scopes))
 
     def _minting_problem(self) -> str | None:
         prober = self._terms.probe_user

@@ -325,6 +325,8 @@ def main() -> None:
         sys.exit(_complain(str(error)))
     except click.Abort:
         sys.exit(130)
+    except OSError as error:  # nobody reads, or the disk is full
+        sys.exit(_complain(f"standard output cannot be written to: {error.strerror}"))
     sys.exit(code or 0)
 
 

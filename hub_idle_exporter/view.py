@@ -362,7 +362,8 @@ def _counted(meanings: Mapping[_Value, str], counts: Counts) -> tuple[Count, ...
 
 
 def _scopes(reading: Reading) -> tuple[tuple[Scope, str, Standing], ...]:
-    known = any(reading.granted.values()) or reading.last_success_age is not None
+    asked = reading.last_success_age is not None or reading.totals.poll_failures.get((Cause.SCOPE,))
+    known = any(reading.granted.values()) or bool(asked)
     needed = _needed(reading)
     return tuple(
         (scope, PURPOSE[scope], _standing(reading.granted[scope], scope in needed, known))

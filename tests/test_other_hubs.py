@@ -39,7 +39,7 @@ def older_hub(
 @pytest.fixture
 def hub(older_hub: RealHub) -> RealHub:
     """The Hub with nothing running."""
-    older_hub.stop_servers(older_hub.servers())
+    older_hub.stop_all()
     return older_hub
 
 

@@ -7,6 +7,7 @@ unless `NO_COLOR` is set.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import textwrap
 import threading
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import TextIO
 
-_WIDTH = 100
+_WIDTH = min(100, max(60, shutil.get_terminal_size((100, 24)).columns - 1))
 
 
 class Mark(StrEnum):
@@ -47,10 +48,10 @@ class Account:
         self.lost = False
 
     def say(self, text: str = "") -> None:
-        """Write one or more lines as they are."""
+        """Write one or more lines, broken between words where the terminal is too narrow."""
         with self._lock:
             try:
-                print(text, file=self._stream, flush=True)
+                print(_broken(text), file=self._stream, flush=True)
             except OSError:  # the terminal was closed, or the reader of our pipe went away
                 self.lost = True
 
@@ -77,3 +78,10 @@ class Account:
         if not self._colour or mark is Mark.NONE:
             return text
         return text.replace(mark.value, f"\033[{_COLOURS[mark]}m{mark.value}\033[0m")
+
+
+def _broken(text: str) -> str:
+    lines = (
+        line if len(line) <= _WIDTH else textwrap.fill(line, _WIDTH) for line in text.split("\n")
+    )
+    return "\n".join(lines)
