@@ -520,6 +520,20 @@ MUTANTS = [
         "test_culler.py::test_204_with_the_server_still_running_is_not_stopped",
     ),
     Mutant(
+        "what is out of sight after the stop is no cull",
+        "culler.py",
+        "                _raise_if_out_of_sight(seen, refusal)\n",
+        "",
+        "test_culler.py::test_what_is_out_of_sight_after_the_stop_is_no_cull",
+    ),
+    Mutant(
+        "nothing is stopped once told to end",
+        "culler.py",
+        '"told to end" if self._stopping.is_set() else self._gatekeeper.closed()',
+        "self._gatekeeper.closed()",
+        "test_culler.py::test_told_to_end_while_a_server_is_asked_stops_nobody",
+    ),
+    Mutant(
         "a refused stop is an http failure, and not followed",
         "culler.py",
         "            if refused:\n                raise _failure(error) from None\n",

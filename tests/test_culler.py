@@ -911,6 +911,33 @@ def test_a_stop_restarted_at_once_by_its_user_is_a_cull(rig: Rig) -> None:
     assert (rig.culled(), rig.failed("not_stopped"), server.ready) == (1, 0, True)
 
 
+def hide_servers(user: Any) -> Any:
+    return {key: value for key, value in user.items() if key != "servers"}
+
+
+def test_what_is_out_of_sight_after_the_stop_is_no_cull(rig: Rig) -> None:
+    rig.run("ana")
+    rig.hub.plan("GET", "/users/ana", faults.rewritten(hide_servers), after=1)
+    rig.poll()
+    assert (rig.attempted(), rig.culled(), rig.failed("http")) == (1, 0, 1)
+
+
+def test_a_user_out_of_sight_after_a_stop_without_an_answer_is_no_cull(rig: Rig) -> None:
+    rig.run("ana")
+    rig.hub.plan("DELETE", "/users/ana/server", faults.html(502))
+    rig.hub.plan("GET", "/users/ana", faults.html(404), after=1)
+    rig.poll()
+    assert (rig.culled(), rig.failed("http")) == (0, 1)
+
+
+def test_told_to_end_while_a_server_is_asked_stops_nobody(rig: Rig) -> None:
+    rig.run("ana")
+    rig.run("ben")
+    rig.target.plan("GET", "*/terminals", faults.after(rig.stopping.set))
+    rig.poll()
+    assert rig.stops() == []
+
+
 # ---- removal ------------------------------------------------------------------------------------
 
 
