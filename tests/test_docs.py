@@ -212,3 +212,12 @@ def test_links_lead_somewhere() -> None:
 def test_make_has_what_the_readme_speaks_of() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"\bmake ([a-z-]+)\b", "\n".join(blocks("sh")))) <= targets
+
+
+def test_what_it_costs_is_what_the_benchmark_wrote() -> None:
+    """Each figure of the README stands in the benchmark's own table."""
+    section = README.partition("## What it costs")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")]
+    written = (ROOT / "bench" / "RESULTS.md").read_text().splitlines()
+    assert len(rows) > 10
+    assert [row for row in rows if row not in written] == []
