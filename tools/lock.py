@@ -12,7 +12,7 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 TOOLS = REPO / ".venv-lock"
-FLAGS = ["--universal", "--generate-hashes", "--no-emit-index-url", "--no-annotate", "--no-header"]
+FLAGS = ["--universal", "--generate-hashes", "--no-annotate", "--no-header"]
 PROJECT = {"run": [], "demo": ["--extra", "demo"], "dev": ["--extra", "dev"]}
 
 
