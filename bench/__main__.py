@@ -39,6 +39,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--long", action="store_true", help="drains the peer of more, for an hour")
     parser.add_argument("--only", action="append", choices=names, help="a part; may be repeated")
     parser.add_argument("--json", type=Path, default=_JSON, help="default: %(default)s")
+    parser.add_argument("--beside", type=Path, help="JSON of another run: its goals are shown too")
     parser.add_argument("--keep", action="store_true", help="keep the other parts of the JSON")
     parser.add_argument(
         "--publish", action="store_true", help="write bench/RESULTS.md, docs/images"
@@ -63,6 +64,8 @@ def main() -> int:
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(results, indent=1) + "\n")
     text = report.markdown(results)
+    if arguments.beside:
+        text += report.another(json.loads(arguments.beside.read_text()))
     print(text)
     if "poll" in results:
         where = _PICTURE if arguments.publish else arguments.json.with_name("cost.svg")

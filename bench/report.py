@@ -21,6 +21,13 @@ def markdown(results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
+def another(results: Results) -> str:
+    """Write what another run on the same machine reached: figures vary from run to run."""
+    load = "; ".join(f"{part} {one} to {two}" for part, (one, two) in results["loads"].items())
+    title = f"**Another run** on the same machine, its load by part: {load}."
+    return "\n".join(["", title, "", *_goals(results), ""])
+
+
 def _machine(results: Results) -> Iterator[str]:
     on = results["machine"]
     loads = "; ".join(f"{part} {one} to {two}" for part, (one, two) in results["loads"].items())
