@@ -13,26 +13,32 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent
 TOOLS = REPO / ".venv-lock"
 FLAGS = ["--universal", "--generate-hashes", "--no-annotate", "--no-header"]
-PROJECT = {"run": [], "demo": ["--extra", "demo"], "dev": ["--extra", "dev"]}
+LOCKS = {
+    "run": ["pyproject.toml"],
+    "demo": ["pyproject.toml", "--extra", "demo"],
+    "dev": ["pyproject.toml", "--extra", "dev"],
+    "bench": ["pyproject.toml", "--extra", "demo", "requirements/bench.in"],
+    "hub-3": ["requirements/hub-3.in"],
+    "hub-4": ["requirements/hub-4.in"],
+    "hub-5": ["requirements/hub-5.in"],
+}
 
 
-def _compile(source: Path, target: Path, extra: list[str]) -> None:
-    print(f"Locking {target.name} ...", flush=True)
+def _compile(name: str, sources: list[str]) -> None:
+    target = f"requirements/{name}.txt"
+    print(f"Locking {target} ...", flush=True)
     uv = [str(TOOLS / "bin" / "uv"), "pip", "compile", "--quiet", "--upgrade", *FLAGS]
-    python = ["--python-version", "3.11", *extra]
-    subprocess.run([*uv, *python, str(source), "-o", str(target)], check=True, cwd=REPO)
+    python = ["--python-version", "3.11"]
+    subprocess.run([*uv, *python, *sources, "-o", target], check=True, cwd=REPO)
 
 
 def main() -> int:
-    """Lock the project's own extras, then every `.in` file beside them."""
+    """Make every lock file."""
     if not (TOOLS / "bin" / "uv").exists():
         venv.create(TOOLS, with_pip=True)
         subprocess.run([TOOLS / "bin" / "python", "-m", "pip", "install", "-q", "uv"], check=True)
-    folder = REPO / "requirements"
-    for name, extra in PROJECT.items():
-        _compile(REPO / "pyproject.toml", folder / f"{name}.txt", extra)
-    for source in sorted(folder.glob("*.in")):
-        _compile(source, source.with_suffix(".txt"), [])
+    for name, sources in LOCKS.items():
+        _compile(name, sources)
     return 0
 
 
