@@ -71,6 +71,11 @@ def log_of_its_own() -> Iterator[None]:
     structlog.reset_defaults()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes minutes of waiting, so that all else runs beside it."""
+    items.sort(key=lambda item: item.path.name != "test_real_outage.py")
+
+
 @pytest.fixture
 def fake_hub() -> Iterator[FakeHub]:
     """A fake Hub without users but the prober."""
