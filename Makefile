@@ -10,7 +10,7 @@ demo: ## a real JupyterHub with simulated people, culled before your eyes
 
 test: check ## everything: style, types, layers, tests
 	@mkdir -p .tmp
-	TMPDIR="$(CURDIR)/.tmp" $(BIN)/python -m pytest -n 2 --dist loadfile
+	TMPDIR="$(CURDIR)/.tmp" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: venv ## style, types, layers
 	$(BIN)/ruff check .
