@@ -199,21 +199,19 @@ def test_person_who_comes_back_between_listing_and_stop_is_spared(
 def test_gate_that_closes_between_listing_and_stop_spares(
     clean_paper_hub: RealHub, run_exporter: RunExporter, tmp_path: Path
 ) -> None:
-    """The token loses a scope while a pass is under way: the poll that sees it closes the gate."""
+    """While a pass is under way a new policy asks for groups, which the token cannot see."""
     hub = clean_paper_hub
     idle_servers(hub, "slow", stop_delay=4)
     idle_servers(hub, "next")
     hub.backdate("slow", idle=9000)
-    file = tmp_path / "token"
-    file.write_text(hub.token)
-    exporter = run_exporter(hub, *HOUR, "--concurrency=1", f"--api-token-file={file}", token=None)
+    file = tmp_path / "policies.yaml"
+    file.write_text("policies: [{name: none, match: {users: nobody}}]")
+    token = hub.add_token([scope for scope in ENFORCE if scope != "read:users:groups"])
+    options = (*HOUR, "--concurrency=1", f"--policy-file={file}")
+    exporter = run_exporter(hub, *options, token=token)
     exporter.wait_value(1, "hub_idle_exporter_cull_attempts_total")
-    lesser = hub.add_token([scope for scope in ENFORCE if scope != "list:users"])
-    file.write_text(lesser)
-    exporter.secrets.add(lesser)
-    exporter.process.send_signal(0)
-    hub.paper.plan("GET", "*", always(reply(200, {})))  # whatever the server would say
-    exporter.wait_event("cull_withheld", user="next", timeout=40)
+    file.write_text(POLICIES)
+    exporter.wait_event("cull_withheld", user="next", cause="gate", timeout=40)
     assert runs(hub, "next")
 
 
