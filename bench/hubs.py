@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from fake_hub import FakeHub, FakeServer, Request
+from fake_hub import FakeHub, FakeServer
 
 from . import ROOT
 
@@ -99,16 +99,6 @@ def large_hub(running_servers: int, **options: object) -> Iterator[Address]:
         yield Address(said["url"], said["token"])
 
 
-class LargeHub(FakeHub):
-    """A fake Hub whose `next.url` leads on within the same list, as that of a true one does."""
-
-    def _pagination(self, request: Request, offset: int, limit: int, total: int) -> bytes:
-        page = json.loads(super()._pagination(request, offset, limit, total))
-        if page["next"] is not None and "state" in request.query:
-            page["next"]["url"] += f"&state={request.query['state']}"
-        return json.dumps(page).encode()
-
-
 def fill(hub: FakeHub, count: int, idle_share: float) -> None:
     """Run servers of many ages; that share of them was idle for one hour to a day."""
     chance = random.Random(1)  # noqa: S311 - the same Hub every time
@@ -127,7 +117,7 @@ def serve() -> None:
     behind a Jupyter server at rest and take `stop_takes` seconds to stop.
     """
     count, options = int(sys.argv[1]), json.loads(sys.argv[2])
-    with LargeHub() as hub, FakeServer() as jupyter:
+    with FakeHub() as hub, FakeServer() as jupyter:
         hub.next_origin = hub.origin  # the peer follows it
         fill(hub, count, options.get("idle_share", 0.1))
         for number in range(options.get("stoppable", 0)):

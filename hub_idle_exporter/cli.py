@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from . import COMMANDS, __version__, sidecar
 from .check import check
@@ -52,7 +53,17 @@ class Kind(click.ParamType[object]):
             return self._parse(value)
         except ValueError as error:
             allowed = str(error).removeprefix(f"{value!r} is not a duration: ")
-            self.fail(f"{_presentable(value)!r}: {allowed}", param, ctx)
+            self.fail(f"{_presentable(value)!r}{_origin(param, ctx)}: {allowed}", param, ctx)
+
+
+def _origin(param: click.Parameter | None, ctx: click.Context | None) -> str:
+    """Name the environment variable that a value came from: nobody remembers having set it."""
+    if param is None or ctx is None or param.name is None:
+        return ""
+    if ctx.get_parameter_source(param.name) is not ParameterSource.ENVIRONMENT:
+        return ""
+    variables = [name for name in param.envvar or () if os.environ.get(name)]
+    return f" (from ${variables[0]})"
 
 
 def _presentable(value: str) -> str:
@@ -93,7 +104,7 @@ def _one_of(*choices: str) -> Kind:
             raise ValueError(f"allowed are {', '.join(choices)}")
         return value
 
-    return Kind("choice", parse)
+    return Kind("|".join(choices), parse)
 
 
 def _name(value: str) -> str:
@@ -109,7 +120,7 @@ def _refused(instead: str) -> Kind:
     return Kind("refused", parse)
 
 
-BOOLEAN = Kind("boolean", _boolean)
+BOOLEAN = Kind("true|false", _boolean)
 FILE = Kind("file", Path)
 
 
@@ -129,7 +140,7 @@ def _option(
         show_envvar=False,
         show_default=default is not None,
         help=text,
-        metavar=kind.name.upper(),
+        metavar=kind.name if "|" in kind.name else kind.name.upper(),
         **more,
     )
 
@@ -215,7 +226,8 @@ def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Each option is also read from HUB_IDLE_EXPORTER_ + its name in capitals, with - and "
-    ". as _ (HUB_IDLE_EXPORTER_TIMEOUT=2h).",
+    ". as _ (HUB_IDLE_EXPORTER_TIMEOUT=2h). A true|false option by itself (--enforce) is true; "
+    "--no-enforce is --enforce=false.",
 )
 @click.argument("command", required=False, type=_one_of(*COMMANDS), metavar="[COMMAND]")
 @click.option("--once", is_flag=True, help="Poll once (and cull once, with --enforce), and end.")

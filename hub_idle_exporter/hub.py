@@ -6,9 +6,10 @@ no proxy and no .netrc of the environment is used, no cookie is kept.
 """
 
 import json
+import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cached_property
@@ -416,25 +417,33 @@ def _unreachable(error: Exception, base: str, timeout: float) -> HubError:
     if isinstance(error, requests.Timeout):
         return HubError(Cause.TIMEOUT, f"{base} did not answer within {timeout:g} s")
     if isinstance(error, requests.exceptions.SSLError):
-        return HubError(
-            Cause.CONNECTION, f"{base} has no TLS certificate that is trusted: see --ca-file"
-        )
+        return HubError(Cause.CONNECTION, f"{base} {_tls_problem(error)}")
     if isinstance(error, requests.exceptions.ContentDecodingError):
         return HubError(Cause.RESPONSE, f"{base} answered what cannot be unpacked")
     return HubError(Cause.CONNECTION, f"{base} cannot be reached: {_root(error)}")
 
 
+def _tls_problem(error: BaseException) -> str:
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
+        return "has no TLS certificate that is trusted: see --ca-file"
+    return "does not answer in TLS as it should: is it http://, or does it use internal_ssl?"
+
+
 def _root(error: BaseException) -> str:
     """Find the operating system's word for it."""
+    words = (cause.strerror for cause in _causes(error) if isinstance(cause, OSError))
+    return next(filter(None, words), "the connection was lost")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Give an error and what caused it, down to the root; libraries hide it in many places."""
     found: BaseException | None = error
     while found is not None:
-        if isinstance(found, OSError) and found.strerror:
-            return found.strerror
+        yield found
         inner = [part for part in found.args if isinstance(part, BaseException)]
         reason = getattr(found, "reason", None)
         inner += [reason] if isinstance(reason, BaseException) else []
         found = inner[-1] if inner else found.__cause__ or found.__context__
-    return "the connection was lost"
 
 
 def _refusal(response: _Response, operation: Operation, asked: str) -> HubError:
@@ -442,7 +451,7 @@ def _refusal(response: _Response, operation: Operation, asked: str) -> HubError:
     if status in (401, 403):
         return _forbidden(response, operation, asked)
     if 300 <= status < 400:
-        sentence = f"{asked} was redirected, which is not followed: give the API's own --url"
+        sentence = f"{asked} was redirected, which is not followed: --url ends in /hub/api"
     else:
         sentence = f"{asked} was answered with HTTP {status}"
     return HubError(Cause.HTTP, sentence, status, response.retry_after)

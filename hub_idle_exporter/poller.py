@@ -14,7 +14,7 @@ from .gatekeeper import Gatekeeper
 from .hub import Hub, HubError, Listing, version_numbers
 from .metrics import Metrics, Snapshot
 from .outcomes import Cause
-from .policy import Judge, Policy, Rules
+from .policy import Judge, Policy, Rules, Spared
 from .policy_file import PolicySource, chosen_by_users
 from .scopes import PURPOSE, Granted, Scope
 
@@ -246,6 +246,7 @@ class Poller:
         self._metrics.last_success.set(self._wall())
         self.last_success, self.last_error, self.failing_since = self._clock(), None, None
         self._announce(sight, rules, sum(census.servers.values()))
+        self._announce_reach(judged)
         self._cull(sight, judge, census.candidates)
 
     def _count_idle(self, judged: list[Judged], now: float) -> None:
@@ -285,6 +286,14 @@ class Poller:
             self._say("obstacles", why, log.debug, "no_obstacles")
         if self._terms.enforce:
             self._announce_busy_check(sight)
+
+    def _announce_reach(self, judged: list[Judged]) -> None:
+        beyond = sum(one.verdict.spared is Spared.REACH for one in judged)
+        if beyond:
+            why = "past their limit, but not seen to be inside the filter of delete:servers"
+            self._say("reach", True, log.info, "servers_out_of_reach", servers=beyond, why=why)
+        else:
+            self._say("reach", False, log.debug, "all_in_reach")
 
     def _announce_busy_check(self, sight: Sight) -> None:
         asks = can_ask(sight.version, sight.granted, self._terms)

@@ -34,7 +34,7 @@ from http.client import responses
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 PAGINATION = "application/jupyterhub-pagination+json"
 SUBSCOPES = {
@@ -749,7 +749,8 @@ class FakeHub(HttpFake):
     def _pagination(self, request: Request, offset: int, limit: int, total: int) -> bytes:
         following = None
         if offset + limit < total:
-            url = f"{self.next_origin}/hub/api{request.path}?offset={offset + limit}&limit={limit}"
+            query = urlencode(request.query | {"offset": offset + limit, "limit": limit})
+            url = f"{self.next_origin}/hub/api{request.path}?{query}"
             following = {"offset": offset + limit, "limit": limit, "url": url}
         page = {"offset": offset, "limit": limit, "total": total, "next": following}
         return json.dumps(page).encode()

@@ -77,11 +77,12 @@ def test_a_bad_value_is_named_with_what_is_allowed(
     assert_one_line(main(f"--{option}={value}"), f"'--{option}'", shown, allowed)
     if value:
         variable = "HUB_IDLE_EXPORTER_" + option.upper().replace("-", "_").replace(".", "_")
-        assert_one_line(main("check", **{variable: value}), f"'--{option}'", shown, allowed)
+        words = f"'--{option}'", f"(from ${variable})", shown, allowed
+        assert_one_line(main("check", **{variable: value}), *words)
 
 
 def test_a_bad_address_from_the_hub_is_named(main: Run) -> None:
-    assert_one_line(main(JUPYTERHUB_API_URL="hub"), "'--url'", "'hub'", "http(s)://")
+    assert_one_line(main(JUPYTERHUB_API_URL="hub"), "'--url'", "$JUPYTERHUB_API_URL", "'hub'")
 
 
 def test_a_password_in_an_address_is_refused_unseen(main: Run) -> None:

@@ -362,6 +362,7 @@ def test_a_redirect_is_not_followed(fake_hub: FakeHub, status: int) -> None:
         assert elsewhere.log() == []
     assert error.cause is Cause.HTTP
     assert "redirected" in str(error)
+    assert "/hub/api" in str(error)
 
 
 def test_a_redirect_within_the_hub_is_not_followed_either(fake_hub: FakeHub) -> None:
@@ -714,10 +715,14 @@ def test_a_hub_that_wants_our_certificate_is_a_connection_error(
     error = failure(tls_client(tls_hub, internal_tls(certificates)[2], None).users)
     assert error.cause is Cause.CONNECTION
     assert tls_hub.log() == []
+    assert "--ca-file" not in str(error)
 
 
 def test_a_hub_that_speaks_no_tls_is_a_connection_error(fake_hub: FakeHub) -> None:
-    assert failure(tls_client(fake_hub, None, None).users).cause is Cause.CONNECTION
+    error = failure(tls_client(fake_hub, None, None).users)
+    assert error.cause is Cause.CONNECTION
+    assert "http://" in str(error)
+    assert "--ca-file" not in str(error)
 
 
 def test_a_hub_that_speaks_tls_alone_is_a_connection_error(tls_hub: FakeHub) -> None:

@@ -300,6 +300,17 @@ def test_a_token_for_one_group_sees_its_servers_and_fails_nowhere(
     assert [line["users"] for line in logs if line["event"] == "users_out_of_sight"] == [1]
 
 
+def test_servers_that_the_token_may_not_stop_are_told_once(fake_hub: FakeHub, logs: Logs) -> None:
+    """A group that the token cannot see is in doubt: whoever granted the filter is to know."""
+    fake_hub.add_user("ana", groups=["staff"])
+    fake_hub.add_server("ana", idle=99_999)
+    fake_hub.token = fake_hub.add_token([*MONITOR, "delete:servers!group=staff"])
+    world = World(fake_hub, enforce=True)
+    assert world.poll()
+    assert world.poll()
+    assert [line["servers"] for line in logs if line["event"] == "servers_out_of_reach"] == [1]
+
+
 def test_servers_hidden_though_the_scope_has_no_filter_are_a_failure(world: World) -> None:
     def hide(page: Any) -> Any:
         del page["items"][0]["servers"]
