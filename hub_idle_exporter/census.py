@@ -69,15 +69,13 @@ class Census:
         return Counter((v.policy.name, v.reason) for v in verdicts if v.reason)
 
 
-def judge_all(
-    judge: Judge, users: Iterable[tuple[User, Mapping[str, Server]]], now: float
-) -> list[Judged]:
+def judge_all(judge: Judge, users: Iterable[User], now: float) -> list[Judged]:
     """Judge every server that the list shows."""
     return [
         Judged(user.name, name, server, judge.verdict(user, name, server, now))
-        for user, servers in users
-        for name, server in servers.items()
-    ]  # fmt: skip
+        for user in users
+        for name, server in user.seen_servers.items()
+    ]
 
 
 def take(judged: Sequence[Judged], rules: Rules) -> Census:
@@ -85,9 +83,7 @@ def take(judged: Sequence[Judged], rules: Rules) -> Census:
     return _census(Sifted([], [], [], []), judged, rules)
 
 
-def survey(
-    judge: Judge, users: Iterable[tuple[User, Mapping[str, Server]]], now: float
-) -> tuple[Census, list[Judged]]:
+def survey(judge: Judge, users: Iterable[User], now: float) -> tuple[Census, list[Judged]]:
     """Take the census of a list without a verdict on servers that are in use.
 
     It is the same that `take` makes of `judge_all`. All other servers come with their verdicts.

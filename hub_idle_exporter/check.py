@@ -158,7 +158,7 @@ class _Preflight:
         for sentence in obstacles(sight, self._terms, rules):
             if "lacks the scope" not in sentence:  # these are named above
                 self.report.bad(sentence)
-        judged = judge_all(Judge(rules, sight.granted), listing.visible, listing.now)
+        judged = judge_all(Judge(rules, sight.granted), listing.users.values(), listing.now)
         census = take(judged, rules)
         if listing.unseen:
             self.report.note(f"{listing.unseen} users are out of the token's sight")

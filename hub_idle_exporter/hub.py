@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 import msgspec
 import requests
+from msgspec import UNSET
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
@@ -29,7 +30,6 @@ from .model import (
     Next,
     Route,
     RoutePage,
-    Server,
     User,
     UserPage,
     Version,
@@ -112,14 +112,9 @@ class Listing:
     whole: bool
 
     @cached_property
-    def visible(self) -> list[tuple[User, dict[str, Server]]]:
-        """Give the users whose servers the token may see."""
-        return [(u, u.servers) for u in self.users.values() if isinstance(u.servers, dict)]
-
-    @property
     def unseen(self) -> int:
         """Count users whose servers are hidden from the token."""
-        return len(self.users) - len(self.visible)
+        return sum(user.servers is UNSET for user in self.users.values())
 
 
 @dataclass(frozen=True)

@@ -112,8 +112,8 @@ def _is_blind(listing: Listing, rules: Rules) -> bool:
     return (groups or admin) and any(
         (groups and isinstance(user.groups, UnsetType))
         or (admin and isinstance(user.admin, UnsetType))
-        for user, servers in listing.visible
-        if servers
+        for user in listing.users.values()
+        if user.seen_servers
     )
 
 
@@ -238,9 +238,9 @@ class Poller:
     def _succeeded(self, sight: Sight) -> None:
         rules, listing = self.rules, sight.listing
         judge = Judge(rules, sight.granted)
-        census, judged = survey(judge, listing.visible, listing.now)
+        census, judged = survey(judge, listing.users.values(), listing.now)
         self._count_idle(judged, listing.now)
-        named = listing.visible if self._terms.per_server_metrics else []
+        named = listing.users.values() if self._terms.per_server_metrics else ()
         shown = tuple(judge_all(judge, named, listing.now))
         self._metrics.facts.snapshot = Snapshot(sight.version, census, shown)
         self._metrics.last_success.set(self._wall())

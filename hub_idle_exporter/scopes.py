@@ -64,7 +64,7 @@ class Granted:
         conditions = self.filters.get(name)
         return conditions is not None and (not conditions or condition in conditions)
 
-    def may_stop(self, user: str, groups: list[str] | UnsetType, server: str) -> bool:
+    def may_stop(self, user: str, groups: tuple[str, ...] | UnsetType, server: str) -> bool:
         """Tell whether `delete:servers` reaches this server; in doubt it does not.
 
         Groups that the token cannot see are no doubt where `read:servers` has the same filters:

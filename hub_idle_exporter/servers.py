@@ -28,7 +28,7 @@ def list_servers(config: Config, environ: Mapping[str, str], as_json: bool) -> i
         click.echo(f"hub-idle-exporter: {error}", err=True)
         return 1
     judge = Judge(sidecar.poller.rules, sight.granted)
-    judged = judge_all(judge, sight.listing.visible, sight.listing.now)
+    judged = judge_all(judge, sight.listing.users.values(), sight.listing.now)
     rows = [_row(one) for one in sorted(judged, key=lambda one: -(one.verdict.idle or 0.0))]
     click.echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else _table(rows))
     if sight.listing.unseen:

@@ -72,8 +72,8 @@ MUTANTS = [
     Mutant(
         "without last_activity the start decides",
         "policy.py",
-        "epoch(server.last_activity or server.started)",
-        "epoch(server.last_activity)",
+        "_since(server.last_activity or server.started, moment)",
+        "_since(server.last_activity, moment)",
         "test_policy.py::test_without_last_activity_the_start_decides",
     ),
     Mutant(
@@ -327,8 +327,8 @@ MUTANTS = [
     Mutant(
         "the Hub's clock decides and not ours",
         "poller.py",
-        "census, judged = survey(judge, listing.visible, listing.now)",
-        "census, judged = survey(judge, listing.visible, self._wall())",
+        "census, judged = survey(judge, listing.users.values(), listing.now)",
+        "census, judged = survey(judge, listing.users.values(), self._wall())",
         "test_poller.py::test_the_hubs_clock_decides_and_not_ours",
     ),
     Mutant(

@@ -30,7 +30,7 @@ def judged(*servers: tuple[str, float | None, float | None, str | None]) -> list
     users = [
         User(
             name=user,
-            groups=[],
+            groups=(),
             admin=False,
             servers={
                 "": Server(
@@ -43,8 +43,7 @@ def judged(*servers: tuple[str, float | None, float | None, str | None]) -> list
         )
         for user, idle, age, pending in servers
     ]
-    listed = [(user, user.servers) for user in users if isinstance(user.servers, dict)]
-    return judge_all(Judge(RULES, Granted()), listed, NOW)
+    return judge_all(Judge(RULES, Granted()), users, NOW)
 
 
 def test_states_sum_to_all_servers() -> None:

@@ -20,8 +20,7 @@ NEW_TEXT = "text/plain;version=1.0.0;escaping=allow-utf-8"
 
 def snapshot(servers: int) -> Snapshot:
     users = [User(f"ü{n}", servers={"": Server(ready=True)}) for n in range(servers)]
-    visible = [(user, {"": Server(ready=True)}) for user in users]
-    judged = judge_all(Judge(RULES, Granted()), visible, 0.0)
+    judged = judge_all(Judge(RULES, Granted()), users, 0.0)
     return Snapshot("6.1.1", take(judged, RULES), tuple(judged))
 
 

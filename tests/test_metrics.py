@@ -132,21 +132,21 @@ def _ago(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(NOW - seconds, UTC)
 
 
-def hub() -> list[tuple[User, dict[str, Server]]]:
+def hub() -> list[User]:
     """Give users with servers in every state, on every bound."""
     return [
-        (User("ana"), {"": server(0), "my srv": server(HOUR)}),
-        (User("bob"), {"": server(HOUR - 1)}),
-        (User("staffan"), {"": server(100 * HOUR, 200 * HOUR)}),
-        (User("gina"), {"": server(2 * HOUR), "old": server(10, 24 * HOUR)}),
-        (User("ünï\n\"q\" \\ <b>"), {"a b": server(1)}),
-        (User("unknown"), {"": server(None, None)}),
-        (User("new"), {"": server(None, 10, ready=False, pending="spawn")}),
-        (User("odd"), {"": server(-500, 60)}),
+        User("ana", servers={"": server(0), "my srv": server(HOUR)}),
+        User("bob", servers={"": server(HOUR - 1)}),
+        User("staffan", servers={"": server(100 * HOUR, 200 * HOUR)}),
+        User("gina", servers={"": server(2 * HOUR), "old": server(10, 24 * HOUR)}),
+        User("ünï\n\"q\" \\ <b>", servers={"a b": server(1)}),
+        User("unknown", servers={"": server(None, None)}),
+        User("new", servers={"": server(None, 10, ready=False, pending="spawn")}),
+        User("odd", servers={"": server(-500, 60)}),
     ]  # fmt: skip
 
 
-def judged(users: list[tuple[User, dict[str, Server]]] | None = None) -> list[Judged]:
+def judged(users: list[User] | None = None) -> list[Judged]:
     rules = Rules(POLICIES)
     return judge_all(Judge(rules, Granted()), hub() if users is None else users, NOW)
 
@@ -365,7 +365,7 @@ def test_a_hub_without_servers_still_has_every_series() -> None:
 
 def test_no_user_s_name_without_per_server_metrics() -> None:
     text = exposed(busy()) + exposed(busy(), OPENMETRICS)
-    assert not [user.name for user, _ in hub() if f'"{user.name}' in text]
+    assert not [user.name for user in hub() if f'"{user.name}' in text]
 
 
 def test_a_scrape_under_way_sees_one_poll_and_never_half_of_two() -> None:
@@ -374,7 +374,7 @@ def test_a_scrape_under_way_sees_one_poll_and_never_half_of_two() -> None:
     sizes = (0, 300, 700)
     snapshots = []
     for size in sizes:
-        users = [(User(f"u{n}"), {"": server(2 * HOUR)}) for n in range(size)]
+        users = [User(f"u{n}", servers={"": server(2 * HOUR)}) for n in range(size)]
         snapshots.append(Snapshot("6.1.1", take(judged(users), Rules(POLICIES))))
     metrics.facts.snapshot = snapshots[0]
     stop = threading.Event()

@@ -65,18 +65,17 @@ def server(idle: float, age: float = 10 * HOUR, **more: Any) -> Server:
 def people() -> list[User]:
     """One person at work, two gone, one of staff gone, a GPU too old, one starting."""
     return [
-        User("ana", False, [], {"": server(30)}),
-        User("bob", False, [], {"": server(2 * HOUR), "lab": server(30 * HOUR)}),
-        User("sue", False, ["staff"], {"": server(5 * HOUR)}),
-        User("gpu-1", False, [], {"": server(60, age=25 * HOUR)}),
-        User("new", False, [], {"": Server(pending="spawn")}),
+        User("ana", False, (), {"": server(30)}),
+        User("bob", False, (), {"": server(2 * HOUR), "lab": server(30 * HOUR)}),
+        User("sue", False, ("staff",), {"": server(5 * HOUR)}),
+        User("gpu-1", False, (), {"": server(60, age=25 * HOUR)}),
+        User("new", False, (), {"": Server(pending="spawn")}),
     ]
 
 
 def reading(users: list[User] | None = None, rules: Rules = RULES, **changes: Any) -> Reading:
     """A reading right after a good poll of a Hub with these users, enforcing."""
-    visible = [(u, dict(u.servers)) for u in users or people() if isinstance(u.servers, dict)]
-    judged = judge_all(Judge(rules, Granted()), visible, NOW)
+    judged = judge_all(Judge(rules, Granted()), users or people(), NOW)
     fresh = Reading(
         now=NOW, exporter_version="1.2.3", url="http://hub:8081/hub/api", interval=60.0,
         rules=rules, settings={"--grace": "10m"}, busy_check="auto", gate=GateState.ON,
@@ -112,7 +111,7 @@ STATES: Mapping[str, Callable[[], Reading]] = {
     "stale": lambda: reading(last_success_age=180.0),
     "off": lambda: reading(gate=GateState.OFF, why="monitoring only"),
     "refused": lambda: reading(policy_refused=True),
-    "empty": lambda: reading([User("ana", False, [], {})]),
+    "empty": lambda: reading([User("ana", False, (), {})]),
 }
 
 
@@ -365,7 +364,7 @@ def test_no_user_is_named_unless_asked_for() -> None:
 
 
 def test_servers_are_capped_the_most_idle_kept() -> None:
-    many = [User(f"u{n}", False, [], {"": server(n)}) for n in range(MOST_SERVERS + 7)]
+    many = [User(f"u{n}", False, (), {"": server(n)}) for n in range(MOST_SERVERS + 7)]
     view = view_of(reading(many, per_server=True))
     assert view.facts is not None
     idle = [row.idle for row in view.facts.most_idle]
@@ -411,7 +410,7 @@ def test_whatever_comes_from_outside_is_escaped() -> None:
     attack = f"\"'></td></style>{HOSTILE}<img src=x onerror=alert(1)>&amp;{{{{ 7*7 }}}}"
     policy = replace(GPU, name=attack)
     rules = Rules((policy, DEFAULT))
-    users = [User(attack, False, [attack], {attack: server(2 * HOUR)})]
+    users = [User(attack, False, (attack,), {attack: server(2 * HOUR)})]
     totals = replace(NOTHING, culls={(attack, Reason.IDLE): 1.0})
     common = {"url": attack, "why": attack, "totals": totals, "exporter_version": attack}
     for given in (
@@ -431,7 +430,7 @@ def test_names_cannot_turn_the_text_around() -> None:
 
 
 def test_ten_thousand_servers_take_no_time() -> None:
-    users = [User(f"u{n}", False, [], {"": server(n * 10.0)}) for n in range(10_000)]
+    users = [User(f"u{n}", False, (), {"": server(n * 10.0)}) for n in range(10_000)]
     given = reading(users)
     best = min(_seconds(lambda: html(view_of(given))) for _ in range(30))
     assert best < 0.005

@@ -188,9 +188,8 @@ def test_a_survey_is_the_census_of_all_verdicts_and_the_oracles(
 ) -> None:
     judge = judge_of(given, held)
     decoded = [msgspec.json.decode(json.dumps(sent), type=User) for sent in hub]
-    listed = [(user, user.servers) for user in decoded if isinstance(user.servers, dict)]
-    census, _ = survey(judge, listed, NOW.timestamp())
-    assert census == take(judge_all(judge, listed, NOW.timestamp()), judge.rules)
+    census, _ = survey(judge, decoded, NOW.timestamp())
+    assert census == take(judge_all(judge, decoded, NOW.timestamp()), judge.rules)
     opinions = {
         (sent["name"], name): oracle.opinion(sent, name, given, held, NOW)
         for sent in hub

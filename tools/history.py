@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
@@ -74,7 +75,7 @@ def people(chance: random.Random, start: float) -> list[Person]:
     for kind, number in KINDS.items():
         for place in range(number):
             name = f"tmp-{place}" if kind == "scratch" else f"{kind}-{place}"
-            user = User(name, False, ["staff"] if kind == "staff" else [])
+            user = User(name, False, ("staff",) if kind == "staff" else ())
             person = Person(user, {"profile": "gpu-a100"} if kind == "gpu" else {})
             if chance.random() < 0.55:
                 person.started = start - chance.expovariate(1 / (9 * HOUR)) - 600
@@ -130,7 +131,11 @@ class Sidecar:
             metrics.facts.snapshot = None
             metrics.poll_failures.labels(Cause.CONNECTION).inc()
             return
-        listed = [(p.user, {"": p.server(now)}) for p in self.everybody if p.started]
+        listed = [
+            msgspec.structs.replace(person.user, servers={"": person.server(now)})
+            for person in self.everybody
+            if person.started
+        ]
         judged = census.judge_all(self.judge, listed, now)
         taken = census.take(judged, self.judge.rules)
         metrics.facts.snapshot = Snapshot("6.1.1", taken)
