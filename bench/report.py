@@ -95,9 +95,11 @@ def _poll_goals(rows: list[dict[str, Any]]) -> Iterator[Goal]:
 
 def _registered_goal(rows: list[dict[str, Any]]) -> Iterator[Goal]:
     if len(rows) > 1:
-        ours = [row["cpu_seconds"]["ours"]["median"] for row in rows]
+        # Of the floor's: each row is a run of its own, and the machine may be slower by then.
+        ours = [row["cpu_of_floor"]["ours"]["median"] for row in rows]
         times = rows[-1]["registered"] // rows[0]["registered"]
-        yield _at_most(f"poll CPU with {times}x registered users, of 1x", 1.15, ours[-1] / ours[0])
+        what = f"poll CPU, of the floor's, with {times}x registered users, of 1x"
+        yield _at_most(what, 1.15, ours[-1] / ours[0])
 
 
 def _scrape_goals(rows: list[dict[str, Any]]) -> Iterator[Goal]:
