@@ -79,8 +79,8 @@ MUTANTS = [
     Mutant(
         "a time in the future is activity now",
         "policy.py",
-        "return seconds if seconds > 0.0 else 0.0",
-        "return abs(seconds)",
+        "return max(0.0, (now - utc(moment)).total_seconds())",
+        "return abs((now - utc(moment)).total_seconds())",
         "test_policy.py::test_a_time_in_the_future_is_activity_now",
     ),
     Mutant(
@@ -163,15 +163,15 @@ MUTANTS = [
     Mutant(
         "pending is not in use, however lately it was active",
         "policy.py",
-        "                    server.pending\n                    or not server.ready\n",
-        "                    False\n",
+        "if server.ready and not server.pending and server.last_activity and server.started:",
+        "if server.last_activity and server.started:",
         "test_properties.py::test_a_survey_is_the_census_of_all_verdicts_and_the_oracles",
     ),
     Mutant(
         "what a policy's max age reaches is not sifted out as in use",
         "policy.py",
-        "                    or age >= max_age\n",
-        "",
+        "if idle >= timeout or age >= max_age:",
+        "if idle >= timeout:",
         "test_properties.py::test_a_survey_is_the_census_of_all_verdicts_and_the_oracles",
     ),
     # ---- census ---------------------------------------------------------------------------------
@@ -494,8 +494,8 @@ MUTANTS = [
     Mutant(
         "stops are parallel",
         "culler.py",
-        "for _ in range(new.lanes):",
-        "for _ in range(1):",
+        "for number in range(new.lanes):",
+        "for number in range(1):",
         "test_culler.py::test_stops_are_bounded_by_concurrency_and_truly_parallel",
     ),
     Mutant(
