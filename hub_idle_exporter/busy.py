@@ -122,7 +122,7 @@ class BusyWatch:
         """Note a break: no kernel of the server is at work."""
         self._since.pop(server, None)
 
-    def keep(self, running: set[tuple[str, str, datetime | None]]) -> None:
-        """Forget servers that no longer run."""
-        for server in self._since.keys() - running:  # a copy at once: lanes add to it meanwhile
+    def keep(self, candidates: set[tuple[str, str, datetime | None]]) -> None:
+        """Forget all but these: whoever is no candidate any more is gone, or has made a break."""
+        for server in self._since.keys() - candidates:  # a copy at once: lanes add to it meanwhile
             self._since.pop(server, None)

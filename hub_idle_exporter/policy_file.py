@@ -175,14 +175,14 @@ def _globs(value: list[str] | str | None, where: str) -> Globs | None:
 
 
 def chosen_by_users(policies: tuple[Policy, ...]) -> list[str]:
-    """Name the exempt policies that rest on `user_options`, which users choose themselves.
+    """Name the exempt policies that rest on what users choose themselves.
 
-    The names of servers are their users' choice as well.
+    That is `user_options`, and the names of their servers.
     """
     return [
         policy.name
         for policy in policies
         if policy.exempt
-        and policy.match.user_options
+        and (policy.match.user_options or policy.match.servers)
         and (policy.match.users, policy.match.groups, policy.match.admin) == (None, None, None)
     ]

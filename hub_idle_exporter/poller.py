@@ -342,7 +342,7 @@ def warn_of(policies: tuple[Policy, ...]) -> None:
         log.warning(
             "exemption_by_users",
             policy=name,
-            why="user_options are chosen by users: anyone may exempt themselves",
+            why="user_options and server names are chosen by users: anyone may exempt themselves",
         )
 
 
