@@ -340,8 +340,9 @@ def test_an_exemption_that_users_choose_themselves_is_found() -> None:
     text = """\
 policies:
   - {name: chosen, match: {user_options: {profile: a}}, exempt: true}
+  - {name: named so, match: {servers: keep-*}, exempt: true}
   - {name: limited, match: {user_options: {profile: b}}}
   - {name: granted, match: {user_options: {profile: a}, groups: staff}, exempt: true}
   - {name: staff, match: {groups: staff}, exempt: true}
 """
-    assert chosen_by_users(policies(text)) == ["chosen"]
+    assert chosen_by_users(policies(text)) == ["chosen", "named so"]
