@@ -446,7 +446,7 @@ def _refusal(response: _Response, operation: Operation, asked: str) -> HubError:
     if status in (401, 403):
         return _forbidden(response, operation, asked)
     if 300 <= status < 400:
-        sentence = f"{asked} was redirected, which is not followed: --url ends in /hub/api"
+        sentence = f"{asked} was redirected, which is not followed: --url must end in /hub/api"
     else:
         sentence = f"{asked} was answered with HTTP {status}"
     return HubError(Cause.HTTP, sentence, status, response.retry_after)

@@ -18,7 +18,7 @@ def run(duration: float | None = None) -> int:
     if missing:
         print(
             f"hub-idle-exporter: the demo needs {', '.join(missing)}: "
-            "pip install 'hub-idle-exporter[demo]'",
+            "pip install '.[demo]' in a checkout",
             file=sys.stderr,
         )
         return 1
