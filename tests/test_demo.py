@@ -99,7 +99,7 @@ def test_without_the_extra_it_says_what_to_install(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     assert run() == 1
-    assert "pip install 'hub-idle-exporter[demo]'" in capsys.readouterr().err
+    assert "pip install '.[demo]'" in capsys.readouterr().err
 
 
 def test_account_stays_inside_the_width_and_plain_off_a_terminal() -> None:
