@@ -27,6 +27,8 @@ from .probe import Prober
 
 # A look at the Hub that is older than this when the stop is due is taken again.
 _LOOK_SECONDS = 5.0
+# Routes tell of traffic that the Hub learns of minutes later: in a long pass they are read anew.
+_ROUTES_SECONDS = 30.0
 # How long a stop is followed before it is given up as slow, and how often the Hub is asked.
 SLOW_SECONDS = 300.0
 _FOLLOW_EVERY = 1.0
@@ -85,7 +87,7 @@ class Pass:
         self._room = limits.max_culls or len(candidates)
         self._lanes = self.lanes
         self._undecided = 0
-        self._hub, self._routes = hub, None
+        self._hub, self._routes, self._routes_read = hub, None, 0.0
         self._lock, self._reading = threading.Lock(), threading.Lock()
 
     _routes: dict[tuple[str | None, str], Route] | HubError | None
@@ -119,9 +121,10 @@ class Pass:
             return self._lanes == 0
 
     def route(self, user: str, server: str) -> Route | None:
-        """Find a server's route; the proxy's are read once a pass, or fail for everyone."""
+        """Find a server's route; the proxy's are read once for all, or fail for everyone."""
         with self._reading:
-            if self._routes is None:
+            if self._routes is None or time.monotonic() - self._routes_read > _ROUTES_SECONDS:
+                self._routes_read = time.monotonic()
                 try:
                     routes = self._hub.routes()
                     self._routes = {(r.data.user, r.data.server_name or ""): r for r in routes}

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from http.cookiejar import DefaultCookiePolicy
@@ -396,7 +397,7 @@ def _quotation(body: bytes, mask: Callable[[str], str]) -> str:
 def _date(header: str | None) -> float | None:
     try:
         moment = parsedate_to_datetime(header or "")
-        return moment.timestamp() if moment.tzinfo else None
+        return moment.astimezone(UTC).timestamp() if moment.tzinfo else None
     except (ValueError, TypeError, OverflowError):
         return None
 
@@ -469,7 +470,7 @@ def version_numbers(version: str) -> tuple[int, ...]:
     """Read the `6.1` of `6.1.1` as numbers; what is no number ends it."""
     numbers: list[int] = []
     for part in version.split(".")[:2]:
-        if not (part.isascii() and part.isdigit()):
+        if not (part.isascii() and part.isdigit() and len(part) < 10):
             break
         numbers.append(int(part))
     return tuple(numbers)

@@ -52,6 +52,8 @@ class Prober:
             return interpret(self._replies(user, server, route), now, limit)
         except (HubError, ServerUnreachableError) as error:
             return Finding(Asked.FAILED, str(error))
+        except (http.client.HTTPException, ValueError) as error:
+            return Finding(Asked.FAILED, f"its route cannot be asked: {type(error).__name__}")
 
     def _replies(self, user: str, server: str, route: Route) -> Replies:
         minted = self._hub.mint_token(self._owner, user, server)

@@ -3,12 +3,17 @@
 import threading
 from pathlib import Path
 
+import fake_hub as faults
 import pytest
 from conftest import RunExporter
 from fake_hub import FakeHub, FakeServer
 from real_hub import RealHub, server_path
 
 from hub_idle_exporter.busy import BusyWatch
+from hub_idle_exporter.hub import Connection, Hub, HubError, Token, version_numbers
+from hub_idle_exporter.model import Route
+from hub_idle_exporter.outcomes import Asked
+from hub_idle_exporter.probe import Prober
 
 NOW = ("--enforce", "--grace=0", "--interval=1s", "--timeout=1h")
 
@@ -78,3 +83,25 @@ def test_servers_seen_busy_are_forgotten_while_others_are_noted() -> None:
         watch.keep(set())
     done.set()
     lane.join()
+
+
+@pytest.mark.parametrize("target", ["http://a b:80/", "http://\udcff/"])
+def test_a_route_that_is_no_address_fails_its_own_check_alone(
+    fake_hub: FakeHub, target: str
+) -> None:
+    fake_hub.add_server("ana")
+    hub = Hub(Connection(fake_hub.url), Token(lambda: fake_hub.token))
+    route = Route("/user/ana/", target)
+    found = Prober(hub, "idle-prober", None).ask("ana", "", route, 0.0, 60.0)
+    assert found.asked is Asked.FAILED
+
+
+def test_a_version_of_endless_digits_is_none() -> None:
+    assert version_numbers("9" * 5000) == ()
+
+
+def test_a_date_beyond_the_calendar_is_unreadable(fake_hub: FakeHub) -> None:
+    fake_hub.plan("GET", "/users", faults.dated("Fri, 31 Dec 9999 23:59:59 -2359"))
+    hub = Hub(Connection(fake_hub.url), Token(lambda: fake_hub.token))
+    with pytest.raises(HubError, match="Date"):
+        hub.users()
