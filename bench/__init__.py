@@ -14,4 +14,4 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # The Hubs are those of the tests: a fake one for scale, real ones for everything else.
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))

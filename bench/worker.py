@@ -22,9 +22,9 @@ import requests
 
 from hub_idle_exporter import log
 from hub_idle_exporter.config import Config
-from hub_idle_exporter.culler import Limits
-from hub_idle_exporter.hub import PAGINATED, Connection, Token
-from hub_idle_exporter.policy import Policy
+from hub_idle_exporter.culling.culler import Limits
+from hub_idle_exporter.domain.policy import Policy
+from hub_idle_exporter.hub.client import PAGINATED, Connection, Token
 from hub_idle_exporter.poller import Terms
 from hub_idle_exporter.sidecar import Sidecar
 

@@ -13,7 +13,8 @@ import click
 from click.core import ParameterSource
 
 from . import COMMANDS, __version__, sidecar
-from .check import check
+from .commands.check import check
+from .commands.servers import list_servers
 from .config import (
     Config,
     ConfigError,
@@ -22,14 +23,13 @@ from .config import (
     checked_url,
     internal_tls,
 )
-from .culler import Limits
-from .durations import ALLOWED, seconds_of
-from .hub import Connection
+from .culling.culler import Limits
+from .domain.durations import ALLOWED, seconds_of
+from .domain.policy import DEFAULT, Policy
+from .hub.client import Connection
 from .log import FORMATS, LEVELS
-from .policy import DEFAULT, Policy
 from .policy_file import PolicyError
 from .poller import Terms
-from .servers import list_servers
 
 PREFIX = "HUB_IDLE_EXPORTER_"
 DEFAULT_URL = "http://127.0.0.1:8081/hub/api"

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .culler import Limits
-from .durations import shown
-from .hub import Connection, Token
+from .culling.culler import Limits
+from .domain.durations import shown
+from .hub.client import Connection, Token
 from .poller import Terms
 
 TOKEN_VARIABLES = ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN")

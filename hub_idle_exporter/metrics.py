@@ -17,12 +17,12 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from . import __version__
-from .census import Census, Judged, Spread
-from .gate import GateState
-from .model import epoch
-from .outcomes import Asked, Cause, CullFailure, Operation, Withheld
-from .policy import Policy, Reason, State
-from .scopes import Granted, Scope
+from .domain.census import Census, Judged, Spread
+from .domain.gate import GateState
+from .domain.labels import Asked, Cause, CullFailure, Operation, Withheld
+from .domain.model import epoch
+from .domain.policy import Policy, Reason, State
+from .domain.scopes import Granted, Scope
 
 SINCE = " As of the last successful poll."
 _END = b"# EOF\n"  # of a text in the format OpenMetrics

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import yaml
 
-from .durations import seconds_of
-from .policy import DEFAULT, Globs, Match, Policy
+from .domain.durations import seconds_of
+from .domain.policy import DEFAULT, Globs, Match, Policy
 
 
 class PolicyError(Exception):

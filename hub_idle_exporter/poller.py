@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import structlog
 from msgspec import UnsetType
 
-from .census import Judged, idle_server_seconds, judge_all, survey
-from .culler import Culler, Pass
-from .durations import shown
-from .gatekeeper import Gatekeeper
-from .hub import Hub, HubError, Listing, version_numbers
+from .culling.culler import Culler, Pass
+from .culling.gatekeeper import Gatekeeper
+from .domain.census import Judged, idle_server_seconds, judge_all, survey
+from .domain.durations import shown
+from .domain.labels import Cause
+from .domain.policy import Judge, Policy, Rules, Spared
+from .domain.scopes import PURPOSE, Granted, Scope
+from .hub.client import Hub, HubError, Listing, version_numbers
 from .metrics import Metrics, Snapshot
-from .outcomes import Cause
-from .policy import Judge, Policy, Rules, Spared
 from .policy_file import PolicySource, chosen_by_users
-from .scopes import PURPOSE, Granted, Scope
 
 OLDEST_HUB = (2, 0)
 OLDEST_HUB_TO_ENFORCE = (3, 0)

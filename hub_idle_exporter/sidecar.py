@@ -13,19 +13,19 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from . import __version__, log
 from .config import Config, ConfigError, server_tls, token_of
-from .culler import Culler
-from .durations import shown
-from .gatekeeper import Gatekeeper
-from .hub import Hub, Token
+from .culling.culler import Culler
+from .culling.gatekeeper import Gatekeeper
+from .culling.probe import Prober
+from .domain.durations import shown
+from .domain.policy import Policy
+from .hub.client import Hub, Token
 from .metrics import Metrics
-from .page import Page
 from .parent import OrphanWatch
-from .policy import Policy
 from .policy_file import PolicySource
 from .poller import Poller, heartbeat_seconds, warn_of
-from .probe import Prober
 from .scheduler import Scheduler
-from .web import Application, WebServer
+from .serving.page import Page
+from .serving.server import Application, WebServer
 
 _INTERVALS_UNTIL_STALE = 3
 

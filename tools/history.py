@@ -19,13 +19,13 @@ import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
-from hub_idle_exporter import census
-from hub_idle_exporter.gate import GateState
+from hub_idle_exporter.domain import census
+from hub_idle_exporter.domain.gate import GateState
+from hub_idle_exporter.domain.labels import Asked, Cause, CullFailure, Operation, Withheld
+from hub_idle_exporter.domain.model import Server, User
+from hub_idle_exporter.domain.policy import Globs, Judge, Match, Policy, Reason, Rules
+from hub_idle_exporter.domain.scopes import Granted, Scope
 from hub_idle_exporter.metrics import Metrics, Snapshot
-from hub_idle_exporter.model import Server, User
-from hub_idle_exporter.outcomes import Asked, Cause, CullFailure, Operation, Withheld
-from hub_idle_exporter.policy import Globs, Judge, Match, Policy, Reason, Rules
-from hub_idle_exporter.scopes import Granted, Scope
 
 SCRAPE, POLL = 15, 60
 HOUR, DAY = 3600.0, 86400.0

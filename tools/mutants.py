@@ -1,6 +1,6 @@
 """Take each safety rule out of the code in turn, and see the test named after it fail.
 
-    make mutants                     all of tests/mutant_list.py
+    make mutants                     all of tests/support/mutant_list.py
     python tools/mutants.py gate     those whose rule, file or test holds the word
 
 The package is copied below .cache for each mutant; the tree itself is not touched. Ends with 1
@@ -22,7 +22,7 @@ PACKAGE = "hub_idle_exporter"
 AT_ONCE = 2
 TEST_SECONDS, ALL_SECONDS = 60, 600
 
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 from mutant_list import MUTANTS, Mutant  # noqa: E402
 
 

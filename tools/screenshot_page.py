@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal, cast
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from chromium import chromium  # noqa: E402
 from exporter_process import Exporter  # noqa: E402

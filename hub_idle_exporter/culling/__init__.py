@@ -1,0 +1,1 @@
+"""From a candidate to a stopped server: look again, ask, stop, verify."""

@@ -1,0 +1,180 @@
+"""The HTTP side: `/metrics`, health, readiness and the page. Reads what is there, never waits."""
+
+import math
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from cheroot.server import HTTPConnection, HTTPRequest
+from cheroot.wsgi import Server
+
+from ..log import printable
+
+Environ = dict[str, Any]
+StartResponse = Callable[[str, list[tuple[str, str]]], object]
+Answer = tuple[HTTPStatus, str, bytes]
+
+PLAIN = "text/plain; charset=utf-8"
+HTML = "text/html; charset=utf-8"
+_HEADERS = [
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:"),
+    ("Referrer-Policy", "no-referrer"),
+]
+
+# How long one request may take to arrive, and its answer to be taken.
+READ_SECONDS = 2.0
+ANSWER_SECONDS = 20.0
+_WATCH_EVERY = 0.25
+# Connections that are open without a request: fewer than the usual limit of open files (1024).
+MOST_WAITING = 500
+
+log = structlog.get_logger()
+
+
+class Application:
+    """The WSGI application.
+
+    Args:
+        metrics: renders `/metrics` for an `Accept` header: its format (MIME) and the text.
+        healthy: says why the poll loop is dead, None while it lives.
+        ready: says why the facts are no good, None when they are.
+        page: renders the page for people.
+    """
+
+    def __init__(
+        self,
+        metrics: Callable[[str], tuple[str, bytes]],
+        healthy: Callable[[], str | None],
+        ready: Callable[[], str | None],
+        page: Callable[[], str],
+    ) -> None:
+        self._page = page
+        self._routes: dict[str, Callable[[Environ], Answer]] = {
+            "/": lambda _: (HTTPStatus.OK, HTML, self._page().encode()),
+            "/metrics": lambda environ: (HTTPStatus.OK, *metrics(environ.get("HTTP_ACCEPT", ""))),
+            "/-/healthy": lambda _: _verdict(healthy()),
+            "/-/ready": lambda _: _verdict(ready()),
+        }
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request (WSGI)."""
+        status, kind, body = self._answer(environ)
+        headers = [("Content-Type", kind), ("Content-Length", str(len(body))), *_HEADERS]
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            headers.append(("Allow", "GET, HEAD"))
+        start_response(f"{status.value} {status.phrase}", headers)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+    def _answer(self, environ: Environ) -> Answer:
+        route = self._routes.get(environ.get("PATH_INFO") or "/")
+        if route is None:
+            return HTTPStatus.NOT_FOUND, PLAIN, b"Not found. There are / and /metrics.\n"
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return HTTPStatus.METHOD_NOT_ALLOWED, PLAIN, b"Only GET and HEAD.\n"
+        return route(environ)
+
+
+def _verdict(problem: str | None) -> Answer:
+    if problem is None:
+        return HTTPStatus.OK, PLAIN, b"OK\n"
+    return HTTPStatus.SERVICE_UNAVAILABLE, PLAIN, f"{problem}\n".encode()
+
+
+class _Request(HTTPRequest):
+    """One request; once it is read there is more time to answer it."""
+
+    def respond(self) -> None:
+        """Answer it."""
+        self.server.busy[self.conn] = time.monotonic() + ANSWER_SECONDS
+        super().respond()
+
+
+class _Connection(HTTPConnection):
+    """One connection, which is cut when it keeps a thread for too long."""
+
+    RequestHandlerClass = _Request
+
+    def communicate(self) -> bool:
+        """Read one request and answer it; tell whether to keep the connection."""
+        self.server.busy[self] = time.monotonic() + READ_SECONDS
+        try:
+            return bool(super().communicate())  # type: ignore[no-untyped-call]
+        finally:
+            del self.server.busy[self]
+
+
+class _Server(Server):
+    """The server, with its errors in our log and without patience for slow clients.
+
+    A connection that has sent nothing takes no thread; one that sends or reads its bytes one by
+    one is cut at its deadline: else eight of them would keep everybody from `/metrics`.
+    """
+
+    ConnectionClass = _Connection
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.keep_alive_conn_limit = MOST_WAITING
+        self.busy: dict[_Connection, float] = {}  # those that keep a thread, and until when
+        self.last_call = math.inf  # the deadline of all
+
+    def process_conn(self, conn: _Connection) -> None:
+        """Hand a connection to a thread; a new one not before it has sent something."""
+        if conn.last_used is not None:
+            super().process_conn(conn)
+        elif self.can_add_keepalive_connection:
+            self.put_conn(conn)
+        else:
+            conn.close()
+
+    def cut_late(self) -> None:
+        """Cut the connections that are past their deadline."""
+        for connection, deadline in list(self.busy.items()):
+            if min(deadline, self.last_call) <= time.monotonic():
+                with suppress(OSError):
+                    connection.socket.shutdown(socket.SHUT_RDWR)
+
+    def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
+        """Write what cheroot has to say."""
+        write = log.warning if traceback else log.debug
+        write("http_error", error=printable(msg), level=level)
+
+
+class WebServer:
+    """Serves the application; the port is open as soon as this is made. Raise OSError if taken."""
+
+    def __init__(self, host: str, port: int, application: Application) -> None:
+        self._server = _Server((host, port), application, numthreads=8, request_queue_size=128)
+        self._server.max_request_header_size = 64 * 1024
+        self._server.max_request_body_size = 1024
+        self._server.shutdown_timeout = 1
+        self._stopped = threading.Event()
+        self._server.prepare()
+
+    @property
+    def address(self) -> str:
+        """Give the address that was bound, as a URL; the port is real where 0 was asked for."""
+        host, port = self._server.bind_addr[:2]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def start(self) -> None:
+        """Serve on threads of its own."""
+        threading.Thread(target=self._server.serve, name="web", daemon=True).start()
+        threading.Thread(target=self._watch, name="web-watch", daemon=True).start()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(_WATCH_EVERY):
+            self._server.cut_late()
+
+    def stop(self) -> None:
+        """Stop serving; who is being answered has a second to take it."""
+        self._server.last_call = time.monotonic() + 1
+        self._server.stop()
+        self._stopped.set()

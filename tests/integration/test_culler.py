@@ -1,0 +1,1189 @@
+"""The culler's rules, each test named after its rule, over real HTTP and still clocks."""
+
+import threading
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import Any
+from urllib.parse import quote
+
+import fake_hub as faults
+import pytest
+import structlog
+from culling_rig import HOUR, Rig
+from fake_hub import FakeHub, Fault, Reply, Request, Server
+
+from hub_idle_exporter.culling import culler, probe
+from hub_idle_exporter.culling.culler import Limits
+
+MakeRig = Callable[..., Rig]
+Events = list[MutableMapping[str, Any]]
+
+
+@pytest.fixture
+def make_rig(fake_hub: FakeHub) -> Iterator[MakeRig]:
+    made: list[Rig] = []
+
+    def make(**options: Any) -> Rig:
+        made.append(Rig(fake_hub, **options))
+        return made[-1]
+
+    yield make
+    for rig in made:
+        rig.__exit__()
+
+
+@pytest.fixture
+def rig(make_rig: MakeRig) -> Rig:
+    return make_rig()
+
+
+@pytest.fixture
+def logged() -> Iterator[Events]:
+    structlog.reset_defaults()
+    with structlog.testing.capture_logs() as events:
+        yield events
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Follow stops, and give up on servers that do not answer, sooner."""
+    monkeypatch.setattr(culler, "_FOLLOW_EVERY", 0.02)
+    monkeypatch.setattr(probe, "DEADLINE_SECONDS", 0.3)
+
+
+def after_listing(rig: Rig, happening: Callable[[], object]) -> None:
+    """Let something happen between the list and whatever comes of it."""
+    rig.hub.plan("GET", "/users", faults.after(happening), times=1)
+
+
+def assert_spared(rig: Rig, cause: str) -> None:
+    assert rig.stops() == []
+    assert rig.spared(cause) == 1
+    assert rig.attempted() == rig.culled() == 0
+
+
+# ---- what is stopped ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("user", ["ana", "we ird@ex.org", "ünï", "a/b"])
+@pytest.mark.parametrize("name", ["", "gpu", "my srv"])
+def test_an_idle_server_is_stopped_by_its_own_path(rig: Rig, user: str, name: str) -> None:
+    server = rig.run(user, name)
+    rig.poll()
+    assert rig.stops() == [f"{user}/{name}"]
+    path = f"/users/{quote(user, safe='')}/server" + (f"s/{quote(name, safe='')}" if name else "")
+    assert len(rig.hub.log("DELETE", path.replace("[", "[[]"))) == 1
+    assert not server.process_alive
+    assert (rig.attempted(), rig.culled()) == (1, 1)
+
+
+def test_an_active_server_is_left_alone(rig: Rig) -> None:
+    rig.run("ana", idle=HOUR - 1)
+    rig.poll()
+    assert rig.stops() == []
+    assert rig.target.requests == []
+
+
+def test_the_limit_itself_is_reached(rig: Rig) -> None:
+    rig.run("ana", idle=HOUR)
+    rig.poll()
+    assert rig.stops() == ["ana/"]
+
+
+def test_max_age_is_the_administrators_order_and_asks_nobody(make_rig: MakeRig) -> None:
+    rig = make_rig(max_age=HOUR)
+    rig.run("ana", idle=60, age=HOUR, kernels=["busy"])
+    rig.poll()
+    assert rig.stops() == ["ana/"]
+    assert rig.target.requests == []
+    assert rig.culled(reason="max_age") == 1
+
+
+def test_max_age_goes_before_idle_and_is_not_held_up_by_a_busy_kernel(make_rig: MakeRig) -> None:
+    rig = make_rig(max_age=HOUR)
+    rig.run("ana", kernels=["busy"])
+    rig.poll()
+    assert rig.culled(reason="max_age") == 1
+
+
+# ---- monitor mode -------------------------------------------------------------------------------
+
+
+def test_monitor_mode_stops_nobody_and_asks_no_server(make_rig: MakeRig) -> None:
+    rig = make_rig(enforce=False, max_age=HOUR, limits=Limits(remove_named_servers=True))
+    rig.run("ana", idle=50 * HOUR, age=90 * HOUR)
+    rig.run("ben", "gpu", idle=50 * HOUR, age=90 * HOUR, kernels=["idle"])
+    for _ in range(3):
+        assert rig.poll()
+        rig.watch(HOUR)
+    assert rig.hub.log("DELETE") == rig.hub.log("POST") == rig.hub.log("*", "/proxy") == []
+    assert rig.target.requests == []
+    candidates = rig.metrics.registry.get_sample_value(
+        "jupyterhub_cull_candidates", {"policy": "default", "reason": "max_age"}
+    )
+    assert candidates == 2
+
+
+# ---- looked at again ----------------------------------------------------------------------------
+
+
+def test_active_between_listing_and_stop_is_spared(make_rig: MakeRig) -> None:
+    rig = make_rig(busy_check="off")
+    server = rig.run("ana")
+    after_listing(rig, lambda: setattr(server, "last_activity", rig.hub.now()))
+    rig.poll()
+    assert_spared(rig, "active_again")
+
+
+def test_restarted_between_listing_and_stop_is_spared(rig: Rig) -> None:
+    """Even where it looks idle: it is not the server that was judged."""
+    server = rig.run("ana")
+    after_listing(rig, lambda: setattr(server, "started", rig.hub.now() - 2 * HOUR + 1))
+    rig.poll()
+    assert_spared(rig, "restarted")
+
+
+def test_restarted_is_spared_from_max_age_too(make_rig: MakeRig) -> None:
+    rig = make_rig(max_age=HOUR)
+    server = rig.run("ana")
+    after_listing(rig, lambda: setattr(server, "started", rig.hub.now() - HOUR - 1))
+    rig.poll()
+    assert_spared(rig, "restarted")
+
+
+@pytest.mark.parametrize("pending", ["spawn", "stop", "check"])
+def test_pending_between_listing_and_stop_is_spared(rig: Rig, pending: str) -> None:
+    server = rig.run("ana")
+    after_listing(rig, lambda: setattr(server, "pending", pending))
+    rig.poll()
+    assert_spared(rig, "pending")
+
+
+def test_not_ready_between_listing_and_stop_is_spared(rig: Rig) -> None:
+    server = rig.run("ana")
+    after_listing(rig, lambda: setattr(server, "ready", False))
+    rig.poll()
+    assert_spared(rig, "pending")
+
+
+def test_gone_between_listing_and_stop_is_no_cull(rig: Rig) -> None:
+    server = rig.run("ana")
+    after_listing(rig, lambda: setattr(server, "stopped", True))
+    rig.poll()
+    assert_spared(rig, "gone")
+
+
+def test_a_user_deleted_between_listing_and_stop_is_no_cull(rig: Rig) -> None:
+    rig.run("ana")
+    after_listing(rig, lambda: rig.hub.remove_user("ana"))
+    rig.poll()
+    assert_spared(rig, "gone")
+
+
+def test_put_into_an_exempt_group_between_listing_and_stop_is_spared(make_rig: MakeRig) -> None:
+    exempt = {"name": "staff", "match": {"groups": ["staff"]}, "exempt": True}
+    rig = make_rig(policies=[exempt])
+    server = rig.run("ana")
+    after_listing(rig, lambda: setattr(server.user, "groups", ("staff",)))
+    rig.poll()
+    assert rig.stops() == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [faults.html(), faults.html(500), faults.half_body(), faults.close(), faults.dated(None)],
+)
+def test_what_cannot_be_looked_at_again_is_spared(rig: Rig, fault: Fault) -> None:
+    rig.run("ana")
+    rig.hub.plan("GET", "/users/ana", fault)
+    rig.poll()
+    assert_spared(rig, "probe_failed")
+
+
+def test_what_the_token_sees_no_more_is_spared(rig: Rig) -> None:
+    rig.run("ana")
+    hide = faults.rewritten(lambda user: {k: v for k, v in user.items() if k != "servers"})
+    rig.hub.plan("GET", "/users/ana", hide)
+    rig.poll()
+    assert_spared(rig, "probe_failed")
+
+
+def test_a_look_is_taken_again_when_asking_took_long(rig: Rig) -> None:
+    """A server that answers late leaves time for somebody to come back."""
+    server = rig.run("ana")
+
+    def late() -> None:
+        rig.time += 8
+        server.last_activity = rig.hub.now()
+
+    rig.target.plan("GET", "*/api/terminals", faults.after(late))
+    rig.poll()
+    assert_spared(rig, "active_again")
+
+
+# ---- the server itself is asked -----------------------------------------------------------------
+
+
+def test_activity_that_the_server_knows_and_the_hub_does_not_spares(rig: Rig) -> None:
+    rig.run("ana", own_idle=HOUR - 1)
+    rig.poll()
+    assert_spared(rig, "active_again")
+    assert rig.asked("active") == 1
+
+
+def test_activity_that_the_route_knows_spares(rig: Rig) -> None:
+    server = rig.run("ana")
+    server.route_activity = rig.hub.now() - HOUR + 1
+    rig.poll()
+    assert_spared(rig, "active_again")
+
+
+def test_activity_of_a_kernel_spares(rig: Rig) -> None:
+    rig.jupyter(rig.run("ana")).add_kernel("idle", last_activity=rig.time - 60)
+    rig.poll()
+    assert_spared(rig, "active_again")
+
+
+def test_activity_of_a_terminal_spares(rig: Rig) -> None:
+    rig.jupyter(rig.run("ana")).add_terminal(last_activity=rig.time - 60)
+    rig.poll()
+    assert_spared(rig, "active_again")
+
+
+def test_a_time_to_come_is_activity(rig: Rig) -> None:
+    rig.run("ana", own_idle=-500)
+    rig.poll()
+    assert_spared(rig, "active_again")
+
+
+@pytest.mark.parametrize("state", ["busy", "starting", "restarting"])
+def test_a_silent_busy_kernel_spares(rig: Rig, state: str) -> None:
+    rig.run("ana", kernels=["idle", state])
+    rig.poll()
+    assert_spared(rig, "busy")
+    assert rig.asked("busy") == 1
+
+
+@pytest.mark.parametrize("state", ["terminating", "autorestarting", "unknown", ""])
+def test_a_kernel_state_nobody_knows_protects(rig: Rig, state: str) -> None:
+    rig.run("ana", kernels=[state])
+    rig.poll()
+    assert rig.stops() == []
+
+
+@pytest.mark.parametrize("state", ["idle", "dead"])
+def test_kernels_at_rest_do_not_protect(rig: Rig, state: str) -> None:
+    rig.run("ana", kernels=[state])
+    rig.poll()
+    assert rig.stops() == ["ana/"]
+    assert rig.asked("idle") == 1
+
+
+def test_terminals_switched_off_do_not_protect(rig: Rig) -> None:
+    rig.jupyter(rig.run("ana")).terminals = None
+    rig.poll()
+    assert rig.stops() == ["ana/"]
+
+
+def test_no_jupyter_there_leaves_it_to_last_activity(rig: Rig) -> None:
+    rig.run("ana", jupyter=False)
+    rig.run("ben", jupyter=False, idle=60)
+    rig.poll()
+    assert rig.stops() == ["ana/"]
+    assert rig.asked("no_jupyter") == 1
+
+
+KERNEL = '[{"id": "1", "execution_state": "idle", "last_activity": "2020-01-01T00:00:00Z"}]'
+ODD: list[tuple[str, str, Fault]] = [
+    ("refused", "*", faults.html(403)),
+    ("login page", "*", faults.redirect("/hub/login")),
+    ("login page as 200", "*", faults.html()),
+    ("server error", "*", faults.html(500)),
+    ("proxy error", "*", faults.html(503)),
+    ("no content", "*", faults.always(faults.reply(204))),
+    ("garbage", "*", faults.always(faults.reply(200, b"\xff\xfe\x00"))),
+    ("empty", "*", faults.always(faults.reply(200, b""))),
+    ("null", "*", faults.always(faults.reply(200, "null"))),
+    ("deep", "*", faults.always(faults.reply(200, "[" * 200_000))),
+    ("half", "*", faults.half_body()),
+    ("closed", "*", faults.close()),
+    ("huge", "*", faults.huge(3)),
+    ("bomb", "*", faults.bomb(50)),
+    ("only status missing", "*/status", faults.html(404)),
+    ("only kernels missing", "*/kernels", faults.html(404)),
+    ("terminals refused", "*/terminals", faults.html(403)),
+    ("half the kernels", "*/kernels", faults.always(faults.reply(200, KERNEL[:-1]))),
+    ("kernels as object", "*/kernels", faults.always(faults.reply(200, "{}"))),
+    ("kernel without state", "*/kernels", faults.always(faults.reply(200, [{"id": "1"}]))),
+    ("state no text", "*/kernels", faults.always(faults.reply(200, [{"execution_state": 1}]))),
+    ("no last_activity", "*/status", faults.always(faults.reply(200, {"kernels": 0}))),
+    ("no time", "*/status", faults.always(faults.reply(200, {"last_activity": "long ago"}))),
+]
+
+
+@pytest.mark.parametrize(("path", "fault"), [odd[1:] for odd in ODD], ids=[odd[0] for odd in ODD])
+def test_an_odd_answer_of_a_server_spares_it(rig: Rig, path: str, fault: Fault) -> None:
+    rig.run("ana", kernels=["idle"])
+    rig.target.plan("GET", path, fault)
+    rig.poll()
+    assert_spared(rig, "probe_failed")
+    assert rig.asked("failed") == 1
+    assert len(rig.hub.revoked) == 1
+
+
+def test_an_answer_longer_than_a_megabyte_spares(rig: Rig) -> None:
+    """Though all of it is right: a server could keep us reading."""
+    rig.run("ana")
+    kernels = [{"execution_state": "idle", "id": "x" * 1000}] * 2000
+    rig.target.plan("GET", "*/kernels", faults.always(faults.reply(200, kernels)))
+    rig.poll()
+    assert_spared(rig, "probe_failed")
+
+
+@pytest.mark.usefixtures("fast")
+@pytest.mark.parametrize("path", ["*/status", "*/kernels", "*/terminals"])
+def test_a_server_that_hangs_is_given_up_and_spared(rig: Rig, path: str) -> None:
+    rig.run("ana")
+    rig.target.plan("GET", path, faults.hang(threading.Event()))
+    rig.poll(within=10)
+    assert_spared(rig, "probe_failed")
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_server_that_drips_is_given_up_and_spared(rig: Rig) -> None:
+    rig.run("ana", kernels=["idle"])
+    rig.target.plan("GET", "*/kernels", faults.drip(0.1))
+    rig.poll(within=10)
+    assert_spared(rig, "probe_failed")
+
+
+def test_a_server_that_refuses_connections_is_spared(rig: Rig) -> None:
+    rig.run("ana")
+    rig.target.hang_up()
+    rig.poll()
+    assert_spared(rig, "probe_failed")
+
+
+def test_a_server_without_a_route_is_spared(rig: Rig) -> None:
+    rig.hub.add_server("ana", idle=2 * HOUR)
+    rig.poll()
+    assert_spared(rig, "probe_failed")
+
+
+@pytest.mark.parametrize("target", ["unix+http://%2Frun%2Fx", "http://", "http://[::", "ftp://x/"])
+def test_a_route_that_leads_nowhere_spares(rig: Rig, target: str) -> None:
+    server = rig.hub.add_server("ana", idle=2 * HOUR)
+    data = {"user": "ana", "server_name": ""}
+    rig.hub.routes = {"/user/ana/": {"routespec": "/user/ana/", "target": target, "data": data}}
+    rig.poll()
+    assert_spared(rig, "probe_failed")
+    assert server.ready
+
+
+@pytest.mark.parametrize(("default", "named"), [("idle", "busy"), ("busy", "idle")])
+def test_one_servers_silence_is_not_taken_for_anothers(rig: Rig, default: str, named: str) -> None:
+    """Each server is asked at its own route, not at that of another of the same user."""
+    rig.run("ana", kernels=[default])
+    rig.run("ana", "gpu", kernels=[named])
+    rig.poll()
+    assert rig.stops() == ["ana/" if default == "idle" else "ana/gpu"]
+
+
+def test_every_busy_check_failing_is_one_loud_line(rig: Rig, logged: Events) -> None:
+    for number in range(5):
+        rig.run(f"u{number}")
+    rig.target.plan("*", "*", faults.html(403))
+    rig.poll()
+    assert [e["servers"] for e in logged if e["event"] == "every_busy_check_failed"] == [5]
+    assert rig.stops() == []
+
+
+def test_routes_are_read_whole_and_once_a_pass(rig: Rig) -> None:
+    rig.hub.page_limit_max = 200
+    for number in range(450):
+        rig.run(f"u{number:03d}", idle=2 * HOUR if number in (0, 201, 449) else 0)
+    rig.poll()
+    assert sorted(rig.stops()) == ["u000/", "u201/", "u449/"]
+    assert len(rig.hub.log("GET", "/proxy")) == 3
+
+
+@pytest.mark.parametrize("fault", [faults.html(), faults.html(500), faults.half_body()])
+def test_routes_that_cannot_be_read_spare_everyone(rig: Rig, fault: Fault) -> None:
+    rig.run("ana")
+    rig.run("ben")
+    rig.hub.plan("GET", "/proxy", fault)
+    rig.poll()
+    assert (rig.stops(), rig.spared("probe_failed"), rig.asked("failed")) == ([], 2, 2)
+    assert len(rig.hub.log("GET", "/proxy")) == 1
+
+
+def test_a_second_page_of_routes_that_fails_spares_everyone(rig: Rig) -> None:
+    rig.hub.page_limit_max = 50
+    for number in range(60):
+        rig.run(f"u{number:03d}", idle=2 * HOUR if number == 0 else 0)
+    rig.hub.plan("GET", "/proxy", faults.html(502), after=1)
+    rig.poll()
+    assert_spared(rig, "probe_failed")
+
+
+# ---- tokens -------------------------------------------------------------------------------------
+
+
+def test_a_token_is_minted_for_that_one_server_alone_and_revoked(rig: Rig) -> None:
+    rig.run("we ird@ex.org", "gpu")
+    rig.run("ben", idle=0)
+    used: list[tuple[bool, bool]] = []
+
+    def watch(request: Request, answer: Callable[[], Reply]) -> Reply:
+        opens = rig.hub.may_access
+        used.append((opens(request.token, "we ird@ex.org", "gpu"), opens(request.token, "ben", "")))
+        return answer()
+
+    rig.target.plan("GET", "*", watch)
+    rig.poll()
+    assert used == [(True, False)] * 3
+    (mint,) = rig.hub.log("POST")
+    assert mint.path == "/users/idle-prober/tokens"
+    assert mint.json()["scopes"] == ["access:servers!server=we ird@ex.org/gpu"]
+    assert mint.json()["expires_in"] <= 60
+    (revoked,) = rig.hub.revoked
+    assert revoked.user == "idle-prober"
+    assert rig.stops() == ["we ird@ex.org/gpu"]
+
+
+def test_the_sidecars_own_token_is_never_sent_to_a_users_server(rig: Rig) -> None:
+    rig.run("ana", kernels=["busy"])
+    rig.run("ben", jupyter=False)
+    rig.run("eva")
+    rig.target.plan("GET", "/user/eva/*", faults.redirect(f"{rig.target.origin}/steal"))
+    rig.poll()
+    assert len(rig.target.requests) >= 7
+    for request in rig.target.requests:
+        assert rig.hub.token not in str(request.headers) + request.path
+        assert rig.hub.token.encode() not in request.body
+    assert rig.target.log("*", "/steal") == []
+
+
+def test_asking_is_no_activity_and_goes_past_the_public_proxy(rig: Rig) -> None:
+    rig.run("ana")
+    rig.poll()
+    asked = {(r.path, r.query.get("no_track_activity")) for r in rig.target.requests}
+    assert asked == {(f"/user/ana/api/{path}", "1") for path in ("status", "kernels", "terminals")}
+
+
+@pytest.mark.parametrize("fault", [faults.html(403), faults.html(500), faults.close()])
+def test_without_a_token_nobody_is_asked_and_nobody_stopped(rig: Rig, fault: Fault) -> None:
+    rig.run("ana")
+    rig.hub.plan("POST", "/users/idle-prober/tokens", fault)
+    rig.poll()
+    assert_spared(rig, "probe_failed")
+    assert rig.target.requests == []
+
+
+def test_a_token_that_cannot_be_revoked_is_left_to_expire_and_told(
+    rig: Rig, logged: Events
+) -> None:
+    rig.run("ana")
+    rig.hub.plan("DELETE", "/users/idle-prober/tokens/*", faults.html(500))
+    rig.poll()
+    assert "probe_token_left_to_expire" in [event["event"] for event in logged]
+    assert rig.stops() == ["ana/"]
+
+
+# ---- when servers cannot, or need not, be asked -------------------------------------------------
+
+NOT_ASKING = ["list:users", "read:servers", "delete:servers"]
+
+
+def test_auto_without_the_scopes_goes_by_last_activity(make_rig: MakeRig, logged: Events) -> None:
+    rig = make_rig()
+    rig.hub.tokens[rig.hub.token].scopes = NOT_ASKING
+    rig.run("ana", kernels=["busy"])
+    rig.poll()
+    rig.poll()
+    assert rig.stops() == ["ana/"]
+    assert rig.target.requests == []
+    assert rig.counted("busy_check") == 0
+    assert [e["event"] for e in logged].count("busy_check_impossible") == 1
+
+
+@pytest.mark.parametrize("missing", ["proxy", "tokens!user=idle-prober"])
+def test_require_without_the_scopes_stops_nobody(make_rig: MakeRig, missing: str) -> None:
+    rig = make_rig(busy_check="require")
+    rig.hub.tokens[rig.hub.token].scopes.remove(missing)
+    rig.run("ana")
+    rig.poll()
+    assert rig.stops() == []
+    assert rig.counted("enforcement", state="suspended") == 1
+
+
+def test_tokens_of_somebody_else_are_no_ability_to_ask(make_rig: MakeRig) -> None:
+    rig = make_rig(busy_check="require", probe_user="other")
+    rig.run("ana")
+    rig.poll()
+    assert rig.stops() == []
+
+
+def test_off_asks_nobody(make_rig: MakeRig) -> None:
+    rig = make_rig(busy_check="off")
+    rig.run("ana", kernels=["busy"])
+    rig.poll()
+    assert rig.stops() == ["ana/"]
+    assert rig.target.requests == rig.hub.log("GET", "/proxy") == []
+
+
+# ---- one pass alone (`--once`) ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("max_age", [0, HOUR])
+@pytest.mark.parametrize("how", ["asked and idle", "no jupyter", "not asked"])
+def test_once_stops_only_what_was_itself_asked(make_rig: MakeRig, how: str, max_age: int) -> None:
+    more: dict[str, Any] = {"busy_check": "off"} if how == "not asked" else {}
+    rig = make_rig(limits=Limits(asked_only=True), max_age=max_age, **more)
+    rig.run("ana", jupyter=how != "no jupyter")
+    rig.poll()
+    assert rig.stops() == (["ana/"] if how == "asked and idle" else [])
+    assert rig.spared("gate") == (0 if how == "asked and idle" else 1)
+
+
+# ---- the gate, right before each stop -----------------------------------------------------------
+
+
+def test_the_gate_is_asked_again_right_before_the_stop(make_rig: MakeRig) -> None:
+    """A clock jumps while the server is asked."""
+    rig = make_rig(grace=600)
+    rig.run("ana")
+    rig.poll()
+    rig.watch(600)
+    rig.target.plan("GET", "*/terminals", faults.after(lambda: setattr(rig, "wall_ahead", 500)))
+    rig.poll()
+    assert_spared(rig, "gate")
+
+
+def test_a_poll_that_fails_meanwhile_closes_the_gate(rig: Rig) -> None:
+    rig.run("ana")
+    rig.target.plan(
+        "GET", "*/terminals", faults.after(lambda: rig.gatekeeper.poll_ended("it failed"))
+    )
+    rig.poll()
+    assert_spared(rig, "gate")
+
+
+def test_the_end_of_the_parent_process_closes_the_gate(make_rig: MakeRig) -> None:
+    orphaned = threading.Event()
+    rig = make_rig(orphaned=orphaned.is_set)
+    rig.run("ana")
+    after_listing(rig, orphaned.set)
+    rig.poll()
+    assert rig.stops() == []
+
+
+def test_the_parents_end_while_a_server_is_asked_closes_the_gate(make_rig: MakeRig) -> None:
+    orphaned = threading.Event()
+    rig = make_rig(orphaned=orphaned.is_set)
+    rig.run("ana")
+    rig.target.plan("GET", "*/terminals", faults.after(orphaned.set))
+    rig.poll()
+    assert_spared(rig, "gate")
+
+
+def test_under_grace_nobody_is_stopped_or_asked(make_rig: MakeRig) -> None:
+    rig = make_rig(grace=600)
+    rig.run("ana")
+    rig.poll()
+    rig.watch(599)
+    rig.poll()
+    assert (rig.stops(), rig.target.requests) == ([], [])
+    rig.watch(1)
+    rig.poll()
+    assert rig.stops() == ["ana/"]
+
+
+def test_after_an_outage_between_two_polls_nobody_is_stopped(make_rig: MakeRig) -> None:
+    rig = make_rig(grace=600)
+    rig.poll()
+    rig.watch(700)
+    rig.run("ana")
+    rig.hub.hang_up()
+    for _ in range(3):
+        rig.time += 30
+        rig.poller.heartbeat()
+    rig.hub.listen()
+    rig.poller.heartbeat()
+    rig.poll()
+    assert rig.counted("enforcement", state="grace") == 1
+    rig.watch(570)
+    rig.poll()
+    assert rig.stops() == []
+    rig.watch(60)
+    rig.poll()
+    assert rig.stops() == ["ana/"]
+
+
+def test_the_hub_is_looked_for_between_polls(rig: Rig) -> None:
+    rig.poll()
+    before = len(rig.hub.log("GET", "/"))
+    rig.time += 30
+    rig.poller.heartbeat()
+    rig.poller.heartbeat()  # it has answered just now
+    assert len(rig.hub.log("GET", "/")) == before + 1
+
+
+def test_a_failed_poll_suspends_stops_until_the_next_good_one(rig: Rig) -> None:
+    """Also those under way: the server is asked when the next poll fails."""
+    rig.run("ana")
+    at_server, failed = threading.Event(), threading.Event()
+
+    def wait(request: Request, answer: Callable[[], Reply]) -> Reply:
+        at_server.set()
+        assert failed.wait(10)
+        return answer()
+
+    rig.target.plan("GET", "*/terminals", wait, times=1)
+    begun = rig.begin()
+    assert at_server.wait(10)
+    rig.hub.plan("GET", "/users", faults.html(500), times=1)
+    assert not rig.poller.poll()
+    failed.set()
+    rig.finish(begun)
+    assert_spared(rig, "gate")
+    assert rig.counted("enforcement", state="suspended") == 1
+    rig.poll()
+    assert rig.stops() == ["ana/"]
+
+
+def test_without_delete_servers_stops_are_suspended(rig: Rig) -> None:
+    rig.hub.tokens[rig.hub.token].scopes.remove("delete:servers")
+    rig.run("ana")
+    rig.poll()
+    assert (rig.stops(), rig.target.requests) == ([], [])
+    assert rig.counted("enforcement", state="suspended") == 1
+
+
+@pytest.mark.parametrize("scope", [None, "read:users:groups!group=other"])
+def test_groups_that_the_token_cannot_see_suspend(make_rig: MakeRig, scope: str | None) -> None:
+    rig = make_rig(policies=[{"name": "staff", "match": {"groups": "staff"}, "exempt": True}])
+    scopes = rig.hub.tokens[rig.hub.token].scopes
+    scopes.remove("read:users:groups")
+    scopes += [scope] if scope else []
+    rig.run("ana")
+    rig.poll()
+    assert (rig.stops(), rig.target.requests) == ([], [])
+    assert rig.counted("enforcement", state="suspended") == 1
+
+
+@pytest.mark.parametrize(("version", "stops"), [("2.3.1", []), ("3.0.0", ["ana/"])])
+def test_a_hub_before_3_is_not_culled(
+    make_rig: MakeRig, fake_hub: FakeHub, version: str, stops: list[str]
+) -> None:
+    fake_hub.version = version
+    fake_hub.tokens[fake_hub.token].scopes.append("tokens!service=idle-prober")
+    rig = make_rig(busy_check="off")
+    rig.run("ana")
+    rig.poll()
+    assert rig.stops() == stops
+
+
+# ---- incomplete lists ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault", [faults.html(), faults.html(502), faults.half_body(), faults.close()]
+)
+def test_a_second_page_that_fails_stops_nobody(rig: Rig, fault: Fault) -> None:
+    rig.hub.add_servers(250, idle=2 * HOUR)
+    rig.hub.plan("GET", "/users", fault, after=1)
+    assert not rig.poll()
+    assert rig.hub.log("DELETE") == []
+
+
+@pytest.mark.parametrize(
+    "fault", [faults.html(), faults.html(502), faults.half_body(), faults.close()]
+)
+def test_half_a_page_stops_nobody(rig: Rig, fault: Fault) -> None:
+    rig.run("ana")
+    rig.hub.plan("GET", "/users", fault)
+    assert not rig.poll()
+    assert rig.hub.log("DELETE") == []
+
+
+def test_200_users_that_vanish_while_listing_stop_nobody(make_rig: MakeRig) -> None:
+    rig = make_rig(busy_check="off")
+    rig.hub.add_servers(700, idle=2 * HOUR)
+
+    def vanish() -> None:
+        for name in [f"u{number:06d}" for number in range(200)]:
+            rig.hub.remove_user(name)
+
+    rig.hub.plan("GET", "/users", faults.after(vanish), after=1, times=1)
+    assert rig.poll()
+    assert rig.stops() == []
+    assert rig.spared("gate") > 0
+    rig.hub.heal()
+    rig.poll(within=60)
+    assert len(rig.stops()) == 500
+
+
+# ---- the stop and what comes of it --------------------------------------------------------------
+
+
+def test_204_with_the_server_alive_is_not_stopped(rig: Rig, logged: Events) -> None:
+    rig.run("ana", "gpu", stop_fails=True)
+    rig.poll()
+    rig.watch(60)
+    rig.poll()
+    assert rig.stops() == ["ana/gpu"]
+    assert (rig.attempted(), rig.culled(), rig.failed("not_stopped")) == (1, 0, 1)
+    assert [e["why"] for e in logged if e["event"] == "cull_failed"] == [
+        "its spawner failed to stop it: it is an orphan that the Hub has forgotten; stop it by hand"
+    ]
+
+
+def test_204_with_the_server_still_running_is_not_stopped(rig: Rig) -> None:
+    rig.run("ana")
+    rig.hub.plan("DELETE", "/users/ana/server", faults.always(faults.reply(204)))
+    rig.poll()
+    assert (rig.culled(), rig.failed("not_stopped")) == (0, 1)
+
+
+def stop_slowly(rig: Rig, user: str) -> tuple[Server, threading.Event]:
+    released = threading.Event()
+    rig.hub.slow_stop_timeout = 0.02
+    return rig.run(user, stop_takes=released), released
+
+
+@pytest.mark.usefixtures("fast")
+def test_202_is_followed_until_it_is_stopped_and_counted_once(rig: Rig) -> None:
+    server, released = stop_slowly(rig, "ana")
+    begun = rig.begin()
+    rig.hub.wait_for("GET", "/users/ana", count=4)
+    assert rig.culled() == 0
+    released.set()
+    rig.finish(begun)
+    assert (rig.attempted(), rig.culled(), server.process_alive) == (1, 1, False)
+    assert rig.stops() == ["ana/"]
+
+
+@pytest.mark.usefixtures("fast")
+def test_202_without_end_is_given_up_as_slow(rig: Rig) -> None:
+    _, released = stop_slowly(rig, "ana")
+    begun = rig.begin()
+    rig.hub.wait_for("GET", "/users/ana", count=4)
+    rig.time += 10 * 60
+    rig.finish(begun)
+    assert (rig.culled(), rig.failed("slow")) == (0, 1)
+    released.set()
+
+
+@pytest.mark.usefixtures("fast")
+def test_no_stop_is_sent_twice_while_one_is_under_way(rig: Rig) -> None:
+    server, released = stop_slowly(rig, "ana")
+    rig.hub.plan("GET", "/users", faults.rewritten(_as_if_ready))
+    first = rig.begin()
+    rig.hub.wait_for("GET", "/users/ana", count=3)
+    rig.poll()  # lists it as a candidate once more
+    assert rig.stops() == ["ana/"]
+    released.set()
+    rig.finish(first)
+    assert (rig.attempted(), rig.culled()) == (1, 1)
+    assert not server.process_alive
+
+
+def test_no_candidate_is_on_its_way_twice(rig: Rig) -> None:
+    """It is still being asked when the next poll finds it idle again."""
+    rig.run("ana")
+    released = threading.Event()
+    rig.target.plan("GET", "*/terminals", faults.hang(released), times=1)
+    first = rig.begin()
+    rig.target.wait_for("GET", "*/terminals")
+    rig.poll()
+    assert len(rig.target.log("GET", "*/terminals")) == 1
+    released.set()
+    rig.finish(first)
+    assert rig.stops() == ["ana/"]
+
+
+def _as_if_ready(page: Any) -> Any:
+    for user in page["items"]:
+        for server in user["servers"].values():
+            server |= {"ready": True, "pending": None}
+    return page
+
+
+def stopped_but(answer: Fault) -> Fault:
+    """Stop the server truly, but answer otherwise."""
+
+    def fault(request: Request, true: Callable[[], Reply]) -> Reply:
+        true()
+        return answer(request, true)
+
+    return fault
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_5xx_is_verified(rig: Rig, status: int) -> None:
+    rig.run("ana")
+    rig.hub.plan("DELETE", "/users/ana/server", stopped_but(faults.html(status)))
+    rig.poll()
+    assert (rig.attempted(), rig.culled(), rig.failed("http")) == (1, 1, 0)
+
+
+def test_a_5xx_with_the_server_alive_is_an_http_failure(rig: Rig) -> None:
+    server = rig.run("ana")
+    rig.hub.plan("DELETE", "/users/ana/server", faults.html(503))
+    rig.poll()
+    assert (rig.culled(), rig.failed("http"), server.ready) == (0, 1, True)
+
+
+def test_a_stop_without_an_answer_is_verified(rig: Rig) -> None:
+    rig.run("ana")
+    rig.hub.plan("DELETE", "/users/ana/server", stopped_but(faults.close()))
+    rig.poll()
+    assert (rig.culled(), rig.failed("connection")) == (1, 0)
+
+
+def test_a_stop_without_an_answer_and_the_server_alive_is_a_connection_failure(rig: Rig) -> None:
+    rig.run("ana")
+    rig.hub.plan("DELETE", "/users/ana/server", faults.close())
+    rig.poll()
+    assert (rig.culled(), rig.failed("connection")) == (0, 1)
+
+
+def test_a_stop_that_times_out_is_verified(make_rig: MakeRig) -> None:
+    rig = make_rig(request_timeout=0.3)
+    rig.run("ana")
+    rig.hub.plan("DELETE", "/users/ana/server", stopped_but(faults.hang(threading.Event())))
+    rig.poll()
+    assert (rig.culled(), rig.failed("timeout")) == (1, 0)
+
+
+def test_a_stop_that_times_out_with_the_server_alive_is_a_timeout(make_rig: MakeRig) -> None:
+    rig = make_rig(request_timeout=0.3)
+    rig.run("ana")
+
+    def hang_in_vain(request: Request, answer: Callable[[], Reply]) -> Reply:
+        return faults.hang(threading.Event())(request, lambda: Reply(500))
+
+    rig.hub.plan("DELETE", "/users/ana/server", hang_in_vain)
+    rig.poll()
+    assert (rig.culled(), rig.failed("timeout")) == (0, 1)
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 302])
+def test_a_refused_stop_is_an_http_failure(rig: Rig, status: int) -> None:
+    server = rig.run("ana")
+    rig.hub.plan("DELETE", "/users/ana/server", faults.html(status))
+    rig.poll()
+    assert (rig.attempted(), rig.culled(), rig.failed("http")) == (1, 0, 1)
+    assert server.ready
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+def test_a_refused_stop_is_not_followed(rig: Rig, status: int) -> None:
+    rig.run("ana")
+    rig.hub.plan("DELETE", "/users/ana/server", faults.html(status))
+    rig.poll()
+    assert rig.hub.log("*", "/users/ana*")[-1].method == "DELETE"
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_stop_that_cannot_be_verified_is_no_cull(rig: Rig) -> None:
+    rig.run("ana")
+    rig.hub.plan("GET", "/users/ana", faults.html(500), after=1)
+    begun = rig.begin()
+    rig.hub.wait_for("GET", "/users/ana", count=3)
+    rig.time += 10 * 60
+    rig.finish(begun)
+    assert (rig.attempted(), rig.culled(), rig.failed("http")) == (1, 0, 1)
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_stop_restarted_at_once_by_its_user_is_a_cull(rig: Rig) -> None:
+    server = rig.run("ana", "gpu")
+
+    def restart(request: Request, answer: Callable[[], Reply]) -> Reply:
+        true = answer()
+        server.stopped, server.ready, server.process_alive = False, True, True
+        server.started = server.last_activity = rig.hub.now() + 1
+        return true
+
+    rig.hub.plan("DELETE", "/users/ana/servers/gpu", restart)
+    rig.poll()
+    assert (rig.culled(), rig.failed("not_stopped"), server.ready) == (1, 0, True)
+
+
+def hide_servers(user: Any) -> Any:
+    return {key: value for key, value in user.items() if key != "servers"}
+
+
+def test_what_is_out_of_sight_after_the_stop_is_no_cull(rig: Rig) -> None:
+    rig.run("ana")
+    rig.hub.plan("GET", "/users/ana", faults.rewritten(hide_servers), after=1)
+    rig.poll()
+    assert (rig.attempted(), rig.culled(), rig.failed("http")) == (1, 0, 1)
+
+
+def test_a_user_out_of_sight_after_a_stop_without_an_answer_is_no_cull(rig: Rig) -> None:
+    rig.run("ana")
+    rig.hub.plan("DELETE", "/users/ana/server", faults.html(502))
+    rig.hub.plan("GET", "/users/ana", faults.html(404), after=1)
+    rig.poll()
+    assert (rig.culled(), rig.failed("http")) == (0, 1)
+
+
+def test_told_to_end_while_a_server_is_asked_stops_nobody(rig: Rig) -> None:
+    rig.run("ana")
+    rig.run("ben")
+    rig.target.plan("GET", "*/terminals", faults.after(rig.stopping.set))
+    rig.poll()
+    assert rig.stops() == []
+
+
+# ---- removal ------------------------------------------------------------------------------------
+
+
+def removals(rig: Rig) -> list[str]:
+    return [r.path for r in rig.hub.log("DELETE", "/users/*/server*") if r.body.strip()]
+
+
+@pytest.fixture
+def removing(make_rig: MakeRig) -> Rig:
+    return make_rig(limits=Limits(remove_named_servers=True))
+
+
+def test_a_named_server_is_removed_by_a_second_delete_after_a_verified_stop(removing: Rig) -> None:
+    removing.run("ana", "gpu")
+    removing.poll()
+    first, second = removing.hub.log("DELETE", "/users/ana/servers/gpu")
+    assert not first.body.strip()
+    assert second.json() == {"remove": True}
+    verified = removing.hub.log("GET", "/users/ana")[-1]
+    assert first.at < verified.at < second.at
+    assert "gpu" not in removing.hub.users["ana"].servers
+    assert removing.culled() == 1
+
+
+def test_a_default_server_is_never_removed(removing: Rig) -> None:
+    removing.run("ana")
+    removing.poll()
+    assert (removing.culled(), removals(removing)) == (1, [])
+
+
+def test_a_named_server_whose_stop_failed_keeps_its_record(removing: Rig) -> None:
+    removing.run("ana", "gpu", stop_fails=True)
+    removing.poll()
+    assert (removing.failed("not_stopped"), removals(removing)) == (1, [])
+    assert "gpu" in removing.hub.users["ana"].servers
+
+
+def test_a_named_server_restarted_at_once_is_not_removed(removing: Rig) -> None:
+    server = removing.run("ana", "gpu")
+
+    def restart(request: Request, answer: Callable[[], Reply]) -> Reply:
+        true = answer()
+        server.stopped, server.ready = False, True
+        server.started = server.last_activity = removing.hub.now() + 1
+        return true
+
+    removing.hub.plan("DELETE", "/users/ana/servers/gpu", restart)
+    removing.poll()
+    assert removals(removing) == []
+
+
+def test_without_the_option_nothing_is_removed(rig: Rig) -> None:
+    rig.run("ana", "gpu")
+    rig.poll()
+    assert (rig.culled(), removals(rig)) == (1, [])
+
+
+def test_a_removal_that_fails_is_told_and_the_cull_still_counts(
+    removing: Rig, logged: Events
+) -> None:
+    removing.run("ana", "gpu")
+    removing.hub.plan("DELETE", "/users/ana/servers/gpu", faults.html(500), after=1)
+    removing.poll()
+    assert removing.culled() == 1
+    assert "named_server_not_removed" in [event["event"] for event in logged]
+
+
+# ---- how many, and in which order ---------------------------------------------------------------
+
+
+def test_the_most_idle_are_stopped_first(make_rig: MakeRig) -> None:
+    rig = make_rig(limits=Limits(concurrency=1))
+    for user, idle in (("b", 5), ("d", 2), ("a", 9), ("c", 3)):
+        rig.run(user, idle=idle * HOUR)
+    rig.poll()
+    assert rig.stops() == ["a/", "b/", "c/", "d/"]
+
+
+def test_max_culls_a_poll_the_most_idle_first(make_rig: MakeRig) -> None:
+    rig = make_rig(limits=Limits(max_culls=2, concurrency=10))
+    for number in range(5):
+        rig.run(f"u{number}", idle=(9 - number) * HOUR)
+    rig.poll()
+    assert sorted(rig.stops()) == ["u0/", "u1/"]
+    assert rig.spared("limit") == 3
+    rig.poll()
+    assert sorted(rig.stops()) == ["u0/", "u1/", "u2/", "u3/"]
+
+
+def comes(wait: Callable[[], object]) -> bool:
+    """Tell whether a request arrives in the time that `wait` gives it."""
+    try:
+        wait()
+    except AssertionError:
+        return False
+    return True
+
+
+def test_max_culls_keeps_room_for_those_still_being_asked(make_rig: MakeRig) -> None:
+    rig = make_rig(limits=Limits(max_culls=2, concurrency=2))
+    for number in range(4):
+        rig.run(f"u{number}", idle=(9 - number) * HOUR)
+
+    def late(request: Request, answer: Callable[[], Reply]) -> Reply:
+        rig.hub.wait_for("DELETE", "/users/u0/server")
+        comes(lambda: rig.hub.wait_for("GET", "/users/u2", timeout=0.3))
+        return answer()
+
+    rig.target.plan("GET", "/user/u1/api/terminals", late)
+    rig.poll()
+    assert rig.stops() == ["u0/", "u1/"]
+    assert rig.spared("limit") == 2
+
+
+def test_busy_servers_at_the_head_do_not_use_up_max_culls(make_rig: MakeRig) -> None:
+    rig = make_rig(limits=Limits(max_culls=1, concurrency=4))
+    for number in range(4):
+        rig.run(f"busy{number}", idle=9 * HOUR, kernels=["busy"])
+    rig.run("idle", idle=2 * HOUR)
+    rig.poll()
+    assert rig.stops() == ["idle/"]
+    assert rig.spared("busy") == 4
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_stops_are_bounded_by_concurrency_and_truly_parallel(
+    make_rig: MakeRig, concurrency: int
+) -> None:
+    rig = make_rig(limits=Limits(concurrency=concurrency))
+    for number in range(9):
+        rig.run(f"u{number}")
+    together = threading.Barrier(concurrency, timeout=10)
+    lock, at_once, most = threading.Lock(), [0], [0]
+
+    def stop(request: Request, answer: Callable[[], Reply]) -> Reply:
+        with lock:
+            at_once[0] += 1
+            most[0] = max(most[0], at_once[0])
+        together.wait()  # passes only when so many are under way at once
+        with lock:
+            at_once[0] -= 1
+        return answer()
+
+    rig.hub.plan("DELETE", "/users/*/server*", stop)
+    rig.poll()
+    assert most == [concurrency]
+    assert rig.culled() == 9
+
+
+def test_two_passes_at_once_stay_within_concurrency(make_rig: MakeRig) -> None:
+    rig = make_rig(limits=Limits(concurrency=2))
+    released = threading.Event()
+    rig.hub.plan("DELETE", "/users/*/server*", faults.hang(released))
+    passes = []
+    for letter in "ab":
+        for number in range(3):
+            rig.run(f"{letter}{number}")
+        passes.append(rig.begin())
+    rig.hub.wait_for("DELETE", "/users/*/server", count=2)
+    assert not comes(lambda: rig.hub.wait_for("DELETE", "/users/*/server", count=3, timeout=0.3))
+    released.set()
+    for begun in passes:
+        rig.finish(begun)
+    assert rig.culled() == 6
+
+
+def test_a_stop_that_hangs_holds_up_neither_others_nor_the_next_poll(make_rig: MakeRig) -> None:
+    rig = make_rig(limits=Limits(concurrency=2))
+    released = threading.Event()
+    rig.run("ana", idle=9 * HOUR)
+    for number in range(3):
+        rig.run(f"u{number}")
+    rig.hub.plan("DELETE", "/users/ana/server", faults.hang(released))
+    first = rig.begin()
+    rig.hub.wait_for("DELETE", "/users/u?/server", count=3)
+    rig.poll()
+    released.set()
+    rig.finish(first)
+    assert rig.culled() == 4
+
+
+# ---- the audit trail ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kernels", "stop_fails", "event"),
+    [(["idle"], False, "culled"), (["busy"], False, "cull_withheld"), ([], True, "cull_failed")],
+)
+def test_each_end_is_one_line_of_the_audit_trail(
+    rig: Rig, logged: Events, kernels: list[str], stop_fails: bool, event: str
+) -> None:
+    rig.run("ana", "gpu", idle=2 * HOUR, age=3 * HOUR, kernels=kernels, stop_fails=stop_fails)
+    rig.poll()
+    (line,) = [e for e in logged if e["event"].startswith("cull")]
+    assert line["event"] == event
+    told = {key: line[key] for key in ("user", "server", "policy", "reason", "idle", "age")}
+    assert told == {
+        "user": "ana",
+        "server": "gpu",
+        "policy": "default",
+        "reason": "idle",
+        "idle": 2 * HOUR,
+        "age": 3 * HOUR,
+    }
+    assert line["outcome"]
+
+
+# ---- busy for long ------------------------------------------------------------------------------
+
+
+def test_busy_past_max_busy_is_stopped(make_rig: MakeRig) -> None:
+    rig = make_rig(limits=Limits(max_busy=2 * HOUR))
+    rig.run("ana", kernels=["busy"])
+    rig.poll()
+    rig.watch(2 * HOUR - 30)
+    rig.poll()
+    assert (rig.spared("busy"), rig.stops()) == (2, [])
+    rig.watch(60)
+    rig.poll()
+    assert rig.stops() == ["ana/"]
+
+
+def test_being_at_work_in_between_is_a_break_in_being_busy(make_rig: MakeRig) -> None:
+    """Busy last night and busy tonight, at work all day: that is not busy without a break."""
+    rig = make_rig(limits=Limits(max_busy=2 * HOUR))
+    server = rig.run("ana", kernels=["busy"])
+    rig.poll()
+    server.last_activity = rig.hub.now()
+    rig.watch(60)
+    rig.poll()  # active: not a candidate, and so not asked
+    rig.watch(3 * HOUR)
+    rig.poll()  # busy again, or still: seen so for the first time since
+    assert (rig.spared("busy"), rig.stops()) == (2, [])
+
+
+def test_activity_the_server_reports_itself_is_a_break_in_being_busy(make_rig: MakeRig) -> None:
+    rig = make_rig(limits=Limits(max_busy=2 * HOUR))
+    server = rig.run("ana", kernels=["busy"])
+    rig.poll()
+    jupyter = rig.jupyter(server)
+    jupyter.kernels[0]["execution_state"] = "idle"
+    jupyter.last_activity = "2027-01-15T08:00:30Z"
+    rig.watch(60)
+    rig.poll()
+    assert rig.asked("active") == 1
+    jupyter.kernels[0]["execution_state"] = "busy"
+    rig.watch(3 * HOUR)
+    rig.poll()
+    assert (rig.spared("busy"), rig.stops()) == (2, [])

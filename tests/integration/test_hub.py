@@ -1,0 +1,729 @@
+"""The Hub's client against a real local HTTP server: every way in which a request can go wrong."""
+
+import shutil
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import fake_hub as faults
+import pytest
+from certipy import Certipy  # type: ignore[import-untyped]
+from fake_hub import FakeHub, Fault, HttpFake, Reply, Request, closed_port, reply
+
+from hub_idle_exporter.config import checked_token, internal_tls
+from hub_idle_exporter.domain.labels import Cause, Operation
+from hub_idle_exporter.domain.model import epoch
+from hub_idle_exporter.hub.client import Connection, Hub, HubError, Token
+
+NAMES = ["we ird@ex.org", "ünï", "a/b", "a%2Fb", "q?x=1&y#z", "...", 'quo"te', "日本 語"]
+
+
+class Recorder(HttpFake):
+    """Another origin: whatever reaches it is written down."""
+
+    def answer(self, request: Request) -> Reply:
+        return reply(200, {"items": [], "_pagination": {"total": 0, "next": None}})
+
+
+@contextmanager
+def recorder() -> Iterator[Recorder]:
+    with Recorder() as elsewhere:
+        yield elsewhere
+
+
+def client(
+    hub: FakeHub, token: str | None = None, page_size: int = 200, timeout: float = 10, **more: Any
+) -> Hub:
+    value = hub.token if token is None else token
+    connection = Connection(hub.url, timeout=timeout, page_size=page_size)
+    return Hub(connection, Token(lambda: value), **more)
+
+
+def failure(call: Callable[[], object]) -> HubError:
+    with pytest.raises(HubError) as caught:
+        call()
+    return caught.value
+
+
+def list_with(hub: FakeHub, fault: Fault, page_size: int = 200, **more: Any) -> HubError:
+    """List users while `fault` answers; give the error."""
+    hub.plan("GET", "/users", fault)
+    return failure(client(hub, page_size=page_size, **more).users)
+
+
+# ---- pages --------------------------------------------------------------------------------------
+
+
+def test_pages_are_asked_for_by_offset_and_only_active_users(fake_hub: FakeHub) -> None:
+    fake_hub.add_user("nobody-home")
+    fake_hub.add_servers(5)
+    listing = client(fake_hub, page_size=2).users()
+    assert sorted(listing.users) == [f"u{n:06d}" for n in range(5)]
+    assert listing.whole
+    queries = [request.query for request in fake_hub.log("GET", "/users")]
+    assert queries == [
+        {"state": "active", "limit": "2", "offset": offset} for offset in ("0", "2", "4")
+    ]
+
+
+def test_next_url_is_never_followed(fake_hub: FakeHub) -> None:
+    fake_hub.add_servers(5)
+    with recorder() as elsewhere:
+        fake_hub.next_origin = elsewhere.origin
+        assert len(client(fake_hub, page_size=2).users().users) == 5
+        assert elsewhere.log() == []
+
+
+def test_a_page_size_beyond_the_hubs_own_still_reads_everything(fake_hub: FakeHub) -> None:
+    fake_hub.page_limit_max = 3
+    fake_hub.add_servers(8)
+    assert len(client(fake_hub, page_size=10_000).users().users) == 8
+
+
+def test_every_request_says_that_it_reads_pages(fake_hub: FakeHub) -> None:
+    hub = client(fake_hub)
+    hub.ask_version(), hub.identity(), hub.users(), hub.routes()
+    accepted = {request.headers["accept"] for request in fake_hub.log()}
+    assert accepted == {"application/jupyterhub-pagination+json"}
+
+
+def test_a_short_page_is_not_the_last(fake_hub: FakeHub) -> None:
+    def without_items(page: Any) -> Any:
+        return page | {"items": []}
+
+    fake_hub.add_servers(5)
+    fake_hub.plan("GET", "/users", faults.rewritten(without_items), times=1)
+    listing = client(fake_hub, page_size=2).users()
+    assert sorted(listing.users) == ["u000002", "u000003", "u000004"]
+    assert not listing.whole
+
+
+def test_a_user_who_comes_twice_is_one_user(fake_hub: FakeHub) -> None:
+    fake_hub.add_servers(5)
+    hub = client(fake_hub, page_size=2)
+    first = {"items": [{"name": "u000001", "servers": {"": {"ready": True}}}]}
+    fake_hub.plan(
+        "GET", "/users", faults.rewritten(lambda page: page | first), after=1, times=1
+    )  # fmt: skip
+    listing = hub.users()
+    assert sorted(listing.users) == ["u000000", "u000001", "u000004"]
+    assert not listing.whole
+
+
+@pytest.mark.parametrize("at_page", [1, 2, 3])
+def test_users_deleted_between_pages_hide_nobody_else(fake_hub: FakeHub, at_page: int) -> None:
+    fake_hub.add_servers(8)
+
+    def two_leave() -> None:
+        fake_hub.remove_user("u000000")
+        fake_hub.remove_user("u000001")
+
+    fake_hub.plan("GET", "/users", faults.after(two_leave), after=at_page - 1, times=1)
+    listing = client(fake_hub, page_size=2).users()
+    assert {f"u{n:06d}" for n in range(2, 8)} <= set(listing.users)
+
+
+def test_one_leaving_at_every_page_is_read_to_the_end(fake_hub: FakeHub) -> None:
+    fake_hub.add_servers(9)
+    leaving = iter(range(9))
+    leave = faults.after(lambda: fake_hub.remove_user(f"u{next(leaving):06d}"))
+    fake_hub.plan("GET", "/users", leave, times=6)
+    assert {"u000006", "u000007", "u000008"} <= set(client(fake_hub, page_size=1).users().users)
+
+
+def test_a_hub_where_users_come_and_go_for_ever_is_read_to_the_end(fake_hub: FakeHub) -> None:
+    fake_hub.add_servers(4)
+
+    def flicker() -> None:
+        if "guest" in fake_hub.users:
+            fake_hub.remove_user("guest")
+        else:
+            fake_hub.add_server("guest")
+
+    fake_hub.plan("GET", "/users", faults.after(flicker))
+    listing = client(fake_hub, page_size=1).users()
+    assert {f"u{n:06d}" for n in range(4)} <= set(listing.users)
+
+
+def test_200_users_vanish_while_listing_and_the_list_is_not_whole(fake_hub: FakeHub) -> None:
+    fake_hub.add_servers(600)
+
+    def leave() -> None:
+        for number in range(200):
+            fake_hub.remove_user(f"u{number:06d}")
+
+    fake_hub.plan("GET", "/users", faults.after(leave), times=1)
+    assert not client(fake_hub).users().whole
+
+
+def test_a_hub_that_loses_its_list_is_not_whole(fake_hub: FakeHub) -> None:
+    """The first page names 600, the second says that there are none."""
+    fake_hub.add_servers(600)
+    fake_hub.plan("GET", "/users", faults.after(fake_hub.users.clear), times=1)
+    fake_hub.plan("GET", "/users", faults.before(lambda: setattr(fake_hub, "changes", -7)), after=1)
+    assert not client(fake_hub).users().whole
+
+
+@pytest.mark.parametrize("offset", [0, 1, 2, -1])
+def test_pages_in_circles_are_refused(fake_hub: FakeHub, offset: int) -> None:
+    def circling(page: Any) -> Any:
+        page["_pagination"]["next"] = {"offset": offset}
+        return page
+
+    fake_hub.add_servers(9)
+    fake_hub.plan("GET", "/users", faults.rewritten(circling), after=1, times=5)
+    error = failure(client(fake_hub, page_size=2).users)
+    assert error.cause is Cause.RESPONSE
+    assert "circles" in str(error)
+    assert len(fake_hub.log("GET", "/users")) == 2
+
+
+def test_routes_are_read_whole(fake_hub: FakeHub) -> None:
+    fake_hub.routes = {
+        f"/user/u{n}/": {"routespec": f"/user/u{n}/", "target": "http://10.0.0.1:1", "data": {}}
+        for n in range(450)
+    }
+    assert len(client(fake_hub).routes()) == 451
+
+
+def test_a_proxy_that_drops_the_accept_header_is_refused(fake_hub: FakeHub) -> None:
+    """Without the header the Hub cuts its list at 200 and says nothing."""
+
+    def stripped(request: Request, answer: Callable[[], Reply]) -> Reply:
+        return fake_hub.answer(replace(request, headers=request.headers | {"accept": "*/*"}))
+
+    fake_hub.add_servers(3)
+    error = list_with(fake_hub, stripped)
+    assert error.cause is Cause.RESPONSE
+
+
+# ---- faults -------------------------------------------------------------------------------------
+
+NO_JSON = "answered what no JupyterHub answers"
+FAULTS: dict[str, tuple[Fault, Cause, str]] = {
+    "login page": (faults.html(), Cause.RESPONSE, NO_JSON),
+    "empty body": (faults.always(reply(200, b"")), Cause.RESPONSE, NO_JSON),
+    "not utf-8": (faults.always(reply(200, b'{"items": ["\xff"]}')), Cause.RESPONSE, NO_JSON),
+    "null": (faults.always(reply(200, b"null")), Cause.RESPONSE, NO_JSON),
+    "no pagination": (faults.always(reply(200, {"items": []})), Cause.RESPONSE, NO_JSON),
+    "deep nesting": (faults.always(reply(200, b"[" * 100_000)), Cause.RESPONSE, NO_JSON),
+    "half a body": (faults.half_body(), Cause.CONNECTION, "cannot be reached"),
+    "closed": (faults.close(), Cause.CONNECTION, "cannot be reached"),
+    "404": (faults.always(reply(404, "no")), Cause.HTTP, "HTTP 404"),
+    "429": (faults.retry_after(429, 7), Cause.HTTP, "HTTP 429"),
+    "500": (faults.always(reply(500, "oops")), Cause.HTTP, "HTTP 500"),
+    "502": (faults.always(reply(502, "bad gateway")), Cause.HTTP, "HTTP 502"),
+    "503": (faults.retry_after(503, 7), Cause.HTTP, "HTTP 503"),
+    "204": (faults.always(reply(204, "")), Cause.HTTP, "HTTP 204"),
+    "401": (faults.always(reply(401, "who are you?")), Cause.AUTH, "does not know the token"),
+    "no Date": (faults.dated(None), Cause.RESPONSE, "Date header"),
+    "empty Date": (faults.dated(""), Cause.RESPONSE, "Date header"),
+    "garbled Date": (faults.dated("yesterday, about noon"), Cause.RESPONSE, "Date header"),
+    "Date without zone": (
+        faults.dated("Sun, 22 Nov 2026 21:00:00"), Cause.RESPONSE, "Date header",
+    ),
+    "impossible Date": (
+        faults.dated("Sun, 99 Nov 2026 99:00:00 GMT"), Cause.RESPONSE, "Date header",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_has_a_cause_and_one_sentence(fake_hub: FakeHub, name: str) -> None:
+    fault, cause, words = FAULTS[name]
+    fake_hub.add_servers(3)
+    error = list_with(fake_hub, fault)
+    assert error.cause is cause
+    assert words in str(error)
+    assert "\n" not in str(error)
+    assert fake_hub.url in str(error)
+
+
+@pytest.mark.parametrize("page", [2, 3])
+# The clock is read on the first page alone.
+@pytest.mark.parametrize("name", [name for name in FAULTS if "Date" not in name])
+def test_a_fault_on_a_later_page_is_no_short_list(fake_hub: FakeHub, name: str, page: int) -> None:
+    fault, cause, _ = FAULTS[name]
+    fake_hub.add_servers(5)
+    fake_hub.plan("GET", "/users", fault, after=page - 1)
+    assert failure(client(fake_hub, page_size=2).users).cause is cause
+
+
+def changed(user: dict[str, Any] | None = None, server: dict[str, Any] | None = None) -> Fault:
+    """Answer truly, but with fields of the first user, or of its server, replaced."""
+
+    def change(page: Any) -> Any:
+        page["items"][0].update(user or {})
+        if server:
+            page["items"][0]["servers"][""].update(server)
+        return page
+
+    return faults.rewritten(change)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        changed({"name": 7}),
+        changed({"name": None}),
+        changed({"servers": []}),
+        changed({"servers": None}),
+        changed({"servers": {"": "running"}}),
+        changed({"groups": "staff"}),
+        changed({"groups": [1]}),
+        changed({"admin": "yes"}),
+        changed(server={"ready": "yes"}),
+        changed(server={"ready": None}),
+        changed(server={"pending": True}),
+        changed(server={"last_activity": "this morning"}),
+        changed(server={"last_activity": 1_700_000_000}),
+        changed(server={"started": ""}),
+        faults.rewritten(lambda page: page | {"items": {}}),
+        faults.rewritten(lambda page: page | {"items": None}),
+        faults.rewritten(lambda page: page | {"_pagination": {"total": "3", "next": None}}),
+        faults.rewritten(lambda page: page | {"_pagination": {"total": 3}}),
+        faults.rewritten(lambda page: page | {"_pagination": {"total": 3, "next": "more"}}),
+        faults.rewritten(lambda page: page["items"]),
+        faults.rewritten(lambda page: {"message": "soon", "status": 200}),
+    ],
+)
+def test_wrong_types_are_errors_and_never_zero_servers(fake_hub: FakeHub, fault: Fault) -> None:
+    fake_hub.add_servers(3)
+    assert list_with(fake_hub, fault).cause is Cause.RESPONSE
+
+
+def test_a_scope_that_is_missing_is_told_from_a_token_that_is_unknown(fake_hub: FakeHub) -> None:
+    narrow = fake_hub.add_token(["read:servers"])
+    assert failure(client(fake_hub, narrow).users).cause is Cause.SCOPE
+    assert failure(client(fake_hub, "wrong").users).cause is Cause.AUTH
+    assert failure(client(fake_hub, "wrong").identity).cause is Cause.AUTH
+
+
+def test_minting_that_is_refused_does_not_blame_the_token_itself(fake_hub: FakeHub) -> None:
+    """The Hub says "Service x not found or no permissions to generate tokens", and 403."""
+    error = failure(lambda: client(fake_hub).mint_token("nobody", "ana", ""))
+    assert error.cause is Cause.SCOPE
+    assert "does not know the token" not in str(error)
+
+
+def test_a_hanging_hub_is_a_timeout(fake_hub: FakeHub) -> None:
+    released = threading.Event()
+    error = list_with(fake_hub, faults.hang(released), timeout=0.2)
+    released.set()
+    assert error.cause is Cause.TIMEOUT
+    assert "within 0.2 s" in str(error)
+
+
+def test_nobody_listening_is_a_connection_error() -> None:
+    with closed_port() as port:
+        hub = Hub(Connection(f"http://127.0.0.1:{port}/hub/api"), Token(lambda: "secret"))
+        error = failure(hub.ask_version)
+    assert error.cause is Cause.CONNECTION
+    assert str(error).endswith("Connection refused")
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70 + ".example", "ho st", "nowhere.invalid"])
+def test_a_host_that_cannot_be_looked_up_is_an_error_as_any_other(host: str) -> None:
+    hub = Hub(Connection(f"http://{host}/hub/api"), Token(lambda: "secret"))
+    assert failure(hub.ask_version).cause in (Cause.CONNECTION, Cause.RESPONSE)
+
+
+def test_a_vanished_ca_file_is_a_connection_error(tmp_path: Path) -> None:
+    connection = Connection("https://127.0.0.1:1/hub/api", ca_file=str(tmp_path / "gone.pem"))
+    assert failure(Hub(connection, Token(lambda: "secret")).ask_version).cause is Cause.CONNECTION
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7.0), ("0", 0.0), ("-5", 0.0), ("soon", 0.0), ("Sun, 22 Nov 2026 21:00:00 GMT", 0.0)],
+)
+def test_retry_after_is_read_in_seconds(fake_hub: FakeHub, header: str, seconds: float) -> None:
+    error = list_with(fake_hub, faults.retry_after(503, header))
+    assert (error.status, error.retry_after) == (503, seconds)
+
+
+@pytest.mark.parametrize("header", ["86400", "9" * 400])
+def test_retry_after_cannot_silence_us_for_good(fake_hub: FakeHub, header: str) -> None:
+    assert list_with(fake_hub, faults.retry_after(503, header)).retry_after <= 600
+
+
+# ---- the token goes nowhere else ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(fake_hub: FakeHub, status: int) -> None:
+    with recorder() as elsewhere:
+        error = list_with(fake_hub, faults.redirect(f"{elsewhere.origin}/hub/api/users", status))
+        assert elsewhere.log() == []
+    assert error.cause is Cause.HTTP
+    assert "redirected" in str(error)
+    assert "/hub/api" in str(error)
+
+
+def test_a_redirect_within_the_hub_is_not_followed_either(fake_hub: FakeHub) -> None:
+    list_with(fake_hub, faults.redirect(f"{fake_hub.url}/elsewhere"))
+    assert fake_hub.log("GET", "/elsewhere") == []
+
+
+def test_who_is_there_is_asked_without_the_token(fake_hub: FakeHub) -> None:
+    client(fake_hub).ask_version()
+    assert "authorization" not in fake_hub.log("GET", "/")[0].headers
+
+
+def test_proxies_and_netrc_of_the_environment_are_not_used(
+    fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password else\ndefault login a password b\n")
+    netrc.chmod(0o600)
+    with recorder() as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.origin)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.setenv("NETRC", str(netrc))
+        client(fake_hub).users()
+        assert proxy.log() == []
+    assert fake_hub.log("GET", "/users")[0].headers["authorization"] == f"token {fake_hub.token}"
+
+
+def test_cookies_are_not_kept(fake_hub: FakeHub) -> None:
+    def with_cookie(request: Request, answer: Callable[[], Reply]) -> Reply:
+        true = answer()
+        return replace(true, headers=true.headers | {"Set-Cookie": "_xsrf=abc; Path=/"})
+
+    fake_hub.plan("*", "*", with_cookie)
+    hub = client(fake_hub)
+    hub.users(), hub.users()
+    assert all("cookie" not in request.headers for request in fake_hub.log())
+
+
+def everything_said(error: BaseException | None) -> str:
+    """Give the texts of an error and of all that led to it."""
+    said = []
+    while error is not None:
+        said += [str(error), repr(error), repr(vars(error)) if hasattr(error, "__dict__") else ""]
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\n".join(said)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_no_error_shows_the_token(fake_hub: FakeHub, name: str) -> None:
+    fake_hub.add_servers(3)
+    error = list_with(fake_hub, FAULTS[name][0])
+    assert fake_hub.token not in everything_said(error)
+
+
+def test_a_hub_that_echoes_the_token_is_not_quoted(fake_hub: FakeHub) -> None:
+    error = list_with(fake_hub, faults.always(reply(200, f"{fake_hub.token} is your token")))
+    assert fake_hub.token not in everything_said(error)
+
+
+def test_the_token_hides_in_every_text() -> None:
+    token = Token(lambda: "s3cret")
+    hub = Hub(Connection("http://127.0.0.1:1/hub/api"), token)
+    assert "s3cret" not in f"{token!r} {token} {hub!r} {vars(hub)} {token.mask('a s3cret b')}"
+    with pytest.raises(AttributeError):
+        token.value  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_a_minted_token_hides_too(fake_hub: FakeHub) -> None:
+    fake_hub.add_user("idle-prober", scopes=["access:servers"])
+    fake_hub.add_server("ana")
+    minted = client(fake_hub).mint_token("idle-prober", "ana", "")
+    assert minted.token in fake_hub.tokens
+    assert minted.token not in f"{minted!r} {minted}"
+
+
+# ---- rotation -----------------------------------------------------------------------------------
+
+
+def in_file(path: Path) -> Token:
+    return Token(lambda: checked_token(path.read_text().strip(), "the file"))
+
+
+def test_a_refused_token_is_read_again_from_its_file(fake_hub: FakeHub, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(fake_hub.token)
+    hub = Hub(Connection(fake_hub.url), in_file(file))
+    hub.users()
+    file.write_text(fake_hub.add_token(["list:users", "read:servers"]) + "\n")
+    hub.users()
+    assert len(fake_hub.log("GET", "/users")) == 2, "not read again before it is refused"
+    fake_hub.tokens.pop(fake_hub.token)
+    hub.users()
+    assert len(fake_hub.log("GET", "/users")) == 4
+
+
+@pytest.mark.parametrize("content", [None, "", "two words", "\xff"])
+def test_a_token_file_that_got_worse_keeps_the_old_token(
+    fake_hub: FakeHub, tmp_path: Path, content: str | None
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(fake_hub.token)
+    hub = Hub(Connection(fake_hub.url), in_file(file))
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content.encode("latin-1"))
+    fake_hub.plan("GET", "/users", faults.always(reply(403, "")), times=1)
+    assert failure(hub.users).cause is Cause.AUTH
+    hub.users()
+
+
+def test_a_token_that_stays_wrong_is_sent_once_a_request(fake_hub: FakeHub) -> None:
+    failure(client(fake_hub, "wrong").users)
+    assert len(fake_hub.log("GET", "/users")) == 1
+
+
+def test_many_requests_refused_at_once_all_go_on_with_the_new_token(
+    fake_hub: FakeHub, tmp_path: Path
+) -> None:
+    """The first to read the new token must not leave the others with their refusal."""
+    file = tmp_path / "token"
+    old, new = fake_hub.token, fake_hub.add_token(["list:users", "read:servers"])
+    file.write_text(old)
+    hub = Hub(Connection(fake_hub.url), in_file(file))
+    file.write_text(new)
+    fake_hub.tokens.pop(old)
+    everyone_refused = threading.Barrier(4)
+
+    def together(request: Request, answer: Callable[[], Reply]) -> Reply:
+        if request.token == old:
+            everyone_refused.wait(10)
+        return answer()
+
+    fake_hub.plan("GET", "/users", together)
+    worked: list[object] = []
+    threads = [threading.Thread(target=lambda: worked.append(hub.users())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(worked) == 4
+
+
+# ---- names and times ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_name_that_would_lead_up_the_path_is_not_sent(fake_hub: FakeHub, name: str) -> None:
+    """`DELETE /users/ana/servers/..` would become `DELETE /users/ana/`."""
+    hub = client(fake_hub)
+    failure(lambda: hub.stop("ana", name))
+    failure(lambda: hub.user(name))
+    assert fake_hub.log() == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_is_quoted(fake_hub: FakeHub, name: str) -> None:
+    fake_hub.add_server(name)
+    fake_hub.add_server(name, "my srv/ü")
+    hub = client(fake_hub)
+    assert set(hub.users().users[name].servers or {}) == {"", "my srv/ü"}
+    seen = hub.user(name)
+    assert seen is not None
+    assert seen.user.name == name
+    assert hub.stop(name, "my srv/ü") == 204
+    assert fake_hub.server(name, "my srv/ü").stopped
+    assert not fake_hub.server(name).stopped
+    assert hub.stop(name, "") == 204
+    hub.remove(name, "my srv/ü")
+    assert set(fake_hub.users[name].servers) == {""}
+
+
+def test_a_minted_token_opens_one_server_for_a_minute(fake_hub: FakeHub) -> None:
+    fake_hub.add_user("idle-prober", scopes=["access:servers"])
+    fake_hub.add_server("we ird@ex.org", "my srv")
+    hub = client(fake_hub)
+    minted = hub.mint_token("idle-prober", "we ird@ex.org", "my srv")
+    token = fake_hub.tokens[minted.token]
+    assert token.scopes == ["access:servers!server=we ird@ex.org/my srv"]
+    assert token.expires == pytest.approx(fake_hub.now() + 60, abs=5)
+    hub.revoke_token("idle-prober", minted.id)
+    hub.revoke_token("idle-prober", minted.id)  # gone already: all the same
+    assert minted.token not in fake_hub.tokens
+
+
+def test_an_unknown_user_is_none(fake_hub: FakeHub) -> None:
+    assert client(fake_hub).user("nobody") is None
+
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("sent", "moment"),
+    [
+        (None, None),
+        ("2026-11-22T12:00:00Z", NOON),
+        ("2026-11-22T12:00:00.000Z", NOON),
+        ("2026-11-22T12:00:00.000000Z", NOON),
+        ("2026-11-22T12:00:00", NOON),
+        ("2026-11-22T12:00:00.000000", NOON),
+        ("2026-11-22T13:00:00+01:00", NOON),
+        ("9999-12-31T23:59:59Z", datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)),
+    ],
+)
+def test_times_are_read_as_any_hub_writes_them(
+    fake_hub: FakeHub, sent: str | None, moment: datetime | None
+) -> None:
+    fake_hub.add_server("ana").last_activity = sent
+    servers = client(fake_hub).users().users["ana"].servers
+    assert isinstance(servers, dict)
+    assert epoch(servers[""].last_activity) == (moment.timestamp() if moment else None)
+
+
+def test_now_is_the_hubs_clock(fake_hub: FakeHub) -> None:
+    fake_hub.clock = lambda: 1_000_000_000.0
+    fake_hub.add_server("ana")
+    hub = client(fake_hub)
+    assert hub.users().now == 1_000_000_000
+    seen = hub.user("ana")
+    assert seen is not None
+    assert seen.now == 1_000_000_000
+
+
+def test_a_look_at_one_user_without_a_clock_is_an_error(fake_hub: FakeHub) -> None:
+    fake_hub.add_server("ana")
+    fake_hub.plan("GET", "/users/ana", faults.dated(None))
+    assert failure(lambda: client(fake_hub).user("ana")).cause is Cause.RESPONSE
+
+
+def test_personal_data_is_not_even_kept(fake_hub: FakeHub) -> None:
+    secret = {"auth_state": {"password": "hunter2"}, "user_info": {"phone": "hunter2"}}
+    fake_hub.add_user("ana").extra = secret
+    fake_hub.add_server("ana", extra={"state": {"pod": "hunter2"}})
+    assert "hunter2" not in repr(client(fake_hub).users())
+
+
+def test_servers_that_are_hidden_are_not_servers_that_are_not_there(fake_hub: FakeHub) -> None:
+    fake_hub.add_user("ana", groups=["staff"])
+    fake_hub.add_server("ana")
+    fake_hub.add_server("bob")
+    token = fake_hub.add_token(["list:users", "read:servers!group=staff"])
+    listing = client(fake_hub, token).users()
+    assert [user.name for user in listing.users.values() if user.seen_servers] == ["ana"]
+    assert listing.unseen == 1
+
+
+# ---- what is observed ---------------------------------------------------------------------------
+
+
+def test_each_request_is_observed_failures_included(fake_hub: FakeHub) -> None:
+    seen: list[Operation] = []
+    hub = client(fake_hub, on_request=lambda operation, seconds: seen.append(operation))
+    hub.ask_version(), hub.identity(), hub.users()
+    fake_hub.plan("GET", "/users", faults.close())
+    failure(hub.users)
+    assert seen == [
+        Operation.VERSION, Operation.IDENTITY, Operation.LIST_USERS, Operation.LIST_USERS,
+    ]  # fmt: skip
+
+
+def test_the_hub_is_seen_when_it_answers_with_its_version(fake_hub: FakeHub) -> None:
+    clocks: list[float | None] = []
+    hub = client(fake_hub, on_answer=clocks.append)
+    fake_hub.clock = lambda: 5.0
+    fake_hub.plan("GET", "/users", faults.always(reply(500)))
+    failure(hub.users)
+    assert clocks == [5.0], "an error of the Hub itself is still the Hub"
+    assert hub.version == "6.1.1"
+
+
+def test_a_proxy_that_answers_for_the_hub_is_not_the_hub(
+    fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks: list[float | None] = []
+    monkeypatch.setattr(fake_hub, "headers", dict)  # no X-JupyterHub-Version
+    list_with(fake_hub, faults.always(reply(503, "down")), on_answer=clocks.append)
+    assert clocks == []
+
+
+def test_the_hub_is_seen_though_a_proxy_takes_its_version_out(
+    fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks: list[float | None] = []
+    monkeypatch.setattr(fake_hub, "headers", dict)
+    client(fake_hub, on_answer=clocks.append).users()
+    assert len(clocks) == 1
+
+
+def test_one_connection_is_kept_for_many_requests(fake_hub: FakeHub) -> None:
+    hub = client(fake_hub, page_size=1)
+    fake_hub.add_servers(5)
+    hub.users()
+    assert fake_hub._http is not None
+    assert len(fake_hub._http.connections) == 1
+
+
+# ---- TLS ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the Hub writes it with internal_ssl."""
+    folder = tmp_path_factory.mktemp("internal-ssl")
+    certipy = Certipy(store_dir=str(folder), remove_existing=True)
+    certipy.create_ca("hub-ca")
+    certipy.create_signed_pair(
+        "hub-internal", "hub-ca", alt_names=["IP:127.0.0.1", "DNS:localhost"]
+    )
+    shutil.copy(folder / "hub-ca" / "hub-ca.crt", folder / "hub-ca_trust.crt")
+    return folder
+
+
+@pytest.fixture
+def tls_hub(fake_hub: FakeHub, certificates: Path) -> FakeHub:
+    """A Hub with internal_ssl: it has a certificate, and wants one."""
+    certificate, key, authority = internal_tls(certificates)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority)
+    context.load_cert_chain(certificate, key)
+    context.verify_mode = ssl.CERT_REQUIRED
+    assert fake_hub._http is not None
+    fake_hub._http.socket = context.wrap_socket(fake_hub._http.socket, server_side=True)
+    fake_hub.add_server("ana")
+    return fake_hub
+
+
+def tls_client(hub: FakeHub, authority: str | None, pair: tuple[str, str] | None) -> Hub:
+    url = hub.url.replace("http://", "https://")
+    connection = Connection(url, timeout=10, ca_file=authority, client_certificate=pair)
+    return Hub(connection, Token(lambda: hub.token))
+
+
+def test_internal_ssl(tls_hub: FakeHub, certificates: Path) -> None:
+    certificate, key, authority = internal_tls(certificates)
+    assert set(tls_client(tls_hub, authority, (certificate, key)).users().users) == {"ana"}
+
+
+def test_a_hub_whose_certificate_is_not_trusted_gets_no_token(tls_hub: FakeHub) -> None:
+    error = failure(tls_client(tls_hub, None, None).users)
+    assert error.cause is Cause.CONNECTION
+    assert "--ca-file" in str(error)
+    assert tls_hub.log() == []
+
+
+def test_a_hub_that_wants_our_certificate_is_a_connection_error(
+    tls_hub: FakeHub, certificates: Path
+) -> None:
+    error = failure(tls_client(tls_hub, internal_tls(certificates)[2], None).users)
+    assert error.cause is Cause.CONNECTION
+    assert tls_hub.log() == []
+    assert "--ca-file" not in str(error)
+
+
+def test_a_hub_that_speaks_no_tls_is_a_connection_error(fake_hub: FakeHub) -> None:
+    error = failure(tls_client(fake_hub, None, None).users)
+    assert error.cause is Cause.CONNECTION
+    assert "http://" in str(error)
+    assert "--ca-file" not in str(error)
+
+
+def test_a_hub_that_speaks_tls_alone_is_a_connection_error(tls_hub: FakeHub) -> None:
+    assert failure(client(tls_hub).users).cause in (Cause.CONNECTION, Cause.HTTP)

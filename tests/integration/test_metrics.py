@@ -1,0 +1,424 @@
+"""`/metrics`: names, types and labels are the contract's; facts are one snapshot, or none.
+
+The golden files are what a person sees; `UPDATE_GOLDEN=1 pytest tests/test_metrics.py` writes them.
+"""
+
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as prometheus
+from prometheus_client.samples import Sample
+
+from hub_idle_exporter import __version__
+from hub_idle_exporter.domain.census import Judged, judge_all, take
+from hub_idle_exporter.domain.gate import GateState
+from hub_idle_exporter.domain.labels import Asked, Cause, CullFailure, Operation, Withheld
+from hub_idle_exporter.domain.model import Server, User
+from hub_idle_exporter.domain.policy import Judge, Policy, Rules
+from hub_idle_exporter.domain.scopes import Granted, Scope
+from hub_idle_exporter.metrics import Metrics, Snapshot
+from hub_idle_exporter.policy_file import parse
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+TEXT, OPENMETRICS = "text/plain", "application/openmetrics-text"
+POLICIES = parse(
+    b"""
+policies:
+  - {name: staff, match: {users: s*}, exempt: true}
+  - {name: 'gpu "big"', match: {users: g*}, timeout: 2h, max_age: 1d}
+""",
+    "p.yaml",
+    Policy("default", 3600.0),
+)
+NOW = 1_763_800_000.0
+HOUR = 3600.0
+
+# The contract's tables: name, type, labels with all their values (None: whatever there is).
+Labels = Mapping[str, Iterable[str] | None]
+STATES = ("active", "idle", "pending")
+REASONS = ("idle", "max_age")
+FACTS: dict[str, tuple[str, Labels]] = {
+    "jupyterhub_info": ("gauge", {"version": None}),
+    "jupyterhub_servers": ("gauge", {"policy": None, "state": STATES}),
+    "jupyterhub_server_idle_seconds": ("gaugehistogram", {"le": None}),
+    "jupyterhub_server_age_seconds": ("gaugehistogram", {"le": None}),
+    "jupyterhub_cull_candidates": ("gauge", {"policy": None, "reason": REASONS}),
+    "jupyterhub_policy_timeout_seconds": ("gauge", {"policy": None}),
+    "jupyterhub_policy_max_age_seconds": ("gauge", {"policy": None}),
+}
+PER_SERVER: dict[str, tuple[str, Labels]] = {
+    "jupyterhub_server_last_activity_timestamp_seconds": ("gauge", {"user": None, "server": None}),
+    "jupyterhub_server_started_timestamp_seconds": ("gauge", {"user": None, "server": None}),
+}
+OWN: dict[str, tuple[str, Labels]] = {
+    "jupyterhub_up": ("gauge", {}),
+    "hub_idle_exporter_build_info": ("gauge", {"version": None}),
+    "hub_idle_exporter_polls": ("counter", {}),
+    "hub_idle_exporter_poll_failures": (
+        "counter", {"cause": ("connection", "timeout", "http", "auth", "scope", "response")},
+    ),
+    "hub_idle_exporter_poll_duration_seconds": ("gauge", {}),
+    "hub_idle_exporter_poll_interval_seconds": ("gauge", {}),
+    "hub_idle_exporter_last_poll_success_timestamp_seconds": ("gauge", {}),
+    "hub_idle_exporter_clock_skew_seconds": ("gauge", {}),
+    "hub_idle_exporter_scope_granted": (
+        "gauge",
+        {"scope": ("list:users", "read:servers", "read:users:groups", "delete:servers", "proxy",
+                   "tokens")},
+    ),
+    "hub_idle_exporter_enforcement": ("gauge", {"state": ("off", "grace", "suspended", "on")}),
+    "hub_idle_exporter_busy_check": ("gauge", {}),
+    "hub_idle_exporter_busy_checks": (
+        "counter", {"result": ("idle", "busy", "active", "no_jupyter", "failed")},
+    ),
+    "hub_idle_exporter_cull_attempts": ("counter", {"policy": None, "reason": REASONS}),
+    "hub_idle_exporter_culls": ("counter", {"policy": None, "reason": REASONS}),
+    "hub_idle_exporter_cull_failures": (
+        "counter", {"cause": ("http", "timeout", "connection", "not_stopped", "slow")},
+    ),
+    "hub_idle_exporter_culls_withheld": (
+        "counter",
+        {"cause": ("active_again", "busy", "probe_failed", "pending", "restarted", "gone", "limit",
+                   "gate")},
+    ),
+    "hub_idle_exporter_cull_duration_seconds": ("histogram", {"le": None}),
+    "hub_idle_exporter_idle_server_seconds": ("counter", {"policy": None}),
+    "hub_idle_exporter_policy_reloads": ("counter", {}),
+    "hub_idle_exporter_policy_reload_failures": ("counter", {}),
+    "hub_idle_exporter_hub_request_duration_seconds": (
+        "histogram", {"operation": None, "le": None},
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _as_the_sidecar_does() -> None:
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+def new(state: GateState = GateState.OFF, policies: Iterable[Policy] = POLICIES) -> Metrics:
+    return Metrics(CollectorRegistry(), lambda: state, policies)
+
+
+def exposed(metrics: Metrics, kind: str = TEXT) -> str:
+    """Give what a scrape gets."""
+    encode, _ = choose_encoder(kind)
+    return encode(metrics.registry).decode()
+
+
+def samples(metrics: Metrics) -> list[Sample]:
+    return [sample for family in prometheus(exposed(metrics)) for sample in family.samples]
+
+
+def server(
+    idle: float | None,
+    age: float | None = 5 * HOUR,
+    ready: bool = True,
+    pending: str | None = None,
+) -> Server:
+    """Give a server that was last active and started so many seconds ago."""
+    return Server(ready=ready, pending=pending, started=_ago(age), last_activity=_ago(idle))
+
+
+def _ago(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(NOW - seconds, UTC)
+
+
+def hub() -> list[User]:
+    """Give users with servers in every state, on every bound."""
+    return [
+        User("ana", servers={"": server(0), "my srv": server(HOUR)}),
+        User("bob", servers={"": server(HOUR - 1)}),
+        User("staffan", servers={"": server(100 * HOUR, 200 * HOUR)}),
+        User("gina", servers={"": server(2 * HOUR), "old": server(10, 24 * HOUR)}),
+        User("ünï\n\"q\" \\ <b>", servers={"a b": server(1)}),
+        User("unknown", servers={"": server(None, None)}),
+        User("new", servers={"": server(None, 10, ready=False, pending="spawn")}),
+        User("odd", servers={"": server(-500, 60)}),
+    ]  # fmt: skip
+
+
+def judged(users: list[User] | None = None) -> list[Judged]:
+    rules = Rules(POLICIES)
+    return judge_all(Judge(rules, Granted()), hub() if users is None else users, NOW)
+
+
+def snapshot(per_server: bool = False) -> Snapshot:
+    found = judged()
+    return Snapshot("6.1.1", take(found, Rules(POLICIES)), tuple(found) if per_server else ())
+
+
+def busy(per_server: bool = False) -> Metrics:
+    """Give the metrics of a sidecar that has been through something."""
+    metrics = new(GateState.ON)
+    metrics.facts.snapshot = snapshot(per_server)
+    metrics.polls.inc(42)
+    metrics.poll_failures.labels(Cause.SCOPE).inc(2)
+    metrics.poll_duration.set(0.25)
+    metrics.poll_interval.set(60)
+    metrics.last_success.set(NOW)
+    metrics.clock_skew.set(-1.5)
+    metrics.granted(Granted.of(["list:users", "read:servers!group=staff", "read:users:name"]))
+    metrics.busy_check.set(1)
+    metrics.busy_checks.labels(Asked.BUSY).inc(3)
+    metrics.attempts.labels("default", "idle").inc(5)
+    metrics.culls.labels("default", "idle").inc(4)
+    metrics.cull_failures.labels(CullFailure.NOT_STOPPED).inc()
+    metrics.withheld.labels(Withheld.BUSY).inc(3)
+    metrics.cull_duration.observe(1.5)
+    metrics.idle_server_seconds.labels("default").inc(7200)
+    metrics.reloads.inc()
+    metrics.reload_failures.inc(2)
+    metrics.observe_request(Operation.LIST_USERS, 0.03)
+    return metrics
+
+
+# ---- golden -------------------------------------------------------------------------------------
+
+
+def assert_golden(name: str, text: str) -> None:
+    """Compare with the file of that name, in which the version is left open."""
+    shown = text.replace(f'version="{__version__}"', 'version="VERSION"')
+    file = GOLDEN / name
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.write_text(shown)
+    assert shown == file.read_text()
+
+
+def test_golden_at_start() -> None:
+    assert_golden("at-start.txt", exposed(new()))
+
+
+def test_golden_at_work() -> None:
+    assert_golden("at-work.txt", exposed(busy()))
+    assert_golden("at-work.openmetrics", exposed(busy(), OPENMETRICS))
+
+
+def test_golden_per_server() -> None:
+    assert_golden("per-server.txt", exposed(busy(per_server=True)))
+
+
+# ---- the contract -------------------------------------------------------------------------------
+
+
+def families(metrics: Metrics) -> dict[str, tuple[str, list[Sample]]]:
+    """Give type and samples of each metric, as OpenMetrics tells them."""
+    found = openmetrics(exposed(metrics, OPENMETRICS))  # type: ignore[no-untyped-call]
+    return {family.name: (family.type, family.samples) for family in found}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "table"),
+    [
+        (new(), OWN),
+        (busy(), OWN | FACTS),
+        (busy(per_server=True), OWN | FACTS | PER_SERVER),
+    ],
+    ids=["at start", "at work", "per server"],
+)
+def test_names_types_and_labels_are_the_contracts(
+    metrics: Metrics, table: dict[str, tuple[str, Labels]]
+) -> None:
+    found = families(metrics)
+    assert set(found) == set(table)
+    for name, (kind, labels) in table.items():
+        assert found[name][0] == kind, name
+        seen = {label for sample in found[name][1] for label in sample.labels}
+        assert seen == set(labels), name
+        for label, values in labels.items():
+            there = {s.labels[label] for s in found[name][1] if label in s.labels}
+            assert values is None or there == set(values), name
+
+
+def test_names_in_the_text_format_are_the_contracts() -> None:
+    text = exposed(busy())
+    types = dict(line.split()[2:] for line in text.splitlines() if line.startswith("# TYPE"))
+    for name, (kind, _) in (OWN | FACTS).items():
+        shown = f"{name}_total" if kind == "counter" else name
+        assert types[shown] == kind.removeprefix("gauge") or (kind, types[shown]) == (
+            "gauge", "gauge",
+        )  # fmt: skip
+    for name in ("jupyterhub_server_idle_seconds", "jupyterhub_server_age_seconds"):
+        assert {f"{name}_bucket", f"{name}_gcount", f"{name}_gsum"} <= {
+            sample.name for sample in samples(busy())
+        }
+    assert "_created" not in text
+
+
+def test_no_name_of_the_hubs_own_is_taken() -> None:
+    taken = {
+        "running_servers", "total_users", "active_users", "server_spawn_duration_seconds",
+        "server_stop_seconds", "server_poll_duration_seconds", "proxy_poll_duration_seconds",
+        "proxy_add_duration_seconds", "proxy_delete_duration_seconds", "request_duration_seconds",
+        "check_routes_duration_seconds", "hub_startup_duration_seconds",
+        "init_spawners_duration_seconds", "event_loop_interval_seconds", "login_duration_seconds",
+        "logout_duration_seconds", "csp_reports_total",
+    }  # fmt: skip
+    assert not {f"jupyterhub_{name}" for name in taken} & set(OWN | FACTS | PER_SERVER)
+
+
+def test_every_policy_has_every_label_value_from_the_first_sample() -> None:
+    names = {policy.name for policy in POLICIES}
+    for name in ("cull_attempts", "culls"):
+        pairs = {
+            (sample.labels["policy"], sample.labels["reason"])
+            for sample in samples(new())
+            if sample.name == f"hub_idle_exporter_{name}_total"
+        }
+        assert pairs == {(policy, reason) for policy in names for reason in REASONS}
+    for label, shown in (("state", "jupyterhub_servers"), ("reason", "jupyterhub_cull_candidates")):
+        found = [s.labels for s in samples(busy()) if s.name == shown]
+        values = STATES if label == "state" else REASONS
+        assert len(found) == len(names) * len(values)
+    hours = {s.labels["policy"] for s in samples(new()) if "idle_server_seconds" in s.name}
+    assert hours == names
+
+
+def test_policies_learnt_later_have_their_label_values_too() -> None:
+    metrics = new(policies=[Policy("default", 60.0)])
+    metrics.know([Policy("new", 60.0), Policy("default", 60.0)])
+    assert 'hub_idle_exporter_culls_total{policy="new",reason="max_age"} 0.0' in exposed(metrics)
+
+
+@pytest.mark.parametrize("state", GateState)
+def test_exactly_one_state_of_enforcement_is_one(state: GateState) -> None:
+    shown = {
+        sample.labels["state"]: sample.value
+        for sample in samples(new(state))
+        if sample.name == "hub_idle_exporter_enforcement"
+    }
+    assert shown == {each: float(each == state) for each in GateState}
+
+
+def test_a_filtered_scope_is_granted() -> None:
+    shown = {
+        sample.labels["scope"]: sample.value
+        for sample in samples(busy())
+        if sample.name == "hub_idle_exporter_scope_granted"
+    }
+    assert shown == {scope: float(scope in ("list:users", "read:servers")) for scope in Scope}
+
+
+# ---- facts --------------------------------------------------------------------------------------
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    """Sum the samples of that name with these labels."""
+    return sum(
+        sample.value
+        for sample in samples(metrics)
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+
+
+def test_states_sum_to_all_servers() -> None:
+    assert value(busy(), "jupyterhub_servers") == len(judged())
+    assert value(busy(), "jupyterhub_servers", state="pending") == 1
+    assert value(busy(), "jupyterhub_servers", policy="default", state="idle") == 1
+
+
+def test_a_value_on_a_bucket_s_bound_is_in_the_bucket() -> None:
+    name = "jupyterhub_server_idle_seconds_bucket"
+    assert value(busy(), name, le="3600.0") - value(busy(), name, le="1800.0") == 2
+    assert value(busy(), name, le="+Inf") == value(busy(), "jupyterhub_server_idle_seconds_gcount")
+
+
+def test_what_is_unknown_is_in_no_histogram_and_no_series() -> None:
+    assert value(busy(), "jupyterhub_server_idle_seconds_gcount") == 8
+    assert value(busy(), "jupyterhub_server_age_seconds_gcount") == 8
+    assert 'user="unknown"' not in exposed(busy(per_server=True))
+
+
+def test_a_hostile_name_is_one_series() -> None:
+    shown = [
+        sample.value
+        for sample in samples(busy(per_server=True))
+        if sample.labels == {"user": 'ünï\n"q" \\ <b>', "server": "a b"}
+    ]
+    assert shown == [NOW - 1, NOW - 5 * HOUR]
+
+
+def test_facts_vanish_after_a_failed_poll_and_up_stays() -> None:
+    metrics = busy(per_server=True)
+    metrics.facts.snapshot = None
+    left = {sample.name for sample in samples(metrics) if sample.name.startswith("jupyterhub_")}
+    assert left == {"jupyterhub_up"}
+    assert value(metrics, "jupyterhub_up") == 0
+    assert value(metrics, "hub_idle_exporter_polls_total") == 42
+
+
+def test_a_hub_without_servers_still_has_every_series() -> None:
+    metrics = new()
+    metrics.facts.snapshot = Snapshot("6.1.1", take([], Rules(POLICIES)))
+    assert value(metrics, "jupyterhub_servers") == 0
+    assert len([s for s in samples(metrics) if s.name == "jupyterhub_servers"]) == 9
+    assert value(metrics, "jupyterhub_server_idle_seconds_gcount") == 0
+
+
+def test_no_user_s_name_without_per_server_metrics() -> None:
+    text = exposed(busy()) + exposed(busy(), OPENMETRICS)
+    assert not [user.name for user in hub() if f'"{user.name}' in text]
+
+
+def test_a_scrape_under_way_sees_one_poll_and_never_half_of_two() -> None:
+    """Every scrape's states, histogram and candidates are of the same snapshot."""
+    metrics = new()
+    sizes = (0, 300, 700)
+    snapshots = []
+    for size in sizes:
+        users = [User(f"u{n}", servers={"": server(2 * HOUR)}) for n in range(size)]
+        snapshots.append(Snapshot("6.1.1", take(judged(users), Rules(POLICIES))))
+    metrics.facts.snapshot = snapshots[0]
+    stop = threading.Event()
+    torn: list[object] = []
+    seen: set[float] = set()
+
+    def scrape() -> None:
+        while not stop.is_set():
+            text = exposed(metrics)
+            numbers = [
+                float(line.split()[-1])
+                for line in text.splitlines()
+                if line.startswith((
+                    'jupyterhub_servers{policy="default",state="idle"}',
+                    "jupyterhub_server_idle_seconds_gcount ",
+                    "jupyterhub_server_age_seconds_gcount ",
+                    'jupyterhub_cull_candidates{policy="default",reason="idle"}',
+                ))
+            ]  # fmt: skip
+            seen.update(numbers)
+            if len(numbers) != 4 or len(set(numbers)) != 1:
+                torn.append(numbers)
+
+    scrapers = [threading.Thread(target=scrape) for _ in range(3)]
+    for scraper in scrapers:
+        scraper.start()
+    while len(seen) < 3 and not torn:
+        for one in snapshots:
+            metrics.facts.snapshot = one
+            stop.wait(0.002)
+    stop.set()
+    for scraper in scrapers:
+        scraper.join(10)
+    assert torn == []
+    assert seen == set(map(float, sizes))
+
+
+# ---- promtool -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metrics", [new(), busy(), busy(per_server=True)])
+def test_promtool_has_nothing_to_say(metrics: Metrics, require_tool: Callable[[str], str]) -> None:
+    done = subprocess.run(
+        [require_tool("promtool"), "check", "metrics"], input=exposed(metrics), text=True,
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

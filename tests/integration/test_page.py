@@ -1,0 +1,641 @@
+"""The page at `/`: what it says, that all of it is escaped, and how it looks in a real browser."""
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from typing import Any, Literal
+
+import pytest
+from chromium import chromium
+from conftest import RunExporter, tool_or_skip
+from exporter_process import Exporter
+from fake_hub import FakeHub, FakeServer, Jupyter, hang
+from playwright.sync_api import Browser, Page
+
+from hub_idle_exporter.domain.census import judge_all, take
+from hub_idle_exporter.domain.gate import GateState
+from hub_idle_exporter.domain.labels import Asked, Cause, CullFailure, Withheld
+from hub_idle_exporter.domain.model import Server, User
+from hub_idle_exporter.domain.policy import Globs, Judge, Match, Policy, Reason, Rules, State
+from hub_idle_exporter.domain.scopes import Granted, Scope
+from hub_idle_exporter.serving.page import about, brief, html, number, percent, spoken
+from hub_idle_exporter.serving.view import (
+    FAILED,
+    MOST_SERVERS,
+    SAID,
+    SPARED,
+    UNREAD,
+    Bar,
+    Counts,
+    Reading,
+    Sight,
+    Standing,
+    Totals,
+    view_of,
+)
+
+NOW = 1_795_000_000.0
+HOUR = 3600.0
+WIDTHS = (320, 768, 1280, 1920)
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+HOSTILE = "<script>alert('policy')</script>"
+STAFF = Policy("staff", HOUR, exempt=True, match=Match(groups=Globs(["staff"])))
+GPU = Policy("gpu", 2 * HOUR, 24 * HOUR, match=Match(users=Globs(["gpu-*"])))
+DEFAULT = Policy("default", HOUR)
+RULES = Rules((STAFF, GPU, DEFAULT))
+NOTHING = Totals(0, {}, {}, {}, {}, {}, {})
+
+
+# ---- readings -----------------------------------------------------------------------------------
+
+
+def server(idle: float, age: float = 10 * HOUR, **more: Any) -> Server:
+    return Server(
+        ready=True,
+        started=datetime.fromtimestamp(NOW - max(age, idle), UTC),
+        last_activity=datetime.fromtimestamp(NOW - idle, UTC),
+        **more,
+    )
+
+
+def people() -> list[User]:
+    """One person at work, two gone, one of staff gone, a GPU too old, one starting."""
+    return [
+        User("ana", False, (), {"": server(30)}),
+        User("bob", False, (), {"": server(2 * HOUR), "lab": server(30 * HOUR)}),
+        User("sue", False, ("staff",), {"": server(5 * HOUR)}),
+        User("gpu-1", False, (), {"": server(60, age=25 * HOUR)}),
+        User("new", False, (), {"": Server(pending="spawn")}),
+    ]
+
+
+def reading(users: list[User] | None = None, rules: Rules = RULES, **changes: Any) -> Reading:
+    """A reading right after a good poll of a Hub with these users, enforcing."""
+    judged = judge_all(Judge(rules, Granted()), users or people(), NOW)
+    fresh = Reading(
+        now=NOW, exporter_version="1.2.3", url="http://hub:8081/hub/api", interval=60.0,
+        rules=rules, settings={"--grace": "10m"}, busy_check="auto", gate=GateState.ON,
+        why="servers past their limit are stopped", hub_version="6.1.1",
+        census=take(judged, rules), judged=(), last_success_age=12.0, failing_for=None,
+        error=None, policy_refused=False, poll_seconds=0.125, clock_skew=0.4,
+        granted=dict.fromkeys(Scope, True), asks=True, totals=NOTHING,
+    )  # fmt: skip
+    if changes.pop("per_server", False):
+        changes["judged"] = tuple(judged)
+    return replace(fresh, **changes)
+
+
+def failed(**changes: Any) -> Reading:
+    lost: dict[str, Any] = {"census": None, "hub_version": None, "judged": (), "failing_for": 90.0}
+    lost |= {"last_success_age": 150.0, "error": "http://hub:8081/hub/api is gone"}
+    lost |= {"gate": GateState.SUSPENDED, "why": "the last poll failed: it is gone"}
+    return reading(**(lost | changes))
+
+
+def first(**changes: Any) -> Reading:
+    never: dict[str, Any] = {"failing_for": None, "last_success_age": None, "error": None}
+    never |= {"gate": GateState.GRACE, "why": "600 s of grace left", "asks": False}
+    never |= {"granted": dict.fromkeys(Scope, False)}
+    return failed(**(never | changes))
+
+
+STATES: Mapping[str, Callable[[], Reading]] = {
+    "fresh": reading,
+    "servers": lambda: reading(per_server=True),
+    "failed": failed,
+    "first": first,
+    "stale": lambda: reading(last_success_age=180.0),
+    "off": lambda: reading(gate=GateState.OFF, why="monitoring only"),
+    "refused": lambda: reading(policy_refused=True),
+    "empty": lambda: reading([User("ana", False, (), {})]),
+}
+
+
+def text_of(given: Reading) -> str:
+    """Give what a person reads, in one line."""
+    document = Document(html(view_of(given)))
+    return " ".join(" ".join(document.text).split()).replace("\N{NO-BREAK SPACE}", " ")
+
+
+class Document(HTMLParser):
+    """HTML taken apart: its elements with attributes, its text, and whether all is closed."""
+
+    VOID = frozenset({"meta", "link", "br"})
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.faults: list[str] = []
+        self.feed(source)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(f"</{tag}> at {self.getpos()}")
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+# ---- the view -----------------------------------------------------------------------------------
+
+
+def test_states_candidates_and_who_is_kept_are_counted() -> None:
+    facts = view_of(reading()).facts
+    assert facts is not None
+    assert facts.states == {State.ACTIVE: 2, State.IDLE: 3, State.PENDING: 1}
+    assert facts.running == 6
+    assert facts.stops == {Reason.IDLE: 2, Reason.MAX_AGE: 1}
+    assert facts.idle_kept == 1  # the one of staff
+
+
+def test_policies_stand_in_their_order_with_limits_and_counts() -> None:
+    rows = view_of(reading()).policies
+    assert [row.policy.name for row in rows] == ["staff", "gpu", "default"]
+    assert [row.stops for row in rows] == [0, 1, 2]
+    assert rows[2].servers == {State.ACTIVE: 1, State.IDLE: 2, State.PENDING: 1}
+
+
+def test_limits_count_what_is_idle_for_longer() -> None:
+    facts = view_of(reading()).facts
+    assert facts is not None
+    counts = {bar.label[0]: bar.count for bar in facts.idle_limits}
+    assert counts == {900: 3, 1800: 3, 3600: 3, 7200: 2, 14400: 2, 28800: 1, 86400: 1}
+    assert [bar.label[0] for bar in facts.idle_limits if bar.marked] == [3600]
+    assert facts.idle_limits[0].share == pytest.approx(3 / 5)
+    assert {bar.label[0]: bar.count for bar in facts.age_limits} == {
+        28800: 5, 43200: 2, 86400: 2, 172800: 0, 604800: 0,
+    }  # fmt: skip
+
+
+def test_bars_are_as_long_as_their_share_of_the_longest() -> None:
+    facts = view_of(reading()).facts
+    assert facts is not None
+    assert facts.spread[0] == Bar((0.0, 60.0), 2, 1.0, 0.4, False)
+    assert facts.spread[-1] == Bar((604800.0, None), 0, 0.0, 0.0, True)
+    assert sum(bar.count for bar in facts.spread) == 5
+    assert next(bar.label[0] for bar in facts.spread if bar.marked) == HOUR
+
+
+def test_no_servers_at_all_is_no_division_by_zero() -> None:
+    view = view_of(STATES["empty"]())
+    assert view.facts is not None
+    assert (view.facts.running, view.title) == (0, "0 idle of 0")
+    assert all(bar.length == 0 for bar in view.facts.spread)
+
+
+@pytest.mark.parametrize(
+    ("given", "sight"),
+    [
+        (first(), Sight.FIRST),
+        (first(error="no", failing_for=1.0), Sight.FAILED),
+        (failed(), Sight.FAILED),
+        (reading(last_success_age=179.9), Sight.FRESH),
+        (reading(last_success_age=180.0), Sight.STALE),
+        # A failed poll that is being published: the snapshot still stands.
+        (reading(error="just now"), Sight.FRESH),
+        # A first good poll that is being published: its time is not yet there.
+        (reading(last_success_age=None), Sight.FRESH),
+    ],
+)
+def test_what_may_be_said_of_the_hub(given: Reading, sight: Sight) -> None:
+    assert view_of(given).sight is sight
+
+
+def test_without_a_good_poll_no_number_of_the_hub_is_shown() -> None:
+    for given in (failed(), first()):
+        view = view_of(given)
+        assert view.facts is None
+        assert all(row.servers is None and row.stops is None for row in view.policies)
+        assert "Idle for" not in text_of(given)
+        assert "6.1.1" not in text_of(given)
+
+
+@pytest.mark.parametrize(
+    ("interval", "refresh"), [(1.0, 5), (5.0, 5), (30.0, 30), (60.0, 60), (3600.0, 60)]
+)
+def test_it_renews_itself_about_as_often_as_there_is_news(interval: float, refresh: int) -> None:
+    assert view_of(reading(interval=interval)).refresh == refresh
+    assert f'<meta http-equiv="refresh" content="{refresh}">' in html(
+        view_of(reading(interval=interval))
+    )
+
+
+def test_scopes_are_missing_only_where_they_are_needed() -> None:
+    none = {**dict.fromkeys(Scope, False), Scope.LIST_USERS: True}
+
+    def missing(**changes: Any) -> set[Scope]:
+        scopes = view_of(reading(granted=none, **changes)).scopes
+        return {scope for scope, _, standing in scopes if standing is Standing.MISSING}
+
+    plain = Rules((DEFAULT,))
+    assert missing(rules=plain, gate=GateState.OFF) == {Scope.READ_SERVERS}
+    assert missing(gate=GateState.OFF) == {Scope.READ_SERVERS, Scope.READ_GROUPS}
+    assert missing(rules=plain, busy_check="off") == {Scope.READ_SERVERS, Scope.DELETE_SERVERS}
+    assert missing() == set(Scope) - {Scope.LIST_USERS}
+
+
+def test_scopes_are_not_called_missing_before_the_token_was_seen() -> None:
+    standings = {standing for _, _, standing in view_of(first()).scopes}
+    assert standings == {Standing.UNKNOWN}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"gate": GateState.OFF}, "no: while monitoring"),
+        ({"busy_check": "off"}, "no: --busy-check off"),
+        ({"asks": True}, "yes"),
+        ({"asks": False}, "no: the token cannot"),
+        ({"asks": False, "last_success_age": None}, "not known"),
+    ],
+)
+def test_whether_servers_are_asked_is_said(changes: dict[str, Any], said: str) -> None:
+    assert view_of(reading(**changes)).asking.startswith(said)
+
+
+def test_every_outcome_has_its_own_words() -> None:
+    meanings = ((Withheld, SPARED), (CullFailure, FAILED), (Asked, SAID), (Cause, UNREAD))
+    for values, words in meanings:
+        assert list(words) == list(values)
+        assert len(set(words.values())) == len(words)
+
+
+# ---- the words ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [(0, "0 s"), (0.9, "0 s"), (59, "59 s"), (5400, "1 h 30 min"), (86400, "1 d"),
+     (90061, "1 d 1 h 1 min 1 s"), (86405, "1 d 5 s")],
+)  # fmt: skip
+def test_limits_are_written_in_full(seconds: float, written: str) -> None:
+    assert spoken(seconds).replace("\N{NO-BREAK SPACE}", " ") == written
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"), [(12, "12 s"), (725, "12 min 5 s"), (90061, "1 d 1 h"), (86405, "1 d")]
+)
+def test_ages_are_written_in_two_units(seconds: float, written: str) -> None:
+    assert about(seconds).replace("\N{NO-BREAK SPACE}", " ") == written
+
+
+def test_shares_and_counts_read_well() -> None:
+    assert [percent(x).replace("\N{NO-BREAK SPACE}", " ") for x in (0, 0.004, 0.5, 1)] == [
+        "0 %", "< 1 %", "50 %", "100 %",
+    ]  # fmt: skip
+    assert number(12345) == "12,345"
+    assert [brief(s).replace("\N{NO-BREAK SPACE}", " ") for s in (0.004, 61.26)] == [
+        "4 ms",
+        "61.3 s",
+    ]
+
+
+def test_a_good_poll_is_told() -> None:
+    counts: Counts = {("default", Reason.IDLE): 7.0, ("gone from the file", Reason.MAX_AGE): 2.0}
+    totals = replace(NOTHING, polls=3, culls=counts, withheld={("busy",): 5.0},
+                     idle_server_seconds={("default",): 5400.0})  # fmt: skip
+    said = text_of(reading(totals=totals))
+    for sentence in (
+        "JupyterHub 6.1.1 at http://hub:8081/hub/api", "As of the last good poll, 12 s ago",
+        "Enforcing (enforcement: on)", "servers past their limit are stopped",
+        "Running servers 6", "past a limit: 2 idle, 1 too old", "1 exempt or out of reach",
+        "past the default limit of 1 h", "1 h (default) 3 60 %", "staff exempt 1 h none",
+        "gpu 2 h 1 d", "default 1 h none 1 2 1 2 1.5", "Stopped: 9", "gone from the file 0 2",
+        "Spared: 5", "a kernel was computing 5", "+0.4 s from ours", "took 125 ms",
+        "--grace 10m", "hub-idle-exporter 1.2.3",
+    ):  # fmt: skip
+        assert sentence in said
+
+
+def test_a_failed_poll_is_told_with_its_sentence_and_since_when() -> None:
+    said = text_of(failed())
+    assert "The Hub could not be read. http://hub:8081/hub/api is gone" in said
+    assert "failed since 2026-11-18 11:05:10 UTC (1 min 30 s)" in said
+    assert "last good one was 2 min 30 s ago" in said
+    assert "nothing is stopped until the Hub can be read again" in said
+    assert "<title>Hub not seen" in html(view_of(failed()))
+
+
+def test_a_hub_never_seen_is_told() -> None:
+    assert "None has succeeded yet." in text_of(failed(last_success_age=None))
+
+
+def test_the_first_poll_is_told() -> None:
+    said = text_of(first())
+    assert "The first poll is under way." in said
+    assert "600 s of grace left" in said
+    assert "could not be read" not in said
+
+
+def test_old_numbers_and_a_refused_policy_file_are_told() -> None:
+    assert "These numbers are 3 min old." in text_of(STATES["stale"]())
+    assert "The policy file was changed and cannot be used." in text_of(STATES["refused"]())
+
+
+def test_monitoring_says_that_nothing_is_stopped() -> None:
+    said = text_of(STATES["off"]())
+    assert "Nothing is stopped without --enforce" in said
+    assert "Spared" not in said
+
+
+def test_no_user_is_named_unless_asked_for() -> None:
+    names = {user.name for user in people()}
+    source = html(view_of(reading()))
+    assert not [name for name in names if re.search(rf"\b{name}\b", source)]
+    said = text_of(reading(per_server=True))
+    assert said.index("bob lab idle 1 d 6 h") < said.index("sue (default) idle 5 h")
+    assert "All 6." in said
+
+
+def test_servers_are_capped_the_most_idle_kept() -> None:
+    many = [User(f"u{n}", False, (), {"": server(n)}) for n in range(MOST_SERVERS + 7)]
+    view = view_of(reading(many, per_server=True))
+    assert view.facts is not None
+    idle = [row.idle for row in view.facts.most_idle]
+    assert idle == [float(n) for n in range(MOST_SERVERS + 6, 6, -1)]
+    assert f"The first {MOST_SERVERS} of {MOST_SERVERS + 7}" in text_of(
+        reading(many, per_server=True)
+    )
+
+
+# ---- the HTML -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_it_is_sound_html_that_can_be_read_aloud(state: str) -> None:
+    source = html(view_of(STATES[state]()))
+    document = Document(source)
+    assert source.startswith("<!doctype html>")
+    assert document.faults == []
+    assert document.open == []
+    assert document.all("html") == [{"lang": "en"}]
+    assert [tag for tag, _ in document.elements if tag in ("h1", "title", "main")] == [
+        "title", "h1", "main",
+    ]  # fmt: skip
+    ids = [attributes["id"] for _, attributes in document.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {a["aria-labelledby"] for a in document.all("section")} <= set(ids)
+    assert len(document.all("caption")) == len(document.all("table"))
+    assert all(th.get("scope") in ("row", "col") for th in document.all("th"))
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_it_runs_nothing_and_asks_for_nothing_elsewhere(state: str) -> None:
+    document = Document(html(view_of(STATES[state]())))
+    assert not {"script", "iframe", "object", "img", "form"} & {t for t, _ in document.elements}
+    assert not [a for _, attributes in document.elements for a in attributes if a.startswith("on")]
+    links = [a["href"] for tag, a in document.elements if tag in ("a", "link")]
+    assert [link for link in links if not (link or "").startswith("data:")] == [
+        "metrics", "-/healthy", "-/ready",
+    ]  # fmt: skip
+
+
+def test_whatever_comes_from_outside_is_escaped() -> None:
+    attack = f"\"'></td></style>{HOSTILE}<img src=x onerror=alert(1)>&amp;{{{{ 7*7 }}}}"
+    policy = replace(GPU, name=attack)
+    rules = Rules((policy, DEFAULT))
+    users = [User(attack, False, (attack,), {attack: server(2 * HOUR)})]
+    totals = replace(NOTHING, culls={(attack, Reason.IDLE): 1.0})
+    common = {"url": attack, "why": attack, "totals": totals, "exporter_version": attack}
+    for given in (
+        reading(users, rules, per_server=True, hub_version=attack, **common),
+        failed(error=attack, settings={attack: attack}, **common),
+    ):
+        document = Document(html(view_of(given)))
+        assert document.faults == []
+        assert not {"script", "img"} & {tag for tag, _ in document.elements}
+        assert "".join(document.text).count(attack) >= 4
+
+
+def test_names_cannot_turn_the_text_around() -> None:
+    policy = replace(GPU, name="a\u202eb\x00c\nd")
+    source = html(view_of(reading(rules=Rules((policy, DEFAULT)))))
+    assert "a\\u202eb\\x00c\\nd" in source
+
+
+def test_ten_thousand_servers_take_no_time() -> None:
+    users = [User(f"u{n}", False, (), {"": server(n * 10.0)}) for n in range(10_000)]
+    given = reading(users)
+    best = min(_seconds(lambda: html(view_of(given))) for _ in range(30))
+    assert best < 0.005
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+# ---- the real process ---------------------------------------------------------------------------
+
+
+def words(exporter: Exporter) -> str:
+    """Give the page's source, with blanks that break."""
+    answer = exporter.get("/")
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    return answer.text.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_it_never_waits_for_the_hub_nor_asks_it(
+    fake_hub: FakeHub, run_exporter: RunExporter
+) -> None:
+    released = threading.Event()
+    fake_hub.plan("GET", "/users", hang(released))
+    exporter = run_exporter(fake_hub, "--interval=1h")
+    fake_hub.wait_for("GET", "/users")
+    asked = len(fake_hub.log("GET", "/users*"))
+    assert "The first poll is under way." in words(exporter)
+    assert len(fake_hub.log("GET", "/users*")) == asked
+    released.set()
+    exporter.wait_value(1, "jupyterhub_up")
+    assert "The first poll is under way." not in words(exporter)
+
+
+def test_it_follows_the_hub_down_and_up_again(fake_hub: FakeHub, run_exporter: RunExporter) -> None:
+    fake_hub.add_server("ana", idle=10)
+    fake_hub.add_server("bob", idle=7200)
+    exporter = run_exporter(fake_hub, "--interval=1s")
+    exporter.wait_value(1, "jupyterhub_up")
+    assert "<title>1 idle of 2" in words(exporter)
+    fake_hub.hang_up()
+    exporter.wait_value(0, "jupyterhub_up")
+    down = words(exporter)
+    assert "<title>Hub not seen" in down
+    assert "cannot be reached" in down
+    assert "idle of 2" not in down
+    fake_hub.listen()
+    exporter.wait_value(1, "jupyterhub_up")
+    assert "<title>1 idle of 2" in words(exporter)
+
+
+def test_its_numbers_are_those_of_metrics(fake_hub: FakeHub, run_exporter: RunExporter) -> None:
+    rest = FakeServer()
+    with rest:
+        for number_ in range(3):
+            fake_hub.add_server(f"gone-{number_}", idle=7200, target=rest)
+        fake_hub.add_server("ana", idle=5)
+        exporter = run_exporter(fake_hub, "--interval=1s", "--enforce", "--grace=0")
+        exporter.wait_value(3, "hub_idle_exporter_culls_total")
+        exporter.wait_polls(1)
+        source = words(exporter)
+    assert "<title>0 idle of 1" in source
+    assert "Stopped: 3" in source
+    assert "Asked: 3" in source
+    assert "gone-" not in source
+
+
+def test_servers_are_named_only_when_asked_for(
+    fake_hub: FakeHub, run_exporter: RunExporter
+) -> None:
+    fake_hub.add_server("we ird@ex.org", "lab", idle=7200)
+    for options, named in (((), False), (("--per-server-metrics",), True)):
+        exporter = run_exporter(fake_hub, *options)
+        exporter.wait_value(1, "jupyterhub_up")
+        assert ("we ird@ex.org" in words(exporter)) is named
+
+
+# ---- a real browser -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium(tool_or_skip("chromium")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
+    """An exporter that enforces, with a hostile policy and long names, and has culled."""
+    at = tmp_path_factory.mktemp("page")
+    (at / "policies.yaml").write_text(
+        f"policies:\n  - name: \"{HOSTILE}\"\n    match: {{groups: ['<b>*']}}\n    timeout: 90m\n"
+        f"  - name: {'long-' * 40}\n    match: {{users: ['gpu-*']}}\n    exempt: true\n"
+    )
+    with FakeHub() as hub, FakeServer() as rest, FakeServer() as busy:
+        busy.jupyter = Jupyter()
+        busy.jupyter.add_kernel("busy")
+        for number_ in range(40):
+            hub.add_server(f"user-{number_}", idle=number_ * 400, age=90_000, target=busy)
+        hub.add_user("mallory" * 12, groups=["<b>x"])
+        hub.add_server("mallory" * 12, "<img src=x onerror=alert(1)>", idle=9000, target=rest)
+        hub.add_server("new", pending="spawn", idle=None, age=3)
+        options = ["--enforce", "--grace=0", "--interval=60s", "--per-server-metrics"]
+        options.append(f"--policy-file={at / 'policies.yaml'}")
+        with Exporter(hub.url, hub.token, options, directory=at) as exporter:
+            exporter.wait_event("culled")
+            yield exporter
+
+
+@pytest.fixture(scope="module")
+def unseen() -> Iterator[Exporter]:
+    """An exporter whose Hub is down."""
+    with FakeHub() as hub:
+        hub.hang_up()
+        options = ["--enforce", "--interval=60s"]
+        with Exporter(hub.url, hub.token, options) as exporter:
+            exporter.wait_event("poll_failed")
+            yield exporter
+
+
+CONTRAST = """() => {
+  const parse = (c) => (c.match(/[\\d.]+/g) || []).map(Number);
+  const light = (c) => {
+    const [r, g, b] = parse(c).map((v) => v / 255)
+      .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = (e) => {
+    for (; e; e = e.parentElement) {
+      const c = getComputedStyle(e).backgroundColor;
+      if (parse(c).length < 4 || parse(c)[3] > 0) return c;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const ratio = (a, b) => {
+    const [low, high] = [light(a), light(b)].sort((x, y) => x - y);
+    return (high + 0.05) / (low + 0.05);
+  };
+  const found = [];
+  for (const e of document.body.querySelectorAll("*")) {
+    const says = [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+    const style = getComputedStyle(e);
+    if (says && ratio(style.color, ground(e)) < 4.5)
+      found.push([e.className, e.textContent.slice(0, 30), ratio(style.color, ground(e))]);
+    if (e.closest(".bar, .stack") && e.tagName === "SPAN"
+        && ratio(style.backgroundColor, ground(e.closest("section"))) < 3)
+      found.push([e.className, "bar", ratio(style.backgroundColor, ground(e.closest("section")))]);
+  }
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("state", ["seen", "unseen"])
+def test_in_a_browser(
+    browser: Browser,
+    request: pytest.FixtureRequest,
+    state: str,
+    width: int,
+    scheme: Literal["light", "dark"],
+) -> None:
+    exporter: Exporter = request.getfixturevalue(state)
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    complaints, asked = _listen(page)
+    page.goto(f"{exporter.address}/")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.evaluate(CONTRAST) == []
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(15, 18, 22)"
+    assert dark is (scheme == "dark")
+    page.close()
+    assert complaints == []
+    assert [url for url in asked if not url.startswith("data:")] == [f"{exporter.address}/"]
+
+
+def _listen(page: Page) -> tuple[list[str], list[str]]:
+    """Collect what the console, or a dialogue of a script, says, and what is asked for."""
+    complaints: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialogue: complaints.append(dialogue.message))
+    page.on("request", lambda wanted: asked.append(wanted.url))
+    return complaints, asked
+
+
+def test_hostile_names_are_only_read_in_a_browser(browser: Browser, seen: Exporter) -> None:
+    page = browser.new_page()
+    page.goto(f"{seen.address}/")
+    assert page.locator("script, img").count() == 0
+    assert page.get_by_role("rowheader", name=HOSTILE).count() >= 1
+    page.close()
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_tables_stay_tables_for_those_who_listen(
+    browser: Browser, seen: Exporter, width: int
+) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto(f"{seen.address}/")
+    policies = page.get_by_role("region", name="Policies").get_by_role("table")
+    assert policies.get_by_role("columnheader").count() == 8
+    assert policies.get_by_role("rowheader").all_inner_texts()[-1] == "default"
+    assert page.get_by_role("heading", level=1).count() == 1
+    page.close()

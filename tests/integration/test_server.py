@@ -1,0 +1,471 @@
+"""The HTTP side: what each path answers, and that no client keeps others from `/metrics`."""
+
+import http.client
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_hub import FakeHub, hang
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as prometheus
+
+from hub_idle_exporter import cli
+from hub_idle_exporter.config import ConfigError, token_of
+from hub_idle_exporter.metrics import exposition
+from hub_idle_exporter.serving import server as web
+from hub_idle_exporter.serving.server import Application, WebServer
+from hub_idle_exporter.sidecar import Sidecar
+
+# Seconds on a busy machine; a client that is waited for takes cheroot's 10 s and more.
+UNHINDERED = 8.0
+PATHS = ["/", "/metrics", "/-/healthy", "/-/ready"]
+
+
+class Service:
+    """A web server on a free port over a registry of two metrics."""
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        registry = CollectorRegistry()
+        self.gauge = Gauge("a_gauge", "Who is \u00fcn\u00ef?", ["user"], registry=registry)
+        self.gauge.labels('quo"te\n\u00fc').set(1)
+        Counter("a_counter", "Counted.", registry=registry)
+        self.dead: str | None = None
+        self.unready: str | None = None
+        self.page: Callable[[], str] = lambda: "a page"
+        application = Application(
+            partial(exposition, registry),
+            lambda: self.dead,
+            lambda: self.unready,
+            lambda: self.page(),
+        )
+        self.web = WebServer(host, 0, application)
+        self.address = self.web.address
+        self.host, self.port = host, int(self.address.rpartition(":")[2])
+
+    def ask(
+        self, path: str = "/metrics", method: str = "GET", timeout: float = 15, **headers: str
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        with closing(connection):
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, headers=named)
+            response = connection.getresponse()
+            return response, response.read()
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection((self.host, self.port), timeout=15)
+
+    def tell(self, sent: bytes) -> bytes:
+        """Send bytes and give all that comes back until the connection is closed.
+
+        The other side may hang up at any step: while bytes are still sent, before our end of
+        sending is told (ENOTCONN, which is no ConnectionError), in the middle of its answer.
+        """
+        answer = b""
+        with self.connect() as connection:
+            with suppress(OSError):
+                connection.sendall(sent)
+                connection.shutdown(socket.SHUT_WR)
+            with suppress(ConnectionError):
+                while piece := connection.recv(65536):
+                    answer += piece
+        return answer
+
+
+@contextmanager
+def serving(host: str = "127.0.0.1") -> Iterator[Service]:
+    service = Service(host)
+    service.web.start()
+    try:
+        yield service
+    finally:
+        service.web.stop()
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Service]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def service(shared: Service) -> Service:
+    """The module's one service, as it was at first."""
+    shared.dead = shared.unready = None
+    shared.page = lambda: "<!doctype html><title>ü</title>"
+    return shared
+
+
+# ---- paths and methods --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_each_path_answers(service: Service, path: str) -> None:
+    response, body = service.ask(path)
+    assert response.status == 200
+    assert response.headers["Content-Length"] == str(len(body))
+    assert body
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_head_is_get_without_the_body(service: Service, path: str) -> None:
+    whole, body = service.ask(path)
+    response, nothing = service.ask(path, "HEAD")
+    assert (response.status, nothing) == (200, b"")
+    for name in ("Content-Type", "Content-Length"):
+        assert response.headers[name] == whole.headers[name]
+    assert body
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CULL"])
+def test_other_methods_are_not_allowed(service: Service, path: str, method: str) -> None:
+    response, _ = service.ask(path, method)
+    assert response.status == 405
+    assert response.headers["Allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/metrics/", "/Metrics", "/-/", "/-/healthy/", "/favicon.ico", "/../etc/passwd",
+     "/%2e%2e/etc/passwd", "/metrics%00", "/%FF", "/-/quit", "/" + "x" * 10_000],
+)  # fmt: skip
+def test_anything_else_is_not_found(service: Service, path: str) -> None:
+    response, _ = service.ask(path)
+    assert response.status == 404
+
+
+def test_a_query_does_not_matter(service: Service) -> None:
+    assert service.ask("/metrics?name=x&format=json")[0].status == 200
+    assert service.ask("/-/ready?")[0].status == 200
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/nowhere"])
+def test_browsers_are_told_to_trust_nothing(service: Service, path: str) -> None:
+    response, _ = service.ask(path)
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Cache-Control"] == "no-store"
+    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+
+
+# ---- health and readiness -----------------------------------------------------------------------
+
+
+def test_health_and_readiness_say_why_not(service: Service) -> None:
+    service.dead, service.unready = "the poll loop has ended", "the Hub is ünreachable"
+    response, body = service.ask("/-/healthy")
+    assert (response.status, body) == (503, b"the poll loop has ended\n")
+    response, body = service.ask("/-/ready")
+    assert (response.status, body.decode()) == (503, "the Hub is ünreachable\n")
+    assert service.ask("/metrics")[0].status == 200
+
+
+@pytest.fixture
+def sidecar(
+    fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., Sidecar]:
+    """Put a sidecar together that is polled by hand."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(*arguments: str) -> Sidecar:
+        context = cli.cli.make_context("x", cli.spelled_out([f"--url={fake_hub.url}", *arguments]))
+        options: dict[str, Any] = context.params
+        for other in ("command", "as_json", "once"):
+            options.pop(other)
+        config = cli.config_of(options)
+        token = token_of(config, {"JUPYTERHUB_API_TOKEN": fake_hub.token})
+        return Sidecar(config, token, threading.Event())
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("intervals", "ready"), [(0.0, True), (2.9, True), (3.0, False), (3.1, False), (100, False)]
+)
+def test_ready_while_the_last_good_poll_is_younger_than_three_intervals(
+    sidecar: Callable[..., Sidecar], intervals: float, ready: bool
+) -> None:
+    one = sidecar("--interval=20m")
+    assert "no poll has succeeded yet" in (one._unready() or "")
+    assert one.poller.poll()
+    one.poller.last_success = time.monotonic() - intervals * 1200
+    assert (one._unready() is None) is ready
+
+
+def test_one_failed_poll_is_no_reason_to_be_unready(
+    fake_hub: FakeHub, sidecar: Callable[..., Sidecar]
+) -> None:
+    one = sidecar()
+    assert one.poller.poll()
+    fake_hub.hang_up()
+    assert not one.poller.poll()
+    assert one._unready() is None
+    one.poller.last_success = time.monotonic() - 180
+    assert "cannot be reached" in (one._unready() or "")
+
+
+def test_healthy_until_the_poll_loop_ends(sidecar: Callable[..., Sidecar]) -> None:
+    one = sidecar()
+    assert one._dead() is None
+    one._stopping.set()
+    one.loop()
+    assert "ended" in (one._dead() or "")
+
+
+def test_a_scrape_does_not_wait_for_a_poll_that_hangs(
+    fake_hub: FakeHub, sidecar: Callable[..., Sidecar]
+) -> None:
+    released = threading.Event()
+    fake_hub.plan("GET", "/users", hang(released))
+    one = sidecar("--web.listen-address=127.0.0.1:0")
+    server = one.serve()
+    server.start()
+    polling = threading.Thread(target=one.poller.poll)
+    polling.start()
+    try:
+        fake_hub.wait_for("GET", "/users")
+        host, port = server.address.removeprefix("http://").split(":")
+        for path, status in (("/metrics", 200), ("/-/ready", 503), ("/-/healthy", 200), ("/", 200)):
+            connection = http.client.HTTPConnection(host, int(port), timeout=10)
+            with closing(connection):
+                connection.request("GET", path)
+                assert connection.getresponse().status == status
+        assert polling.is_alive()
+    finally:
+        released.set()
+        polling.join(10)
+        server.stop()
+
+
+# ---- formats ------------------------------------------------------------------------------------
+
+OPENMETRICS = "application/openmetrics-text"
+PROMETHEUS_2_42 = (
+    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+    "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+)
+PROMETHEUS_3 = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
+    "application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;"
+    "escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
+)
+
+
+@pytest.mark.parametrize("accept", [PROMETHEUS_2_42, PROMETHEUS_3, OPENMETRICS])
+def test_openmetrics_where_it_is_asked_for(service: Service, accept: str) -> None:
+    response, body = service.ask(Accept=accept)
+    assert response.headers["Content-Type"].startswith(OPENMETRICS)
+    names = {family.name for family in openmetrics(body.decode())}  # type: ignore[no-untyped-call]
+    assert names == {"a_gauge", "a_counter"}
+
+
+@pytest.mark.parametrize(
+    "accept",
+    ["", "*/*", "text/html", "text/plain", "text/plain;version=0.0.4", ",,;;==", "é".encode() * 3,
+     "application/openmetrics-text;version=abc", "application/openmetrics-text;version=",
+     "text/plain;version=x.y", "text/plain;version=-1", "a" * 30_000, "text/plain;" * 3000,
+     "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"],
+)  # fmt: skip
+def test_a_weird_accept_header_gets_a_format_that_can_be_read(
+    service: Service, accept: str | bytes
+) -> None:
+    connection = http.client.HTTPConnection(service.host, service.port, timeout=15)
+    with closing(connection):
+        connection.putrequest("GET", "/metrics")
+        connection.putheader("Accept", accept)
+        connection.endheaders()
+        response = connection.getresponse()
+        body = response.read().decode()
+    assert response.status == 200
+    read = openmetrics if "openmetrics" in response.headers["Content-Type"] else prometheus
+    assert "a_gauge" in {family.name for family in read(body)}
+
+
+# ---- clients that misbehave ---------------------------------------------------------------------
+
+GARBAGE = [
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)),  # a TLS handshake
+    b"\x00" * 1000 + b"\r\n\r\n",
+    b"GET\r\n\r\n",
+    b"GET /metrics\r\n\r\n",
+    b"GET /metrics HTTP/9.9\r\n\r\n",
+    b"GET /metrics HTTP/1.1\r\nHost: x\r\nno colon here\r\n\r\n",
+    b"GET /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"GET http://[::1/ HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET \xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"\r\n" * 500,
+]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_garbage_ends_its_own_connection_alone(service: Service, garbage: bytes) -> None:
+    answer = service.tell(garbage)
+    assert answer == b"" or re.match(rb"HTTP/1\.[01] [45]\d\d ", answer), answer
+    assert b"Traceback" not in answer
+    assert service.ask()[0].status == 200
+
+
+def test_headers_without_end_are_refused(service: Service) -> None:
+    huge = b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 200_000 + b"\r\n\r\n"
+    many = b"GET /metrics HTTP/1.1\r\nHost: x\r\n" + b"X-Many: y\r\n" * 20_000 + b"\r\n"
+    for sent in (huge, many):
+        answer = service.tell(sent)
+        assert answer == b"" or re.match(rb"HTTP/1\.[01] 4\d\d ", answer), answer[:100]
+    assert service.ask()[0].status == 200
+
+
+def test_what_fails_inside_is_not_shown(service: Service) -> None:
+    def broken() -> str:
+        raise RuntimeError("s3cret")
+
+    service.page = broken
+    response, body = service.ask("/")
+    assert response.status == 500
+    assert b"s3cret" not in body
+    assert b"Traceback" not in body
+    assert service.ask()[0].status == 200
+
+
+def soon(service: Service, seconds: float) -> None:
+    """See that a scrape is answered within some seconds, as a person with a watch would."""
+    begun = time.monotonic()
+    assert service.ask(timeout=seconds + 10)[0].status == 200
+    assert time.monotonic() - begun < seconds
+
+
+def test_idle_connections_do_not_keep_others_from_metrics(service: Service) -> None:
+    with ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(service.connect())
+        soon(service, UNHINDERED)
+
+
+def test_no_more_connections_are_kept_than_files_may_be_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(web, "MOST_WAITING", 20)
+    with serving() as service:
+        with ExitStack() as stack:
+            waiting = [stack.enter_context(service.connect()) for _ in range(30)]
+            assert [connection.recv(1) for connection in waiting[20:]] == [b""] * 10
+        assert answers_again(service)
+
+
+def answers_again(service: Service) -> bool:
+    """Ask until there is an answer; the server has yet to see who hung up."""
+    deadline = time.monotonic() + UNHINDERED
+    while time.monotonic() < deadline:
+        with suppress(OSError, http.client.HTTPException):
+            return service.ask()[0].status == 200
+    return False
+
+
+def test_kept_alive_connections_do_not_keep_others_from_metrics(service: Service) -> None:
+    with ExitStack() as stack:
+        for _ in range(50):
+            connection = http.client.HTTPConnection(service.host, service.port, timeout=15)
+            stack.enter_context(closing(connection))
+            connection.request("GET", "/metrics")
+            connection.getresponse().read()
+        soon(service, UNHINDERED)
+
+
+def test_one_that_sends_byte_by_byte_is_cut(service: Service) -> None:
+    begun = time.monotonic()
+    with service.connect() as connection:
+        connection.settimeout(0.2)
+        with suppress(ConnectionError):  # cut with bytes of ours unread
+            while time.monotonic() < begun + 15:
+                connection.sendall(b"G")
+                with suppress(TimeoutError):
+                    connection.recv(100)
+                    break
+    assert time.monotonic() - begun < web.READ_SECONDS + 6
+
+
+def test_those_who_send_half_a_request_do_not_keep_others_from_metrics(service: Service) -> None:
+    with ExitStack() as stack:
+        for _ in range(16):  # twice the threads
+            connection = stack.enter_context(service.connect())
+            connection.sendall(b"GET /metrics HTTP/1.1\r\nX: ")
+        soon(service, 2 * web.READ_SECONDS + 5)
+
+
+def test_those_who_take_no_answer_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "ANSWER_SECONDS", 0.5)
+    with serving() as service, ExitStack() as stack:
+        service.page = lambda: "x" * 30_000_000
+        for _ in range(8):
+            connection = stack.enter_context(service.connect())
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        soon(service, UNHINDERED)
+
+
+def test_stopping_waits_for_nobody() -> None:
+    with serving() as service, ExitStack() as stack:
+        service.page = lambda: "x" * 30_000_000
+        for sent in (b"", b"GET", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") * 8:
+            connection = stack.enter_context(service.connect())
+            connection.sendall(sent)
+        begun = time.monotonic()
+        service.web.stop()
+        assert time.monotonic() - begun < UNHINDERED
+
+
+def test_many_scrapers_at_once(service: Service) -> None:
+    statuses: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: statuses.append(service.ask()[0].status)) for _ in range(50)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert statuses == [200] * 50
+
+
+# ---- where it listens ---------------------------------------------------------------------------
+
+
+def test_ipv6() -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with serving("::1") as service:
+        assert service.address == f"http://[::1]:{service.port}"
+        assert service.ask()[0].status == 200
+
+
+def test_all_interfaces(sidecar: Callable[..., Sidecar]) -> None:
+    one = sidecar("--web.listen-address=:0")
+    server = one.serve()
+    server.start()
+    port = int(server.address.rpartition(":")[2])
+    try:
+        for host in ["127.0.0.1"] + (["::1"] if socket.has_dualstack_ipv6() else []):
+            connection = http.client.HTTPConnection(host, port, timeout=10)
+            with closing(connection):
+                connection.request("GET", "/metrics")
+                assert connection.getresponse().status == 200
+    finally:
+        server.stop()
+
+
+def test_a_port_that_is_taken_is_one_sentence(sidecar: Callable[..., Sidecar]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        one = sidecar(f"--web.listen-address=127.0.0.1:{port}")
+        with pytest.raises(ConfigError, match=f"--web.listen-address: 127.0.0.1:{port} cannot"):
+            one.serve()

@@ -1,0 +1,125 @@
+"""The dashboard as files: what its generator says, the linter's rules, every name and query."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import dashboard_checks
+import planted_faults
+import promql_checks
+import pytest
+import rules_checks
+from planted_faults import DASHBOARD, RULES, Fault
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> promql_checks.Vocabulary:
+    """What the exporter has; skips, or fails in CI, where PromQL cannot be parsed."""
+    return promql_checks.vocabulary_or_skip()
+
+
+def generated_differs(directory: Path) -> str:
+    """Run the generator's check; give what it says."""
+    finished = subprocess.run(
+        [sys.executable, directory / "grafana" / "dashboard.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode in (0, 1), finished.stderr
+    assert bool(finished.returncode) == bool(finished.stderr)
+    return finished.stderr
+
+
+def test_dashboard_is_what_its_generator_says() -> None:
+    assert generated_differs(REPO) == ""
+
+
+def test_dashboard_has_no_fault(vocabulary: promql_checks.Vocabulary) -> None:
+    board = json.loads((REPO / DASHBOARD).read_text())
+    assert dashboard_checks.faults(board, vocabulary) == []
+
+
+def test_dashboard_has_the_rows_people_look_for() -> None:
+    board = json.loads((REPO / DASHBOARD).read_text())
+    rows = [panel["title"] for panel in board["panels"] if panel["type"] == "row"]
+    assert rows == [
+        "Now",
+        "Over time",
+        "What a limit would do",
+        "How idle times and ages are spread",
+        "Culls",
+        "What idleness costs",
+        "The exporter itself",
+    ]
+
+
+def test_classes_of_idle_time_cover_every_server(vocabulary: promql_checks.Vocabulary) -> None:
+    """Neighbouring classes share a bound, the first begins at 0 and the last has no end."""
+    board = json.loads((REPO / DASHBOARD).read_text())
+    for title in ("Idle times, now", "Ages, now"):
+        (panel,) = [panel for panel in dashboard_checks.panels(board) if panel["title"] == title]
+        bounds = [
+            [
+                promql_checks.matchers(selector)["le"][1]
+                for selector, _ in promql_checks.selectors(promql_checks.parsed(target["expr"]))
+            ]
+            for target in panel["targets"]
+        ]
+        assert len(bounds[0]) == 1
+        assert [lower for _, lower in bounds[1:]] == [pair[0] for pair in bounds[:-1]]
+        assert bounds[-1][0] == "+Inf"
+
+
+@pytest.mark.parametrize("fault", planted_faults.IN_DASHBOARD, ids=lambda fault: fault.name)
+def test_planted_fault_is_caught(
+    fault: Fault, vocabulary: promql_checks.Vocabulary, tmp_path: Path
+) -> None:
+    shutil.copytree(REPO / "grafana", tmp_path / "grafana")
+    planted = tmp_path / fault.file
+    planted.write_text(fault.planted(planted.read_text()))
+    said = dashboard_checks.faults(json.loads(planted.read_text()), vocabulary)
+    if fault.caught == "differs from":
+        said.append(generated_differs(tmp_path))
+    assert any(fault.caught in line for line in said), said
+
+
+def test_documentation_names_every_panel_and_row() -> None:
+    text = (REPO / "docs" / "dashboards.md").read_text()
+    named = re.findall(r"^\| (?:\*\*)?([^|*]+?)(?:\*\*)? \|", text, re.MULTILINE)
+    board = json.loads((REPO / DASHBOARD).read_text())
+    titles = [panel["title"] for panel in board["panels"]]
+    table = named[named.index("panel") + 1 : named.index("alert")]
+    # One answer does for the number at the top and its line further down.
+    assert table == [title for place, title in enumerate(titles) if title not in titles[:place]]
+
+
+def test_documentation_names_every_alert_with_its_severity() -> None:
+    text = (REPO / "docs" / "dashboards.md").read_text()
+    alerts = re.findall(r"^\| (HubIdle\w+) \| (\w+) \|", text, re.MULTILINE)
+    rules = rules_checks.rules((REPO / RULES).read_text())
+    assert alerts == [
+        (rule["alert"], rule["labels"]["severity"]) for rule in rules if "alert" in rule
+    ]
+
+
+def test_mixin_has_the_same_dashboard_and_rules() -> None:
+    jsonnet = promql_checks.module_or_skip("_jsonnet", "jsonnet")
+    snippet = (
+        "local m = (import 'prometheus/mixin.libsonnet')"
+        " + {_config+:: {runbookBase: 'https://example.org/'}};"
+        "{dashboards: m.grafanaDashboards, rules: m.prometheusRules, alerts: m.prometheusAlerts}"
+    )
+    made = json.loads(jsonnet.evaluate_snippet("test", snippet, jpathdir=[str(REPO)]))
+    assert made["dashboards"] == {"idle-servers.json": json.loads((REPO / DASHBOARD).read_text())}
+    groups = made["rules"]["groups"] + made["alerts"]["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    originals = rules_checks.rules((REPO / RULES).read_text())
+    assert [rule["expr"] for rule in rules] == [rule["expr"] for rule in originals]
+    runbooks = [rule["annotations"]["runbook_url"] for rule in rules if "alert" in rule]
+    assert all(url.startswith("https://example.org/docs/runbooks/") for url in runbooks)

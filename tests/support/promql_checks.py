@@ -1,0 +1,192 @@
+"""What must hold for a PromQL expression over the exporter's metrics, in dashboards and in rules.
+
+The names, labels and label values are read from the exporter's own registry.
+"""
+
+import importlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from hub_idle_exporter.domain.census import take
+from hub_idle_exporter.domain.gate import GateState
+from hub_idle_exporter.domain.policy import Policy, Rules
+from hub_idle_exporter.metrics import Metrics, Snapshot
+
+OPEN_LABELS = frozenset({"policy", "version", "user", "server", "job", "instance"})
+OF_PROMETHEUS = {"up": "gauge", "ALERTS": "gauge"}
+OF_THE_HUB = {"jupyterhub_running_servers": "gauge"}
+COUNTING = frozenset({"rate", "irate", "increase"})
+GRAFANAS_OWN = {"__range": "6h", "__rate_interval": "5m", "__interval": "1m"}
+
+
+@dataclass
+class Vocabulary:
+    """Series that exist: name → type (`counter` or `gauge`), and name → label → values."""
+
+    types: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, dict[str, set[str]]] = field(default_factory=dict)
+
+    def add(self, name: str, type_: str, labels: Mapping[str, str]) -> None:
+        """Know a series."""
+        self.types[name] = type_
+        known = self.labels.setdefault(name, {})
+        for label, value in {"job": "", "instance": "", **labels}.items():
+            known.setdefault(label, set()).add(value)
+
+
+def exporters_vocabulary() -> Vocabulary:
+    """Read what the exporter has from its registry."""
+    policy = Policy("default", 3600.0)
+    metrics = Metrics(CollectorRegistry(), lambda: GateState.OFF, [policy])
+    metrics.facts.snapshot = Snapshot("6.1.1", take([], Rules((policy,))))
+    vocabulary = Vocabulary()
+    for family in metrics.registry.collect():
+        for sample in family.samples:
+            counts = family.type == "counter" or family.type == "histogram"
+            vocabulary.add(sample.name, "counter" if counts else "gauge", sample.labels)
+    for name, type_ in (OF_PROMETHEUS | OF_THE_HUB).items():
+        vocabulary.add(name, type_, {})
+    return vocabulary
+
+
+def vocabulary_or_skip() -> Vocabulary:
+    """Give the vocabulary; skip the test, or fail it in CI, where PromQL cannot be parsed."""
+    module_or_skip("promql_parser", "promql-parser")
+    return exporters_vocabulary()
+
+
+def module_or_skip(name: str, package: str) -> Any:
+    """Import a tool for the tests; skip the test without it, or fail it in CI."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        said = f"{package} is not installed"
+        if os.environ.get("CI"):
+            pytest.fail(said)
+        pytest.skip(said)
+
+
+def parsed(expression: str) -> Any:
+    """Parse an expression of a dashboard or a rule; ValueError when it is none."""
+    for name, value in GRAFANAS_OWN.items():
+        expression = re.sub(rf"\$(?:{name}\b|\{{{name}\}})", value, expression)
+    return importlib.import_module("promql_parser").parse(expression)
+
+
+def nodes(node: Any, parents: tuple[Any, ...] = ()) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+    """Walk an expression, each node with those around it."""
+    yield node, parents
+    inner = [getattr(node, name, None) for name in ("expr", "lhs", "rhs", "vector_selector")]
+    inner += getattr(node, "args", None) or []
+    for child in inner:
+        if child is not None:
+            yield from nodes(child, (*parents, node))
+
+
+def is_a(node: Any, kind: str) -> bool:
+    """Tell the kind of a node by its class's name."""
+    return type(node).__name__ == kind
+
+
+def selectors(tree: Any) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+    """Give every selector of an expression with the nodes around it."""
+    for node, parents in nodes(tree):
+        if is_a(node, "VectorSelector"):
+            yield node, parents
+
+
+def matchers(selector: Any) -> dict[str, tuple[str, str]]:
+    """Give a selector's label → (operator, value)."""
+    return {
+        matcher.name: (str(matcher.op).rpartition(".")[2], matcher.value)
+        for matcher in selector.matchers.matchers
+    }
+
+
+def faults(expression: str, vocabulary: Vocabulary) -> Iterator[str]:
+    """Say what is wrong with an expression, wherever it stands."""
+    try:
+        tree = parsed(expression)
+    except ValueError as error:
+        yield f"no PromQL ({error}): {expression}"
+        return
+    for selector, parents in selectors(tree):
+        yield from _selector_faults(selector, parents, vocabulary)
+    yield from _division_faults(tree)
+    yield from _grouping_faults(tree, vocabulary)
+
+
+def _selector_faults(
+    selector: Any, parents: tuple[Any, ...], vocabulary: Vocabulary
+) -> Iterator[str]:
+    name = selector.name
+    if name not in vocabulary.types:
+        yield f"the exporter has no metric {name}"
+        return
+    yield from _label_faults(selector, vocabulary.labels[name])
+    function = _function_around(parents)
+    if vocabulary.types[name] == "counter" and function not in COUNTING:
+        yield f"counter {name} outside rate() and increase()"
+    if vocabulary.types[name] == "gauge" and function in COUNTING:
+        yield f"{function}() of gauge {name}"
+
+
+def _function_around(parents: tuple[Any, ...]) -> str | None:
+    if len(parents) < 2 or not is_a(parents[-1], "MatrixSelector"):
+        return None
+    return str(parents[-2].func.name) if is_a(parents[-2], "Call") else None
+
+
+def _label_faults(selector: Any, known: Mapping[str, set[str]]) -> Iterator[str]:
+    for label, (operator, value) in matchers(selector).items():
+        if label not in known:
+            yield f"{selector.name} has no label {label}"
+        elif label not in OPEN_LABELS:
+            for one in value.split("|") if operator in ("Re", "NotRe") else [value]:
+                if one not in known[label]:
+                    yield f"{selector.name} has no {label}={one!r}"
+
+
+def _division_faults(tree: Any) -> Iterator[str]:
+    for node, _ in nodes(tree):
+        if is_a(node, "BinaryExpr") and str(node.op) == "/" and not _never_zero(node.rhs):
+            yield f"division by what may be 0, not guarded by (... > 0): {node.rhs}"
+
+
+def _never_zero(divisor: Any) -> bool:
+    if is_a(divisor, "NumberLiteral"):
+        return bool(divisor.val)
+    inner = divisor.expr if is_a(divisor, "ParenExpr") else divisor
+    return is_a(inner, "BinaryExpr") and str(inner.op) == ">"
+
+
+def grouping_labels(tree: Any) -> set[str]:
+    """Give every label that is grouped or joined by."""
+    found: set[str] = set()
+    for node, _ in nodes(tree):
+        modifier = getattr(node, "modifier", None)
+        grouping = modifier if is_a(node, "AggregateExpr") else getattr(modifier, "matching", None)
+        found |= set(getattr(grouping, "labels", None) or [])
+    return found
+
+
+def made_labels(tree: Any) -> set[str]:
+    """Give the labels that label_replace() makes."""
+    return {
+        node.args[1].val
+        for node, _ in nodes(tree)
+        if is_a(node, "Call") and node.func.name == "label_replace"
+    }
+
+
+def _grouping_faults(tree: Any, vocabulary: Vocabulary) -> Iterator[str]:
+    names = {selector.name for selector, _ in selectors(tree)}
+    known = made_labels(tree).union(*(vocabulary.labels.get(name, {}) for name in names))
+    for label in sorted(grouping_labels(tree) - known):
+        yield f"grouped by {label}, which none of {', '.join(sorted(names))} has"

@@ -1,0 +1,118 @@
+"""What a server's own answers mean, as tables; and how long being busy protects."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from hub_idle_exporter.domain.busy_check import BusyWatch, Replies, Reply, active_within, interpret
+from hub_idle_exporter.domain.labels import Asked
+
+NOW = datetime(2027, 1, 15, 8, tzinfo=UTC).timestamp()
+LIMIT = 3600.0
+LONG_AGO, INSIDE, AT_LIMIT = "2027-01-15T01:00:00Z", "2027-01-15T07:00:01Z", "2027-01-15T07:00:00Z"
+MISSING = Reply(404, b"not found")
+
+
+def said(value: object) -> Reply:
+    return Reply(200, json.dumps(value).encode())
+
+
+def kernel(state: str, last_activity: str | None = LONG_AGO) -> dict[str, object]:
+    return {"id": "1", "execution_state": state, "last_activity": last_activity, "connections": 0}
+
+
+STATUS = said({"last_activity": LONG_AGO, "started": LONG_AGO, "connections": 0, "kernels": 0})
+REST, NONE = said([kernel("idle")]), said([])
+
+
+@pytest.mark.parametrize(
+    ("status", "kernels", "terminals", "asked"),
+    [
+        (STATUS, REST, NONE, Asked.IDLE),
+        (STATUS, NONE, NONE, Asked.IDLE),
+        (STATUS, NONE, MISSING, Asked.IDLE),
+        (STATUS, said([kernel("dead")]), NONE, Asked.IDLE),
+        (STATUS, said([kernel("idle", None)]), NONE, Asked.IDLE),
+        (said({"last_activity": AT_LIMIT}), REST, NONE, Asked.IDLE),
+        (said({"last_activity": INSIDE}), REST, NONE, Asked.ACTIVE),
+        (said({"last_activity": "2030-01-01T00:00:00Z"}), REST, NONE, Asked.ACTIVE),
+        (said({"last_activity": "2027-01-15T07:30:00"}), REST, NONE, Asked.ACTIVE),
+        (STATUS, said([kernel("idle"), kernel("idle", INSIDE)]), NONE, Asked.ACTIVE),
+        (STATUS, REST, said([{"name": "1", "last_activity": INSIDE}]), Asked.ACTIVE),
+        (STATUS, REST, said([{"name": "1", "last_activity": LONG_AGO}]), Asked.IDLE),
+        (STATUS, REST, said([{"name": "1"}]), Asked.IDLE),
+        (STATUS, said([kernel("busy")]), NONE, Asked.BUSY),
+        (STATUS, said([kernel("idle"), kernel("busy")]), MISSING, Asked.BUSY),
+        (STATUS, said([kernel("starting")]), NONE, Asked.BUSY),
+        (STATUS, said([kernel("restarting")]), NONE, Asked.BUSY),
+        (MISSING, MISSING, MISSING, Asked.NO_JUPYTER),
+        (MISSING, MISSING, Reply(500, b""), Asked.NO_JUPYTER),
+        (MISSING, NONE, NONE, Asked.FAILED),
+        (STATUS, MISSING, NONE, Asked.FAILED),
+        (STATUS, NONE, Reply(403, b""), Asked.FAILED),
+        (Reply(403, b""), Reply(403, b""), Reply(403, b""), Asked.FAILED),
+        (Reply(302, b""), Reply(302, b""), Reply(302, b""), Asked.FAILED),
+        (Reply(500, b""), MISSING, MISSING, Asked.FAILED),
+        (Reply(200, b"<html>"), REST, NONE, Asked.FAILED),
+        (said([]), REST, NONE, Asked.FAILED),
+        (said({"kernels": 1}), REST, NONE, Asked.FAILED),
+        (said({"last_activity": None}), REST, NONE, Asked.FAILED),
+        (said({"last_activity": 12}), REST, NONE, Asked.FAILED),
+        (STATUS, said({"id": "1"}), NONE, Asked.FAILED),
+        (STATUS, said([{"id": "1"}]), NONE, Asked.FAILED),
+        (STATUS, said([kernel("idle", "yesterday")]), NONE, Asked.FAILED),
+        (STATUS, Reply(200, REST.body[:-1]), NONE, Asked.FAILED),
+        (STATUS, Reply(200, b"[" * 100_000), NONE, Asked.FAILED),
+        (STATUS, Reply(200, b"\xff\xfe"), NONE, Asked.FAILED),
+        (STATUS, Reply(201, REST.body), NONE, Asked.FAILED),
+    ],
+)
+def test_what_answers_mean(status: Reply, kernels: Reply, terminals: Reply, asked: Asked) -> None:
+    assert interpret(Replies(status, kernels, terminals), NOW, LIMIT).asked is asked
+
+
+@pytest.mark.parametrize("state", ["unknown", "terminating", "autorestarting", "", "Idle"])
+def test_a_kernel_state_nobody_knows_protects(state: str) -> None:
+    found = interpret(Replies(STATUS, said([kernel(state)]), NONE), NOW, LIMIT)
+    assert found.asked in (Asked.BUSY, Asked.FAILED)
+
+
+def test_active_within_takes_the_newest_time() -> None:
+    times = [None, datetime.fromtimestamp(NOW - 50, UTC), datetime.fromtimestamp(NOW - 9000, UTC)]
+    assert active_within(times, NOW, LIMIT) == 50
+    assert active_within([None], NOW, LIMIT) is None
+    assert active_within([], NOW, LIMIT) is None
+    assert active_within([datetime.fromtimestamp(NOW + 99, UTC)], NOW, LIMIT) == 0
+
+
+ANA = ("ana", "", datetime(2027, 1, 1, tzinfo=UTC))
+
+
+def test_busy_counts_from_when_it_was_first_seen() -> None:
+    watch = BusyWatch()
+    assert [watch.busy(ANA, now) for now in (100, 160, 400)] == [0, 60, 300]
+
+
+def test_a_break_begins_the_count_anew() -> None:
+    watch = BusyWatch()
+    watch.busy(ANA, 100)
+    watch.at_rest(ANA)
+    assert watch.busy(ANA, 400) == 0
+
+
+def test_each_start_of_each_server_counts_by_itself() -> None:
+    watch = BusyWatch()
+    watch.busy(ANA, 100)
+    assert watch.busy(("ana", "gpu", ANA[2]), 400) == 0
+    assert watch.busy(("ana", "", datetime(2027, 1, 2, tzinfo=UTC)), 400) == 0
+
+
+def test_servers_that_run_no_more_are_forgotten() -> None:
+    watch = BusyWatch()
+    ben = ("ben", *ANA[1:])
+    watch.busy(ANA, 100)
+    watch.busy(ben, 100)
+    watch.keep({ben})
+    assert watch.busy(ANA, 400) == 0
+    assert watch.busy(ben, 400) == 300

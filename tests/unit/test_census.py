@@ -1,0 +1,118 @@
+"""Judged servers counted: by policy and state, as histograms, as candidates, as idle time."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from hub_idle_exporter.domain.census import (
+    AGE_BOUNDS,
+    IDLE_BOUNDS,
+    Judged,
+    Spread,
+    idle_server_seconds,
+    judge_all,
+    take,
+)
+from hub_idle_exporter.domain.model import Server, User
+from hub_idle_exporter.domain.policy import Judge, Policy, Reason, Rules, State
+from hub_idle_exporter.domain.scopes import Granted
+
+NOW = 1_800_000_000.0
+RULES = Rules((Policy("default", 3600, 7200),))
+
+
+def ago(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(NOW - seconds, UTC)
+
+
+def judged(*servers: tuple[str, float | None, float | None, str | None]) -> list[Judged]:
+    """Judge servers given as user, idle, age, pending."""
+    users = [
+        User(
+            name=user,
+            groups=(),
+            admin=False,
+            servers={
+                "": Server(
+                    ready=pending is None,
+                    pending=pending,
+                    started=ago(age),
+                    last_activity=ago(idle),
+                )
+            },
+        )
+        for user, idle, age, pending in servers
+    ]
+    return judge_all(Judge(RULES, Granted()), users, NOW)
+
+
+def test_states_sum_to_all_servers() -> None:
+    seen = judged(
+        ("active", 10, 100, None),
+        ("idle", 4000, 5000, None),
+        ("at the limit", 3600, 5000, None),
+        ("spawning", None, 1, "spawn"),
+        ("unknown", None, None, None),
+    )
+    census = take(seen, RULES)
+    assert dict(census.servers) == {
+        ("default", State.ACTIVE): 2,
+        ("default", State.IDLE): 2,
+        ("default", State.PENDING): 1,
+    }
+
+
+def test_candidates_come_the_most_idle_first_with_their_reasons() -> None:
+    census = take(
+        judged(("b", 4000, 5000, None), ("c", 10, 9000, None), ("a", 7000, 8000, None)), RULES
+    )
+    assert [one.user for one in census.candidates] == ["a", "b", "c"]
+    assert dict(census.candidate_counts) == {
+        ("default", Reason.MAX_AGE): 2,
+        ("default", Reason.IDLE): 1,
+    }
+
+
+def test_histograms_hold_ready_servers_with_known_times_only() -> None:
+    census = take(
+        judged(("a", 10, 100, None), ("b", 4000, 5000, "stop"), ("c", None, None, None)), RULES
+    )
+    assert (census.idle.cumulative[-1], census.idle.total_seconds) == (1, 10)
+    assert (census.age.cumulative[-1], census.age.total_seconds) == (1, 100)
+
+
+@pytest.mark.parametrize(
+    ("value", "counts"),
+    [(0, [1, 1, 1]), (60, [1, 1, 1]), (60.5, [0, 1, 1]), (300, [0, 1, 1]), (301, [0, 0, 1])],
+)
+def test_a_value_at_a_bound_belongs_below_it(value: float, counts: list[int]) -> None:
+    assert Spread.of([value], (60, 300)).cumulative == counts
+
+
+def test_a_spread_of_nothing() -> None:
+    empty = Spread.of([], (60, 300))
+    assert (empty.cumulative, empty.total_seconds) == ([0, 0, 0], 0)
+
+
+def test_limits_people_think_in_are_bounds() -> None:
+    assert {900, 1800, 3600, 7200, 14400, 28800, 86400} <= set(IDLE_BOUNDS)
+    assert list(AGE_BOUNDS) == sorted(AGE_BOUNDS)
+
+
+@pytest.mark.parametrize(
+    ("idle", "since_last", "longest", "spent"),
+    [
+        (3600, 60, 180, 0),  # just idle
+        (3620, 60, 180, 20),  # past the limit for less than the interval
+        (9999, 60, 180, 60),  # idle all the time since the last poll
+        (9999, 500, 180, 180),  # polls failed meanwhile: three intervals at most
+    ],
+)
+def test_idle_server_seconds(idle: float, since_last: float, longest: float, spent: float) -> None:
+    seen = judged(("a", idle, 20000, None))
+    assert idle_server_seconds(seen, since_last, longest)["default"] == spent
+
+
+def test_idle_server_seconds_of_active_and_pending_servers_are_none() -> None:
+    seen = judged(("a", 10, 20000, None), ("b", 9999, 20000, "stop"))
+    assert dict(idle_server_seconds(seen, 60, 180)) == {}

@@ -1,0 +1,54 @@
+"""Durations as people write them, and as they are shown."""
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hub_idle_exporter.domain.durations import seconds_of, shown
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("3600", 3600), (3600, 3600), ("0", 0), ("0.5", 0.5), (1.5, 1.5), ("90m", 5400),
+        ("1h30m", 5400), ("2d", 172800), ("1d12h", 129600), ("1h1m1s", 3661), ("45s", 45),
+        ("1500ms", 1.5), ("1w", 604800),
+    ],
+)  # fmt: skip
+def test_a_duration(text: str | float, seconds: float) -> None:
+    assert seconds_of(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "soon", "-1", "-5m", -1, "1h30", "5 minutes", "m", "h1", "nan", "inf",
+     "-inf", "1e400", "101y", "9" * 400, "9" * 400 + "h", "1h;", "0x10", True, False,
+     float("nan"), float("inf")],
+)  # fmt: skip
+def test_no_duration(text: str | float) -> None:
+    with pytest.raises(ValueError, match=r"allowed are seconds \(3600\)"):
+        seconds_of(text)
+
+
+@settings(deadline=None)
+@given(st.text(max_size=12) | st.floats() | st.integers())
+def test_anything_is_a_duration_or_refused(text: str | float) -> None:
+    with suppress(ValueError):
+        assert 0 <= seconds_of(text) <= 100 * 365 * 86400
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (0.4, "0s"), (59, "59s"), (60, "1m"), (3600, "1h"), (5400, "1h30m"),
+     (86400, "1d"), (90061, "1d1h1m1s"), (172800, "2d")],
+)  # fmt: skip
+def test_shown(seconds: float, text: str) -> None:
+    assert shown(seconds) == text
+
+
+@settings(deadline=None)
+@given(st.integers(min_value=0, max_value=10**9))
+def test_what_is_shown_is_what_was_meant(seconds: int) -> None:
+    assert seconds_of(shown(seconds)) == seconds

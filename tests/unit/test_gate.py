@@ -1,0 +1,247 @@
+"""The gate: when anything may be stopped at all, rule by rule; and its keeper."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from hub_idle_exporter.culling.gatekeeper import Gatekeeper
+from hub_idle_exporter.domain.gate import GateState, Moment
+
+GRACE = 600.0
+OPEN = GateState.ON
+
+
+@dataclass
+class Watch:
+    """A gatekeeper on clocks that a test moves; the Hub's clock goes with ours."""
+
+    enforce: bool = True
+    grace: float = GRACE
+    now: float = 5000.0
+    wall_ahead: float = 1.8e9
+    hub_ahead: float = 1.8e9
+    orphaned: bool = False
+
+    def __post_init__(self) -> None:
+        self.keeper = Gatekeeper(
+            self.enforce,
+            self.grace,
+            lambda: Moment(self.now, self.now + self.wall_ahead),
+            lambda: self.orphaned,
+        )
+
+    @property
+    def state(self) -> GateState:
+        return self.keeper.state()
+
+    def answer(self, readable: bool = True) -> None:
+        self.keeper.hub_answered(self.now + self.hub_ahead if readable else None)
+
+    def poll(self, *obstacles: str) -> None:
+        self.answer()
+        self.keeper.poll_ended(*obstacles)
+
+    def watch(self, seconds: float) -> None:
+        """Let time go by with the Hub in sight."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now = min(end, self.now + 30)
+            self.answer()
+
+
+@pytest.fixture
+def watch() -> Watch:
+    """A gate that has been open for long."""
+    opened = Watch()
+    opened.poll()
+    opened.watch(3600)
+    assert opened.state is OPEN
+    return opened
+
+
+# ---- grace --------------------------------------------------------------------------------------
+
+
+def test_monitor_mode_is_off_for_ever() -> None:
+    watch = Watch(enforce=False, grace=0)
+    watch.poll()
+    watch.watch(3600)
+    assert watch.state is GateState.OFF
+    assert watch.keeper.closed()
+
+
+def test_grace_after_the_start() -> None:
+    watch = Watch()
+    watch.poll()
+    assert watch.state is GateState.GRACE
+    watch.watch(GRACE - 1)
+    assert watch.state is GateState.GRACE
+    watch.watch(1)
+    assert watch.state is OPEN
+    assert watch.keeper.closed() is None
+
+
+def test_before_the_first_poll_nothing_is_stopped() -> None:
+    watch = Watch(grace=0)
+    watch.answer()
+    assert watch.state is not OPEN
+    watch.poll()
+    assert watch.state is OPEN
+
+
+def test_without_sight_of_the_hub_for_over_a_minute_it_closes(watch: Watch) -> None:
+    watch.now += 60
+    assert watch.state is OPEN
+    watch.now += 0.001
+    assert watch.state is GateState.GRACE
+
+
+def test_grace_after_an_outage_of_over_a_minute(watch: Watch) -> None:
+    watch.now += 60.5
+    watch.answer()
+    watch.watch(GRACE - 1)
+    assert watch.state is GateState.GRACE
+    watch.watch(1)
+    assert watch.state is OPEN
+
+
+def test_grace_after_an_outage_that_falls_between_two_polls(watch: Watch) -> None:
+    watch.poll()
+    watch.now += 90  # the Hub was asked in vain meanwhile
+    watch.answer()
+    watch.now += 10
+    watch.poll()
+    assert watch.state is GateState.GRACE
+    watch.watch(GRACE)
+    assert watch.state is OPEN
+
+
+def test_no_grace_after_a_minute_without_sight(watch: Watch) -> None:
+    watch.now += 60
+    watch.answer()
+    assert watch.state is OPEN
+
+
+def test_a_second_outage_begins_grace_anew(watch: Watch) -> None:
+    watch.now += 61
+    watch.answer()
+    watch.watch(GRACE - 60)
+    watch.now += 61
+    watch.answer()
+    watch.watch(GRACE - 1)
+    assert watch.state is GateState.GRACE
+
+
+def test_the_hub_first_seen_long_after_the_start_is_an_outage() -> None:
+    watch = Watch()
+    watch.now += 3600
+    watch.poll()
+    assert watch.state is GateState.GRACE
+    watch.watch(GRACE - 1)
+    assert watch.state is GateState.GRACE
+
+
+# ---- clocks -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("jump", [61.0, -61.0, 86400.0])
+def test_grace_after_a_jump_of_our_clock(watch: Watch, jump: float) -> None:
+    watch.wall_ahead += jump
+    assert watch.state is GateState.GRACE  # at once
+    watch.answer()
+    watch.watch(GRACE - 1)
+    assert watch.state is GateState.GRACE
+    watch.watch(1)
+    assert watch.state is OPEN
+
+
+@pytest.mark.parametrize("jump", [61.0, -61.0, 86400.0])
+def test_grace_after_a_jump_of_the_hubs_clock(watch: Watch, jump: float) -> None:
+    watch.hub_ahead += jump
+    watch.answer()
+    assert watch.state is GateState.GRACE
+    watch.watch(GRACE - 1)
+    assert watch.state is GateState.GRACE
+    watch.watch(1)
+    assert watch.state is OPEN
+
+
+def test_a_jump_of_the_hubs_clock_is_seen_across_answers_without_a_date(watch: Watch) -> None:
+    watch.answer(readable=False)
+    watch.hub_ahead += 3600
+    watch.answer(readable=False)
+    watch.answer()
+    assert watch.state is GateState.GRACE
+
+
+@pytest.mark.parametrize("jump", [60.0, -60.0, 1.0])
+def test_clocks_that_are_set_a_little_do_no_harm(watch: Watch, jump: float) -> None:
+    watch.wall_ahead += jump
+    watch.answer()
+    watch.hub_ahead += jump
+    watch.answer()
+    assert watch.state is OPEN
+
+
+def test_a_skew_that_stays_is_no_jump() -> None:
+    watch = Watch(hub_ahead=1.8e9 + 7200)
+    watch.poll()
+    watch.watch(GRACE)
+    assert watch.state is OPEN
+
+
+# ---- suspended ----------------------------------------------------------------------------------
+
+
+def test_a_failed_poll_suspends_until_the_next_good_one_without_grace(watch: Watch) -> None:
+    watch.poll("the last poll failed")
+    assert watch.state is GateState.SUSPENDED
+    watch.watch(60)
+    assert watch.state is GateState.SUSPENDED
+    watch.poll()
+    assert watch.state is OPEN
+
+
+def test_a_failed_poll_with_the_hub_away_is_followed_by_grace(watch: Watch) -> None:
+    watch.now += 61
+    watch.keeper.poll_ended("the last poll failed")
+    watch.poll()
+    assert watch.state is GateState.GRACE
+
+
+def test_a_missing_scope_suspends(watch: Watch) -> None:
+    watch.poll("the token lacks the scope delete:servers")
+    assert watch.state is GateState.SUSPENDED
+    assert "delete:servers" in (watch.keeper.closed() or "")
+
+
+def test_every_obstacle_is_told(watch: Watch) -> None:
+    watch.poll("one thing", "another")
+    assert watch.keeper.why() == "one thing; another"
+
+
+# ---- the keeper ---------------------------------------------------------------------------------
+
+
+def test_nothing_is_stopped_when_the_parent_process_is_gone(watch: Watch) -> None:
+    watch.orphaned = True
+    assert watch.keeper.closed() == "the Hub that started this process is gone"
+
+
+def test_seconds_since_answer(watch: Watch) -> None:
+    watch.now += 17
+    assert watch.keeper.seconds_since_answer() == 17
+
+
+@pytest.mark.parametrize("state", list(GateState))
+def test_why_says_something_in_every_state(watch: Watch, state: GateState) -> None:
+    if state is GateState.OFF:
+        watch = Watch(enforce=False)
+    elif state is GateState.GRACE:
+        watch = Watch()
+        watch.poll()
+    elif state is GateState.SUSPENDED:
+        watch.poll("something")
+    assert watch.state is state
+    assert watch.keeper.why()
+    assert (watch.keeper.closed() is None) == (state is OPEN)
