@@ -65,7 +65,7 @@ def while_culling(plan: Plan) -> dict[str, Any]:
 def exporter(hub: Address, options: list[str]) -> Iterator[Exporter]:
     """Run the exporter and wait for its first good poll."""
     with Exporter(hub.url, hub.token, options) as running:
-        running.wait_event("poll_works", timeout=60)
+        running.wait_event("poll_succeeded", timeout=60)
         yield running
 
 

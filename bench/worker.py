@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,12 +20,18 @@ import psutil
 import requests
 
 from hub_idle_exporter import log
-from hub_idle_exporter.config import Config
-from hub_idle_exporter.culling.culler import Limits
 from hub_idle_exporter.domain.policy import Policy
-from hub_idle_exporter.hub.client import PAGINATED, Connection, Token
-from hub_idle_exporter.poller import Terms
-from hub_idle_exporter.sidecar import Sidecar
+from hub_idle_exporter.domain.settings import (
+    ConnectionSettings,
+    CullSettings,
+    LogSettings,
+    PollSettings,
+    Settings,
+    WebSettings,
+)
+from hub_idle_exporter.hub.client import PAGINATED
+from hub_idle_exporter.hub.token import Token
+from hub_idle_exporter.sidecar import Sidecar, assemble
 
 Work = Callable[[], object]
 _Kind = TypeVar("_Kind")
@@ -52,10 +57,10 @@ def floor(url: str, token: str, page_size: int = 200) -> Work:
 
 def ours(url: str, token: str, **options: Any) -> Work:
     """Poll as the sidecar does in monitor mode."""
-    poller = sidecar(url, token, **options).poller
+    running = sidecar(url, token, **options)
 
     def poll() -> None:
-        assert poller.poll(), poller.last_error
+        assert running.poller.poll(), running.latest.state.error
 
     return poll
 
@@ -65,7 +70,7 @@ def cull(url: str, token: str, **options: Any) -> Work:
     running = sidecar(url, token, enforce=True, **options)
 
     def poll_and_cull() -> dict[str, float]:
-        assert running.poller.poll(), running.poller.last_error
+        assert running.poller.poll(), running.latest.state.error
         assert running.poller.last_pass is not None, running.gatekeeper.why()
         running.poller.last_pass.done.wait()
         return samples(running)
@@ -84,20 +89,16 @@ def sidecar(
 ) -> Sidecar:
     """Put a sidecar together as the command does."""
     log.configure("error", "logfmt", lambda text: text)
-    config = Config(
-        connection=Connection(url, most_connections=concurrency + 4),
-        token_file=None,
-        policy_file=None,
-        terms=Terms(Policy("default", timeout), enforce=enforce, per_server_metrics=per_server),
-        limits=Limits(concurrency=concurrency),
-        grace=0.0,
-        tls_directory=None,
-        host="127.0.0.1",
-        port=0,
-        log_level="error",
-        log_format="logfmt",
+    settings = Settings(
+        connection=ConnectionSettings(url, max_connections=concurrency + 4),
+        poll=PollSettings(Policy("default", timeout), per_server_metrics=per_server),
+        cull=CullSettings(enforce=enforce, grace=0.0, concurrency=concurrency),
+        web=WebSettings("127.0.0.1", 0),
+        log=LogSettings("error"),
     )
-    return Sidecar(config, Token(lambda: token), threading.Event())
+    assembled = assemble(settings, Token.read_by(lambda: token))
+    assembled.start()
+    return assembled
 
 
 def samples(running: Sidecar) -> dict[str, float]:
@@ -131,11 +132,11 @@ def soak(url: str, token: str, **options: Any) -> Work:
     from prometheus_client import generate_latest
 
     running = sidecar(url, token, enforce=True, **options)
-    web = running.serve()
+    web = running.serve(lambda: True)
     web.start()
 
     def poll() -> dict[str, float]:
-        assert running.poller.poll(), running.poller.last_error
+        assert running.poller.poll(), running.latest.state.error
         running.poller.heartbeat()
         generate_latest(running.metrics.registry)
         assert requests.get(f"{web.address}/metrics", timeout=10).ok

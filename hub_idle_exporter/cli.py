@@ -15,21 +15,10 @@ from click.core import ParameterSource
 from . import COMMANDS, __version__, sidecar
 from .commands.check import check
 from .commands.servers import list_servers
-from .config import (
-    Config,
-    ConfigError,
-    checked_address,
-    checked_authority,
-    checked_url,
-    internal_tls,
-)
-from .culling.culler import Limits
+from .config import checked_address, checked_url, settings_from
 from .domain.durations import ALLOWED, seconds_of
-from .domain.policy import DEFAULT, Policy
-from .hub.client import Connection
+from .domain.settings import BusyCheck, ConfigError
 from .log import FORMATS, LEVELS
-from .policy_file import PolicyError
-from .poller import Terms
 
 PREFIX = "HUB_IDLE_EXPORTER_"
 DEFAULT_URL = "http://127.0.0.1:8081/hub/api"
@@ -38,10 +27,13 @@ _BOOLEANS = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
 class Kind(click.ParamType[object]):
-    """An option's type made of a function that raises ValueError saying what is allowed."""
+    """An option's type made of a function that raises ValueError saying what is allowed.
 
-    def __init__(self, name: str, parse: Callable[[str], object]) -> None:
-        self.name, self._parse = name, parse
+    An option of a `flag` kind may stand without a value: then it is true.
+    """
+
+    def __init__(self, name: str, parse: Callable[[str], object], flag: bool = False) -> None:
+        self.name, self._parse, self.flag = name, parse, flag
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -113,15 +105,15 @@ def _name(value: str) -> str:
     return value
 
 
-def _refused(instead: str) -> Kind:
+def _refused(instead: str, flag: bool = False) -> Kind:
     def parse(_value: str) -> None:
         raise ValueError(instead)
 
-    return Kind("refused", parse)
+    return Kind("refused", parse, flag)
 
 
-BOOLEAN = Kind("true|false", _boolean)
-FILE = Kind("file", Path)
+BOOLEAN = Kind("true|false", _boolean, flag=True)
+FILE = Kind("file", str)
 
 
 def _option(
@@ -153,28 +145,29 @@ OPTIONS = [
             "it. Otherwise $JUPYTERHUB_API_TOKEN or $JPY_API_TOKEN; never an argument."),
     _option("timeout", _duration(1), "Idle limit.", "1h"),
     _option("interval", _duration(1), "Time between polls.", "60s", "cull-every"),
-    _option("enforce", BOOLEAN, "Stop servers past their limit; without it nothing is ever "
-            "stopped and no user's server is touched.", "false"),
+    _option("enforce", BOOLEAN, "Cull servers past their limit; without it nothing is ever "
+            "stopped and no user's server is contacted.", "false"),
     _option("max-age", _duration(0), "Also stop servers older than this, at work or not; "
             "0 for none.", "0"),
-    _option("concurrency", _whole(1, 1000), "Stops in flight.", "10"),
-    _option("max-culls", _whole(0, 1_000_000), "Stops a poll, the most idle first; 0 for no "
-            "limit.", "0"),
+    _option("concurrency", _whole(1, 1000), "Stops under way at once.", "10"),
+    _option("max-culls", _whole(0, 1_000_000), "Maximum culls per poll, the most idle first; "
+            "0 for no limit.", "0"),
     _option("grace", _duration(0), "No stops for this long after the start and after an outage "
             "of the Hub.", "10m"),
-    _option("busy-check", _one_of("auto", "require", "off"), "Ask a server itself before it is "
+    _option("busy-check", _one_of(*BusyCheck), "Ask a server itself before it is "
             "stopped: auto (where the token allows it), require, off.", "auto"),
     _option("probe-user", Kind("name", _name), "The Hub user who owns the tokens for asking.",
             "idle-prober"),
-    _option("max-busy", _duration(1), "Busy without a break for longer no longer protects.",
+    _option("max-busy", _duration(1), "Cull a server even if busy, after this long "
+            "without a break.",
             "24h"),
     _option("policy-file", FILE, "YAML file with policies."),
     _option("cull-default-servers", BOOLEAN, "Whether default servers may be stopped.", "true"),
     _option("cull-named-servers", BOOLEAN, "Whether named servers may be stopped.", "true"),
     _option("remove-named-servers", BOOLEAN, "Remove named servers once they are stopped.",
             "false"),
-    _option("api-page-size", _whole(1, 10_000), "Users a page.", "200"),
-    _option("request-timeout", _duration(1), "For one request to the Hub.", "60s"),
+    _option("api-page-size", _whole(1, 10_000), "Users per page.", "200"),
+    _option("request-timeout", _duration(1), "Longest wait for one answer of the Hub.", "60s"),
     _option("ssl-enabled", BOOLEAN, "The Hub uses internal_ssl.", "false"),
     _option("internal-certs-location", FILE, "Folder of the Hub's internal_ssl certificates.",
             "internal-ssl"),
@@ -191,19 +184,21 @@ _NOT_HERE = "there is no configuration file: use the options, and --policy-file 
 REFUSED = [
     _option("web.config.file", _refused("TLS and passwords come with a later version: put a "
             "reverse proxy in front"), "Comes later.", hidden=True),
-    _option("cull-users", _refused(_LATER), "Comes later.", hidden=True),
-    _option("cull-admin-users", _refused(_LATER), "Comes later.", hidden=True),
+    _option("cull-users", _refused(_LATER, flag=True), "Comes later.", hidden=True),
+    _option("cull-admin-users", _refused(_LATER, flag=True), "Comes later.", hidden=True),
     _option("config", _refused(_NOT_HERE), "The idle culler's.", hidden=True),
-    _option("generate-config", _refused(_NOT_HERE), "The idle culler's.", hidden=True),
+    _option("generate-config", _refused(_NOT_HERE, flag=True), "The idle culler's.", hidden=True),
 ]  # fmt: skip
-
-_FLAGS = {"enforce", "cull-default-servers", "cull-named-servers", "remove-named-servers",
-          "ssl-enabled", "per-server-metrics", "cull-users", "cull-admin-users",
-          "generate-config"}  # fmt: skip
 
 
 def spelled_out(arguments: Sequence[str]) -> list[str]:
     """Write bare booleans and the idle culler's spellings as `--name=value`."""
+    flags = {
+        name
+        for option in cli.params
+        if isinstance(option.type, Kind) and option.type.flag
+        for name in option.opts
+    }
     given = []
     for argument in arguments:
         name, equals, _ = argument.partition("=")
@@ -211,7 +206,7 @@ def spelled_out(arguments: Sequence[str]) -> list[str]:
             raise click.UsageError(f"{name}: traitlets are not read here: {_NOT_HERE}")
         if name == "--no-enforce" and not equals:
             argument = "--enforce=false"
-        elif name.removeprefix("--") in _FLAGS and name.startswith("--") and not equals:
+        elif name in flags and not equals:
             argument = f"{name}=true"
         given.append(argument)
     return given
@@ -252,76 +247,19 @@ def cli(command: str | None, once: bool, as_json: bool, **options: Any) -> int:
 
         return run_demo()
     _refuse_culler_config()
-    config = config_of(options, once)
+    settings = settings_from(options, once)
     if command == "check":
-        return check(config, os.environ)
+        return check(settings, os.environ)
     if command == "servers":
-        return list_servers(config, os.environ, as_json)
-    return sidecar.once(config, os.environ) if once else sidecar.run(config, os.environ)
+        return list_servers(settings, os.environ, as_json)
+    run = sidecar.run_once if once else sidecar.run
+    return run(settings, os.environ)
 
 
 def _refuse_culler_config() -> None:
     """End where the idle culler would have read a file that nobody reads here."""
     if Path("idle_culler_config.py").exists():
         raise click.UsageError(f"idle_culler_config.py is here, but {_NOT_HERE}; then remove it")
-
-
-def config_of(options: dict[str, Any], once: bool = False) -> Config:
-    """Put the parsed options together."""
-    host, port = options["web_listen_address"]
-    tls_directory = options["internal_certs_location"] if options["ssl_enabled"] else None
-    return Config(
-        connection=_connection(options, tls_directory),
-        token_file=options["api_token_file"],
-        policy_file=options["policy_file"],
-        terms=_terms(options),
-        limits=_limits(options, once),
-        grace=options["grace"],
-        tls_directory=tls_directory,
-        host=host,
-        port=port,
-        log_level=options["log_level"],
-        log_format=options["log_format"],
-    )
-
-
-def _connection(options: dict[str, Any], tls_directory: Path | None) -> Connection:
-    certificate = key = authority = None
-    if tls_directory is not None:
-        certificate, key, authority = internal_tls(tls_directory)
-    if options["ca_file"] is not None:
-        authority = checked_authority(options["ca_file"])
-    return Connection(
-        url=options["url"],
-        timeout=options["request_timeout"],
-        page_size=options["api_page_size"],
-        ca_file=authority,
-        client_certificate=(certificate, key) if certificate and key else None,
-        most_connections=options["concurrency"] + 4,
-    )
-
-
-def _terms(options: dict[str, Any]) -> Terms:
-    return Terms(
-        default=Policy(DEFAULT, options["timeout"], options["max_age"]),
-        cull_default_servers=options["cull_default_servers"],
-        cull_named_servers=options["cull_named_servers"],
-        enforce=options["enforce"],
-        busy_check=options["busy_check"],
-        probe_user=options["probe_user"],
-        interval=options["interval"],
-        per_server_metrics=options["per_server_metrics"],
-    )
-
-
-def _limits(options: dict[str, Any], once: bool) -> Limits:
-    return Limits(
-        concurrency=options["concurrency"],
-        max_culls=options["max_culls"],
-        max_busy=options["max_busy"],
-        remove_named_servers=options["remove_named_servers"],
-        asked_only=once and options["grace"] > 0,
-    )
 
 
 def main() -> None:
@@ -333,7 +271,7 @@ def main() -> None:
         code = cli.main(arguments, prog_name="hub-idle-exporter", standalone_mode=False)
     except click.ClickException as error:
         sys.exit(_complain(error.format_message()))
-    except (ConfigError, PolicyError) as error:
+    except ConfigError as error:
         sys.exit(_complain(str(error)))
     except click.Abort:
         sys.exit(130)

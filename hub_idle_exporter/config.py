@@ -1,106 +1,114 @@
-"""Options and environment → one frozen `Config`. Every bad value is named, with what is allowed."""
+"""Options → `Settings`, checked: every bad value is named, with what is allowed."""
 
 import re
 import socket
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from .culling.culler import Limits
 from .domain.durations import shown
-from .hub.client import Connection, Token
-from .poller import Terms
+from .domain.policy import DEFAULT, Policy
+from .domain.settings import (
+    BusyCheck,
+    ConfigError,
+    ConnectionSettings,
+    CullSettings,
+    LogSettings,
+    PollSettings,
+    Settings,
+    WebSettings,
+)
 
-TOKEN_VARIABLES = ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN")
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot work; `str()` is one line for people."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """Everything the sidecar needs, checked; times in seconds."""
-
-    connection: Connection
-    token_file: Path | None
-    policy_file: Path | None
-    terms: Terms
-    limits: Limits
-    grace: float
-    tls_directory: Path | None
-    host: str
-    port: int
-    log_level: str
-    log_format: str
-
-    def shown(self) -> dict[str, object]:
-        """Give the effective configuration for the log; there is no token in it."""
-        terms, limits = self.terms, self.limits
-        return {
-            "url": self.connection.url,
-            "api_token": f"file {self.token_file}" if self.token_file else "environment, masked",
-            "enforce": terms.enforce,
-            "timeout": shown(terms.default.timeout),
-            "max_age": shown(terms.default.max_age) if terms.default.max_age else "none",
-            "interval": shown(terms.interval),
-            "grace": shown(self.grace),
-            "busy_check": terms.busy_check,
-            "probe_user": terms.probe_user,
-            "max_busy": shown(limits.max_busy),
-            "concurrency": limits.concurrency,
-            "max_culls": limits.max_culls or "no limit",
-            "policy_file": str(self.policy_file) if self.policy_file else "none",
-            "cull_default_servers": terms.cull_default_servers,
-            "cull_named_servers": terms.cull_named_servers,
-            "remove_named_servers": limits.remove_named_servers,
-            "per_server_metrics": terms.per_server_metrics,
-            "api_page_size": self.connection.page_size,
-            "request_timeout": shown(self.connection.timeout),
-            "ssl_enabled": self.tls_directory is not None,
-            "internal_certs_location": str(self.tls_directory) if self.tls_directory else "none",
-            "ca_file": self.connection.ca_file or "system",
-            "web_listen_address": f"{self.host}:{self.port}",
-            "log_level": self.log_level,
-            "log_format": self.log_format,
-        }
+# Connections to the Hub beside those of the culling workers.
+_CONNECTIONS_BESIDE = 4
 
 
-def token_of(config: Config, environ: Mapping[str, str]) -> Token:
-    """Find the token in its file or in the environment; raise ConfigError where there is none."""
-    if config.token_file is not None:
-        return _token_in_file(config.token_file)
-    for variable in TOKEN_VARIABLES:
-        value = environ.get(variable, "").strip()
-        if value:
-            return Token(partial(checked_token, value, f"the environment variable {variable}"))
-    raise ConfigError(
-        "no API token: set JUPYTERHUB_API_TOKEN, or name a file with --api-token-file"
+def settings_from(options: Mapping[str, Any], once: bool = False) -> Settings:
+    """Put the parsed options together, by their names with `_`; raise ConfigError.
+
+    A single pass (`once`) has no memory of outages: it is under no grace, and stops only what it
+    has asked, unless the grace is 0.
+    """
+    host, port = options["web_listen_address"]
+    tls_directory = options["internal_certs_location"] if options["ssl_enabled"] else None
+    return Settings(
+        connection=_connection(options, tls_directory),
+        poll=PollSettings(
+            default=Policy(DEFAULT, options["timeout"], options["max_age"]),
+            cull_default_servers=options["cull_default_servers"],
+            cull_named_servers=options["cull_named_servers"],
+            interval=options["interval"],
+            per_server_metrics=options["per_server_metrics"],
+        ),
+        cull=CullSettings(
+            enforce=options["enforce"],
+            grace=0.0 if once else options["grace"],
+            busy_check=BusyCheck(options["busy_check"]),
+            probe_user=options["probe_user"],
+            concurrency=options["concurrency"],
+            max_culls=options["max_culls"],
+            max_busy=options["max_busy"],
+            remove_named_servers=options["remove_named_servers"],
+            only_if_asked=once and options["grace"] > 0,
+        ),
+        web=WebSettings(host, port),
+        log=LogSettings(options["log_level"], options["log_format"]),
+        token_file=options["api_token_file"],
+        policy_file=options["policy_file"],
+        tls_directory=tls_directory,
     )
 
 
-def _token_in_file(path: Path) -> Token:
-    def read() -> str:
-        return checked_token(path.read_text().strip(), f"--api-token-file {path}")
+def _connection(options: Mapping[str, Any], tls_directory: str | None) -> ConnectionSettings:
+    certificate = key = authority = None
+    if tls_directory is not None:
+        certificate, key, authority = internal_tls(tls_directory)
+    if options["ca_file"] is not None:
+        authority = checked_authority(options["ca_file"])
+    return ConnectionSettings(
+        url=options["url"],
+        timeout=options["request_timeout"],
+        page_size=options["api_page_size"],
+        ca_file=authority,
+        client_certificate=(certificate, key) if certificate and key else None,
+        max_connections=options["concurrency"] + _CONNECTIONS_BESIDE,
+    )
 
-    try:
-        return Token(read)
-    except OSError as error:
-        raise ConfigError(f"--api-token-file {path} cannot be read: {error.strerror}") from None
-    except UnicodeError:
-        raise ConfigError(f"--api-token-file {path} holds no text") from None
 
-
-def checked_token(value: str, where: str) -> str:
-    """Refuse what cannot be sent in a header, without showing it."""
-    if not value:
-        raise ConfigError(f"{where} is empty: it should hold the API token")
-    if not (value.isascii() and value.isprintable() and " " not in value):
-        raise ConfigError(f"{where} holds something that is no API token (blanks, line breaks)")
-    return value
+def shown_settings(settings: Settings) -> dict[str, object]:
+    """Give the effective settings by option, for log and page; there is no token in it."""
+    poll, cull, connection = settings.poll, settings.cull, settings.connection
+    return {
+        "url": connection.url,
+        "api_token": f"file {settings.token_file}"
+        if settings.token_file
+        else "environment, masked",
+        "enforce": cull.enforce,
+        "timeout": shown(poll.default.timeout),
+        "max_age": shown(poll.default.max_age) if poll.default.max_age else "none",
+        "interval": shown(poll.interval),
+        "grace": shown(cull.grace),
+        "busy_check": str(cull.busy_check),
+        "probe_user": cull.probe_user,
+        "max_busy": shown(cull.max_busy),
+        "concurrency": cull.concurrency,
+        "max_culls": cull.max_culls or "no limit",
+        "policy_file": settings.policy_file or "none",
+        "cull_default_servers": poll.cull_default_servers,
+        "cull_named_servers": poll.cull_named_servers,
+        "remove_named_servers": cull.remove_named_servers,
+        "per_server_metrics": poll.per_server_metrics,
+        "api_page_size": connection.page_size,
+        "request_timeout": shown(connection.timeout),
+        "ssl_enabled": settings.tls_directory is not None,
+        "internal_certs_location": settings.tls_directory or "none",
+        "ca_file": connection.ca_file or "system",
+        "web_listen_address": f"{settings.web.host}:{settings.web.port}",
+        "log_level": settings.log.level,
+        "log_format": settings.log.format,
+    }
 
 
 def checked_url(value: str) -> str:
@@ -127,10 +135,10 @@ def checked_address(value: str) -> tuple[str, int]:
     return host or everywhere, int(port)
 
 
-def internal_tls(directory: Path) -> tuple[str, str, str]:
+def internal_tls(directory: str) -> tuple[str, str, str]:
     """Name the certificate, key and authority that the Hub made for internal_ssl."""
-    pair = directory / "hub-internal" / "hub-internal"
-    files = (f"{pair}.crt", f"{pair}.key", str(directory / "hub-ca_trust.crt"))
+    pair = Path(directory, "hub-internal", "hub-internal")
+    files = (f"{pair}.crt", f"{pair}.key", str(Path(directory, "hub-ca_trust.crt")))
     for file in files:
         if not Path(file).is_file():
             raise ConfigError(
@@ -141,23 +149,23 @@ def internal_tls(directory: Path) -> tuple[str, str, str]:
     return files
 
 
-def checked_authority(file: Path) -> str:
+def checked_authority(file: str) -> str:
     """Take a file with certificate authorities; raise ConfigError where it holds none."""
-    if not file.is_file():
+    if not Path(file).is_file():
         raise ConfigError(f"--ca-file: {file} is no file")
     try:
         ssl.create_default_context(cafile=file)
     except (OSError, ValueError) as error:
         raise ConfigError(f"--ca-file: {file} holds no certificate (PEM): {error}") from None
-    return str(file)
+    return file
 
 
-def server_tls(config: Config) -> ssl.SSLContext | None:
+def server_tls(tls_directory: str | None) -> ssl.SSLContext | None:
     """Make the TLS context for asking servers behind internal_ssl, None without it."""
-    if config.tls_directory is None:
+    if tls_directory is None:
         return None
-    files = internal_tls(config.tls_directory)
-    return _tls_context(*files, f"--internal-certs-location {config.tls_directory}")
+    files = internal_tls(tls_directory)
+    return _tls_context(*files, f"--internal-certs-location {tls_directory}")
 
 
 def _tls_context(certificate: str, key: str, authority: str, where: str) -> ssl.SSLContext:

@@ -1,123 +1,60 @@
-"""The whole of `/metrics`: facts about the Hub from the snapshot, and counters of our own doings.
+"""The whole of `/metrics`: facts about the Hub from the poll state, and counters of our own doings.
 
-`jupyterhub_*` are facts *as of the last successful poll*, given by a collector over one immutable
-snapshot that is swapped in whole: no scrape ever sees half of a poll. After a failed poll they
-vanish, for stale numbers look like facts; `jupyterhub_up` alone stays. `hub_idle_exporter_*` are
-our own; every label value is there from the first sample, so that `increase()` misses no event.
+`jupyterhub_*` are facts *as of the last successful poll*: after a failed one they vanish, for stale
+numbers look like facts; `jupyterhub_up` alone stays. `hub_idle_exporter_*` are our own; every
+label value is there from the first sample, so that `increase()` misses no event. One scrape reads
+one poll state, which is immutable: it never sees half of a poll.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property, partial
+from typing import TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeHistogramMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from . import __version__
-from .domain.census import Census, Judged, Spread
+from .domain.census import Census, Judged, SecondsHistogram
 from .domain.gate import GateState
-from .domain.labels import Asked, Cause, CullFailure, Operation, Withheld
+from .domain.labels import Cause, CullFailure, Operation, ProbeResult, Withheld
 from .domain.model import epoch
 from .domain.policy import Policy, Reason, State
+from .domain.poll_state import LatestState, PollState, Snapshot
 from .domain.scopes import Granted, Scope
+from .domain.settings import PollSettings
+from .domain.totals import Counts, Totals
 
 SINCE = " As of the last successful poll."
 _END = b"# EOF\n"  # of a text in the format OpenMetrics
 _MOST_FORMATS = 2  # kept rendered: text and OpenMetrics
+_GZIP = 31  # zlib's number for a gzip stream
+_GZIP_LEVEL = 6
+_PREFIX = "hub_idle_exporter_"
 CULL_SECONDS = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300)
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What one good poll saw; `judged` is kept for per-server series only."""
-
-    version: str
-    census: Census
-    judged: tuple[Judged, ...] = ()
+Encoder = Callable[[Collector], bytes]
+_Own = TypeVar("_Own", Counter, Histogram)
 
 
-def exposition(registry: Collector, accept: str) -> tuple[str, bytes]:
-    """Render text, or OpenMetrics where it is asked for; give the format (MIME) and the text."""
-    try:
-        encode, kind = choose_encoder(accept)
-    except (ValueError, TypeError):  # it asks for a version that is none
-        encode, kind = choose_encoder("")
-    return kind, encode(registry)
-
-
-class HubFacts(Collector):
-    """Gives the snapshot as metrics; `snapshot` is swapped whole, None after a failed poll.
-
-    What a snapshot says does not change: it is rendered once for each format, and in those that
-    the last one was asked for already before it is swapped in, so that no scrape waits for it.
-    """
-
-    def __init__(self) -> None:
-        self._facts = _Facts(None)
-
-    @property
-    def snapshot(self) -> Snapshot | None:
-        """Give what the last poll saw, None when it failed."""
-        return self._facts.snapshot
-
-    @snapshot.setter
-    def snapshot(self, snapshot: Snapshot | None) -> None:
-        self._facts = _Facts(snapshot, tuple(self._facts.asked))
-
-    def describe(self) -> Iterable[Metric]:
-        """Name nothing beforehand: what is there depends on the snapshot."""
-        return []
-
-    def collect(self) -> Iterator[Metric]:
-        """Give the facts of the snapshot that is there now."""
-        return self._facts.collect()
-
-    def text(self, kind: str) -> bytes:
-        """Give the facts of the snapshot that is there now in a format (MIME)."""
-        return self._facts.text(kind)
-
-
-class _Facts(Collector):
-    """The facts of one snapshot, and their texts by format (MIME)."""
-
-    def __init__(self, snapshot: Snapshot | None, formats: Iterable[str] = ()) -> None:
-        self.snapshot = snapshot
-        self.asked: dict[str, bytes] = {}
-        self._ahead = {kind: exposition(self, kind)[1] for kind in formats}
-
-    def text(self, kind: str) -> bytes:
-        """Give the text in a format, and keep it unless clients make up ever more of them."""
-        text = self.asked.get(kind) or self._ahead.get(kind) or exposition(self, kind)[1]
-        if len(self.asked) < _MOST_FORMATS:
-            self.asked[kind] = text
-        return text
-
-    def collect(self) -> Iterator[Metric]:
-        """Give the facts of this snapshot."""
-        snapshot = self.snapshot
-        yield GaugeMetricFamily(
-            "jupyterhub_up",
-            "Whether the last poll of the Hub succeeded.",
-            value=0 if snapshot is None else 1,
+def _hub_facts(state: PollState, per_server: bool) -> Iterator[Metric]:
+    """Give the facts about the Hub; without a snapshot there is but one."""
+    snapshot = state.snapshot
+    yield _value("jupyterhub_up", "Whether the last poll of the Hub succeeded.", bool(snapshot))
+    if snapshot is not None:
+        yield _labelled(
+            "jupyterhub_info", "The version of the Hub." + SINCE, "version", {snapshot.version: 1}
         )
-        if snapshot is not None:
-            yield _info(snapshot)
-            yield from _server_facts(snapshot.census)
-            yield from _policy_facts(snapshot.census)
-            if snapshot.judged:
-                yield from _per_server_facts(snapshot.judged)
-
-
-def _info(snapshot: Snapshot) -> Metric:
-    info = GaugeMetricFamily(
-        "jupyterhub_info", "The version of the Hub." + SINCE, labels=["version"]
-    )
-    info.add_metric([snapshot.version], 1)
-    return info
+        yield from _server_facts(snapshot.census)
+        yield from _policy_facts(snapshot.census)
+        if per_server and snapshot.servers:
+            yield from _per_server_facts(snapshot.servers)
 
 
 def _server_facts(census: Census) -> Iterator[Metric]:
@@ -140,11 +77,11 @@ def _server_facts(census: Census) -> Iterator[Metric]:
     )
 
 
-def _histogram(name: str, text: str, spread: Spread) -> Metric:
-    bounds = [*map(float, spread.bounds), "+Inf"]
-    buckets = [(str(le), float(n)) for le, n in zip(bounds, spread.cumulative, strict=True)]
+def _histogram(name: str, text: str, histogram: SecondsHistogram) -> Metric:
+    bounds = [*map(float, histogram.bounds), "+Inf"]
+    buckets = [(str(le), float(n)) for le, n in zip(bounds, histogram.cumulative, strict=True)]
     return GaugeHistogramMetricFamily(
-        name, text + SINCE, buckets=buckets, gsum_value=spread.total_seconds
+        name, text + SINCE, buckets=buckets, gsum_value=histogram.total_seconds
     )
 
 
@@ -193,130 +130,236 @@ def _per_server_facts(judged: Iterable[Judged]) -> Iterator[Metric]:
     yield from (last_activity, started)
 
 
-class GateFacts(Collector):
-    """Gives the state of the gate at the moment of the scrape: exactly one is 1."""
-
-    def __init__(self, state: Callable[[], GateState]) -> None:
-        self._state = state
-
-    def collect(self) -> Iterator[Metric]:
-        """Give the one state that holds."""
-        family = GaugeMetricFamily(
-            "hub_idle_exporter_enforcement",
-            "Whether servers past their limit are stopped; exactly one state is 1.",
-            labels=["state"],
-        )
-        now = self._state()
-        for state in GateState:
-            family.add_metric([state], 1 if state is now else 0)
-        yield family
+def _value(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=float(value))
 
 
-class Metrics:
-    """All metrics of one sidecar, on the registry that is given.
+def _labelled(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], float(value))
+    return family
+
+
+@dataclass(frozen=True)
+class Exposition:
+    """An answer to a scrape; `encoding` is `gzip` or empty."""
+
+    content_type: str
+    encoding: str
+    body: bytes
+
+
+class _Text:
+    """The facts of one state in one format, rendered once and compressed once."""
+
+    def __init__(self, plain: bytes) -> None:
+        self.plain = plain
+
+    @cached_property
+    def _compressed(self) -> "tuple[bytes, zlib._Compress]":
+        compressor = zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP)
+        return compressor.compress(self.plain), compressor
+
+    def followed_by(self, rest: bytes, compressed: bool) -> bytes:
+        """Append what differs from scrape to scrape; a compressor can be copied and go on."""
+        if not compressed:
+            return self.plain + rest
+        begun, compressor = self._compressed
+        compressor = compressor.copy()
+        return begun + compressor.compress(rest) + compressor.flush()
+
+
+class _Families(Collector):
+    """Metrics that are at hand, as what the library's encoders take."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        """Give them."""
+        return self._families
+
+
+OwnMetrics = Callable[[PollState], Iterable[Metric]]
+
+
+class Metrics(Collector):
+    """All metrics of one sidecar; a collector of the registry that is given.
 
     Args:
-        registry: where everything is registered.
-        gate_state: tells the state of the gate, at any time and from any thread.
-        policies: those known at the start, for their label values.
+        registry: where it is registered.
+        latest: the newest poll state.
+        gate_state: tells the state of the gate after a poll, at any time and from any thread.
+        settings: the interval, and whether there are series by server.
     """
 
     def __init__(
         self,
         registry: CollectorRegistry,
-        gate_state: Callable[[], GateState],
-        policies: Iterable[Policy],
+        latest: LatestState,
+        gate_state: Callable[[PollState], GateState],
+        settings: PollSettings,
     ) -> None:
-        self.registry = registry
-        self.facts = HubFacts()
-        self._own = CollectorRegistry()
-        registry.register(self.facts)
-        registry.register(self._own)
-        self._own.register(GateFacts(gate_state))
-        self._of_polls(self._own)
-        self._of_the_token(self._own)
-        self._of_culls(self._own)
-        self._of_policies(self._own)
-        self.know(policies)
+        self.registry, self.latest, self._settings = registry, latest, settings
+        self._gate_state = gate_state
+        self._rendered: tuple[PollState, dict[str, _Text]] = (latest.state, {})
+        self._own: list[OwnMetrics] = [self._enforcement]
+        self._of_polls()
+        self._of_the_token()
+        self._of_culls()
+        self._of_policies()
+        self.preregister_policies(latest.state.rules.policies)
+        registry.register(self)
 
-    def exposition(self, accept: str) -> tuple[str, bytes]:
-        """Render all, as `exposition` does of the registry; facts are not rendered anew."""
-        kind, own = exposition(self._own, accept)
-        return kind, self.facts.text(kind).removesuffix(_END) + own
+    def describe(self) -> Iterable[Metric]:
+        """Name all metrics, those too that are there only after a good poll."""
+        rules = self.latest.state.rules
+        seen = PollState(rules, snapshot=Snapshot("", 0.0, Census.empty(rules)))
+        yield from _hub_facts(seen, per_server=False)
+        yield from _per_server_facts([])
+        yield from self._own_families(self.latest.state)
 
-    def _of_polls(self, registry: CollectorRegistry) -> None:
-        _gauge(registry, "build_info", "The version of this exporter.", "version").labels(
-            __version__
-        ).set(1)
-        self.polls = _counter(registry, "polls", "Polls attempted.")
-        self.poll_failures = _counter(registry, "poll_failures", "Polls that failed.", cause=Cause)
-        self.poll_duration = _gauge(
-            registry, "poll_duration_seconds", "How long the last poll took."
+    def collect(self) -> Iterator[Metric]:
+        """Give all metrics as of one poll state."""
+        state = self.latest.state
+        yield from _hub_facts(state, self._settings.per_server_metrics)
+        yield from self._own_families(state)
+
+    def exposition(self, accept: str, gzip: bool = False, names: Sequence[str] = ()) -> Exposition:
+        """Render text, or OpenMetrics if `accept` asks for it; with `names` those metrics only."""
+        encode, content_type = _encoder(accept)
+        encoding = "gzip" if gzip else ""
+        if names:
+            text = _Text(encode(self.registry.restricted_registry(names)))
+            return Exposition(content_type, encoding, text.followed_by(b"", gzip))
+        state = self.latest.state
+        own = encode(_Families(self._own_families(state)))
+        facts = self._facts_text(state, content_type, encode)
+        return Exposition(content_type, encoding, facts.followed_by(own, gzip))
+
+    def _own_families(self, state: PollState) -> Iterator[Metric]:
+        for families in self._own:
+            yield from families(state)
+
+    def _facts_text(self, state: PollState, content_type: str, encode: Encoder) -> _Text:
+        """Render the facts of a state once for each format, unless clients make up ever more."""
+        rendered_of, texts = self._rendered
+        if rendered_of is not state:
+            texts = {}
+            self._rendered = (state, texts)
+        text = texts.get(content_type)
+        if text is None:
+            facts = encode(_Families(_hub_facts(state, self._settings.per_server_metrics)))
+            text = _Text(facts.removesuffix(_END))
+            if len(texts) < _MOST_FORMATS:
+                texts[content_type] = text
+        return text
+
+    def totals(self) -> Totals:
+        """Read our own counters."""
+        return Totals(
+            polls=_counts(self.polls)[()],
+            poll_failures=_counts(self.poll_failures),
+            culls=_counts(self.culls),
+            withheld=_counts(self.withheld),
+            cull_failures=_counts(self.cull_failures),
+            busy_checks=_counts(self.busy_checks),
+            idle_server_seconds=_counts(self.idle_server_seconds),
         )
-        self.poll_interval = _gauge(
-            registry, "poll_interval_seconds", "The time between polls, as configured."
+
+    def _enforcement(self, state: PollState) -> Iterable[Metric]:
+        now = self._gate_state(state)
+        yield _labelled(
+            "hub_idle_exporter_enforcement",
+            "Whether servers past their limit are stopped; exactly one state is 1.",
+            "state",
+            {each: each is now for each in GateState},
         )
-        self.last_success = _gauge(
-            registry, "last_poll_success_timestamp_seconds", "When a poll last succeeded, 0: never."
+
+    def _of_polls(self) -> None:
+        self._gauges(
+            lambda _: _labelled(
+                f"{_PREFIX}build_info", "The version of this exporter.", "version", {__version__: 1}
+            )
         )
-        self.clock_skew = _gauge(
-            registry, "clock_skew_seconds", "The Hub's clock minus the exporter's."
+        self.polls = self._counter("polls", "Polls attempted.")
+        self.poll_failures = self._counter("poll_failures", "Polls that failed.", cause=Cause)
+        self._gauges(
+            lambda state: _value(
+                f"{_PREFIX}poll_duration_seconds", "How long the last poll took.", state.duration
+            ),
+            lambda _: _value(
+                f"{_PREFIX}poll_interval_seconds",
+                "The time between polls, as configured.",
+                self._settings.interval,
+            ),
+            lambda state: _value(
+                f"{_PREFIX}last_poll_success_timestamp_seconds",
+                "When a poll last succeeded, 0: never.",
+                state.last_success.wall if state.last_success else 0,
+            ),
+            lambda state: _value(
+                f"{_PREFIX}clock_skew_seconds",
+                "The Hub's clock minus the exporter's.",
+                state.clock_skew or 0,
+            ),
         )
-        self._requests = Histogram(
-            "hub_idle_exporter_hub_request_duration_seconds",
+        self._requests = self._histogram(
+            "hub_request_duration_seconds",
             "How long the Hub took to answer, failures included.",
-            ["operation"],
-            buckets=REQUEST_SECONDS,
-            registry=registry,
-        )
-        for operation in Operation:
-            self._requests.labels(operation)
-
-    def _of_the_token(self, registry: CollectorRegistry) -> None:
-        self.scopes = _gauge(
-            registry, "scope_granted", "Whether the token has a scope, filtered or not.", "scope"
-        )
-        self.granted(Granted())
-        self.busy_check = _gauge(
-            registry, "busy_check", "Whether servers are asked for busy kernels before a stop."
-        )
-        self.busy_checks = _counter(
-            registry, "busy_checks", "Servers asked before a stop.", result=Asked
+            REQUEST_SECONDS,
+            operation=Operation,
         )
 
-    def _of_culls(self, registry: CollectorRegistry) -> None:
+    def _of_the_token(self) -> None:
+        self._gauges(
+            lambda state: _labelled(
+                f"{_PREFIX}scope_granted",
+                "Whether the token has a scope, filtered or not.",
+                "scope",
+                {scope: (state.granted or Granted()).has(scope) for scope in Scope},
+            ),
+            lambda state: _value(
+                f"{_PREFIX}busy_check",
+                "Whether servers are asked for busy kernels before a stop.",
+                state.asks_servers,
+            ),
+        )
+        self.busy_checks = self._counter(
+            "busy_checks", "Servers asked before a stop.", result=ProbeResult
+        )
+
+    def _of_culls(self) -> None:
         labels = ["policy", "reason"]
-        self.attempts = _counter(registry, "cull_attempts", "Stops sent to the Hub.", *labels)
-        self.culls = _counter(registry, "culls", "Servers stopped, verified.", *labels)
-        self.cull_failures = _counter(
-            registry, "cull_failures", "Stops that did not work.", cause=CullFailure
+        self.attempts = self._counter("cull_attempts", "Stops sent to the Hub.", *labels)
+        self.culls = self._counter("culls", "Servers stopped, verified.", *labels)
+        self.cull_failures = self._counter(
+            "cull_failures", "Stops that did not work.", cause=CullFailure
         )
-        self.withheld = _counter(
-            registry,
+        self.withheld = self._counter(
             "culls_withheld",
             "Candidates spared at the last moment, once a poll each.",
             cause=Withheld,
         )
-        self.cull_duration = Histogram(
-            "hub_idle_exporter_cull_duration_seconds",
+        self.cull_duration = self._histogram(
+            "cull_duration_seconds",
             "From sending a stop to knowing that the server stopped.",
-            buckets=CULL_SECONDS,
-            registry=registry,
+            CULL_SECONDS,
         )
-        self.idle_server_seconds = _counter(
-            registry,
+        self.idle_server_seconds = self._counter(
             "idle_server_seconds",
             "Server-seconds spent idle past the limit: increase()/3600 is idle server-hours.",
             "policy",
         )
 
-    def _of_policies(self, registry: CollectorRegistry) -> None:
-        self.reloads = _counter(registry, "policy_reloads", "New policy files put to use.")
-        self.reload_failures = _counter(
-            registry, "policy_reload_failures", "Changed policy files that could not be used."
+    def _of_policies(self) -> None:
+        self.reloads = self._counter("policy_reloads", "New policy files put to use.")
+        self.reload_failures = self._counter(
+            "policy_reload_failures", "Changed policy files that could not be used."
         )
 
-    def know(self, policies: Iterable[Policy]) -> None:
+    def preregister_policies(self, policies: Iterable[Policy]) -> None:
         """Make the label values of policies appear before anything is counted for them."""
         for policy in policies:
             self.idle_server_seconds.labels(policy.name)
@@ -324,26 +367,50 @@ class Metrics:
                 self.attempts.labels(policy.name, reason)
                 self.culls.labels(policy.name, reason)
 
-    def granted(self, granted: Granted) -> None:
-        """Show which scopes the token has."""
-        for scope in Scope:
-            self.scopes.labels(scope).set(granted.has(scope))
-
     def observe_request(self, operation: Operation, seconds: float) -> None:
         """Count one request to the Hub."""
         self._requests.labels(operation).observe(seconds)
 
+    def _gauges(self, *gauges: Callable[[PollState], Metric]) -> None:
+        """Add gauges that are read from the poll state."""
+        self._own += [partial(_only, gauge) for gauge in gauges]
 
-def _gauge(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Gauge:
-    return Gauge(f"hub_idle_exporter_{name}", text, labels, registry=registry)
+    def _counter(self, name: str, text: str, *labels: str, **enums: type[StrEnum]) -> Counter:
+        """Add a counter; a label given with its enum has all its values at once."""
+        counter = Counter(_PREFIX + name, text, [*labels, *enums], registry=None)
+        return self._with_all_values(counter, enums)
+
+    def _histogram(
+        self, name: str, text: str, buckets: Sequence[float], **enums: type[StrEnum]
+    ) -> Histogram:
+        histogram = Histogram(_PREFIX + name, text, [*enums], buckets=buckets, registry=None)
+        return self._with_all_values(histogram, enums)
+
+    def _with_all_values(self, metric: _Own, enums: Mapping[str, type[StrEnum]]) -> _Own:
+        for values in enums.values():
+            for value in values:
+                metric.labels(value)
+        self._own.append(lambda _state: metric.collect())
+        return metric
 
 
-def _counter(
-    registry: CollectorRegistry, name: str, text: str, *labels: str, **enums: type[StrEnum]
-) -> Counter:
-    """Make a counter; a label given with its enum has all its values at once."""
-    counter = Counter(f"hub_idle_exporter_{name}", text, [*labels, *enums], registry=registry)
-    for values in enums.values():
-        for value in values:
-            counter.labels(value)
-    return counter
+def _only(gauge: Callable[[PollState], Metric], state: PollState) -> Iterable[Metric]:
+    return [gauge(state)]
+
+
+def _encoder(accept: str) -> tuple[Encoder, str]:
+    """Choose text or OpenMetrics, and say which (MIME)."""
+    try:
+        return choose_encoder(accept)
+    except (ValueError, TypeError):  # it asks for a version that is none
+        return choose_encoder("")
+
+
+def _counts(counter: Counter) -> Counts:
+    """Read a counter: the values of its labels → its value."""
+    (family,) = counter.collect()
+    return {
+        tuple(sample.labels.values()): sample.value
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }

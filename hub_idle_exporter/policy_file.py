@@ -8,9 +8,10 @@ import yaml
 
 from .domain.durations import seconds_of
 from .domain.policy import DEFAULT, Globs, Match, Policy
+from .domain.settings import ConfigError
 
 
-class PolicyError(Exception):
+class PolicyError(ConfigError):
     """A policy file that cannot be used; its text is one line naming file, policy and key."""
 
 
@@ -54,12 +55,18 @@ class PolicySource:
     """
 
     def __init__(self, path: Path, default: Policy) -> None:
-        """Load the file; raise PolicyError when it cannot be used."""
         self._path, self._default = path, default
-        content = _read(path)
-        self.policies = parse(content, str(path), default)
-        self._content: bytes | None = content  # None: it could not be read
+        self._content: bytes | None = None  # None: it could not be read
+        self.policies: tuple[Policy, ...] = (default,)
         self.error: str | None = None
+
+    @classmethod
+    def load(cls, path: Path, default: Policy) -> "PolicySource":
+        """Read the file for a first time; raise PolicyError when it cannot be used."""
+        source = cls(path, default)
+        source._content = _read(path)
+        source.policies = parse(source._content, str(path), default)
+        return source
 
     def refresh(self) -> bool:
         """Look at the file again; tell whether it changed since the last look."""

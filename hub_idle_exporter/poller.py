@@ -1,317 +1,175 @@
-"""One poll, start to end: read the Hub, judge all of it, publish, and hand on what is to stop."""
+"""One poll, start to end: observe the Hub, publish what was seen, hand on what is to stop."""
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import structlog
-from msgspec import UnsetType
 
-from .culling.culler import Culler, Pass
-from .culling.gatekeeper import Gatekeeper
-from .domain.census import Judged, idle_server_seconds, judge_all, survey
+from .culling.cull_pass import CullPass
+from .culling.culler import Culler
+from .culling.gatekeeper import Gatekeeper, read_clocks
+from .domain.census import idle_server_seconds
 from .domain.durations import shown
-from .domain.labels import Cause
-from .domain.policy import Judge, Policy, Rules, Spared
-from .domain.scopes import PURPOSE, Granted, Scope
-from .hub.client import Hub, HubError, Listing, version_numbers
-from .metrics import Metrics, Snapshot
+from .domain.gate import ClockReading
+from .domain.policy import NotCandidate, Policy
+from .domain.poll_state import LatestState, PollError, PollState, Snapshot
+from .domain.requirements import Severity, Subject
+from .domain.settings import PollSettings
+from .hub.errors import HubError
+from .metrics import Metrics
+from .observer import Observer
 from .policy_file import PolicySource, chosen_by_users
 
-OLDEST_HUB = (2, 0)
-OLDEST_HUB_TO_ENFORCE = (3, 0)
 _INTERVALS_COUNTED = 3
 # Below this a person at work may look idle: the Hub learns of activity every 300 s, give or take.
 _SHORT_TIMEOUT = 600.0
+# The Hub is asked for at least this often, so that an outage of a minute is noticed.
+_HEARTBEAT_SECONDS = 30.0
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Sight:
-    """What one reading of the Hub gave."""
-
-    version: str
-    granted: Granted
-    listing: Listing
-
-
-@dataclass(frozen=True)
-class Terms:
-    """How polls are judged; `interval` in seconds, `busy_check` is `auto`, `require` or `off`."""
-
-    default: Policy
-    cull_default_servers: bool = True
-    cull_named_servers: bool = True
-    enforce: bool = False
-    busy_check: str = "auto"
-    probe_user: str = "idle-prober"
-    interval: float = 60.0
-    per_server_metrics: bool = False
-
-
-def look(hub: Hub, note: Callable[[Granted], None] = lambda _granted: None) -> Sight:
-    """Read the whole Hub: its version, our scopes, all servers. Raise HubError otherwise.
-
-    The scopes are handed to `note` as soon as they are known: one that is missing is shown even
-    where nothing else can be read.
-    """
-    checked_version(hub.version or hub.ask_version())
-    granted = Granted.of(hub.identity().scopes)
-    note(granted)
-    version = checked_version(hub.version or "")
-    for scope in (Scope.LIST_USERS, Scope.READ_SERVERS):
-        if not granted.has(scope):
-            raise HubError(Cause.SCOPE, f"the token lacks the scope {scope}, {PURPOSE[scope]}")
-    listing = hub.users()
-    if listing.unseen and not granted.filtered(Scope.READ_SERVERS):
-        raise HubError(
-            Cause.SCOPE, f"the Hub hides the servers of {listing.unseen} users from the token"
-        )
-    return Sight(version, granted, listing)
-
-
-def checked_version(version: str) -> str:
-    """Give the version back; raise HubError when it is too old to be polled."""
-    if version_numbers(version) < OLDEST_HUB:
-        raise HubError(
-            Cause.RESPONSE,
-            f"JupyterHub {version!r} is too old: 2.0 or newer can be monitored, 3.0 culled",
-        )
-    return version
-
-
-def obstacles(sight: Sight, terms: Terms, rules: Rules) -> list[str]:
-    """Say what forbids stopping anything, though the Hub could be read."""
-    missing = [Scope.READ_GROUPS] if rules.need_groups else []
-    missing += [Scope.DELETE_SERVERS] if terms.enforce else []
-    found = [
-        f"the token lacks the scope {scope}, {PURPOSE[scope]}"
-        for scope in missing
-        if not sight.granted.has(scope)
-    ]
-    if not found and _is_blind(sight.listing, rules):
-        found.append(
-            "a policy matches on groups or admin, which the token cannot see of everyone: "
-            "grant read:users:groups without a filter"
-        )
-    if terms.enforce and version_numbers(sight.version) < OLDEST_HUB_TO_ENFORCE:
-        found.append(f"JupyterHub {sight.version} is too old to cull: 3.0 or newer is needed")
-    if (
-        terms.enforce
-        and terms.busy_check == "require"
-        and not can_ask(sight.version, sight.granted, terms)
-    ):
-        found.append(f"--busy-check require: {asking_needs(sight.version, terms)}")
-    return found
-
-
-def _is_blind(listing: Listing, rules: Rules) -> bool:
-    """Tell whether a policy matches on what is hidden of somebody whose servers are seen."""
-    groups, admin = rules.need_groups, rules.need_admin
-    return (groups or admin) and any(
-        (groups and isinstance(user.groups, UnsetType))
-        or (admin and isinstance(user.admin, UnsetType))
-        for user in listing.users.values()
-        if user.seen_servers
-    )
-
-
-def can_ask(version: str, granted: Granted, terms: Terms) -> bool:
-    """Tell whether servers can be asked before a stop."""
-    if terms.busy_check == "off":
-        return False
-    return all(map(granted.allows, asking_scopes(version, terms)))
-
-
-def asking_scopes(version: str, terms: Terms) -> list[str]:
-    """Name the scopes that asking servers needs.
-
-    A Hub before 6.1 that is asked by a service to mint a token looks for the user's name among
-    the services of the filter; the one of the right kind is what revokes the token.
-    """
-    needed = [Scope.PROXY, f"tokens!user={terms.probe_user}"]
-    if version_numbers(version) < (6, 1):
-        needed.append(f"tokens!service={terms.probe_user}")
-    return needed
-
-
-def asking_needs(version: str, terms: Terms) -> str:
-    """Say what asking servers needs."""
-    return f"asking servers needs the scopes {', '.join(asking_scopes(version, terms))}"
 
 
 class Poller:
     """Polls, publishes, and starts culling; each event is logged when it changes, not each poll.
 
     Args:
-        hub: what is polled.
+        observer: reads the Hub.
         source: the policy file; None without one.
-        terms: limits and switches of the options.
-        gatekeeper: told how each poll ended.
+        latest: where the new state is swapped in.
+        settings: the interval.
+        gatekeeper: asked whether anything may be stopped.
         culler: None in monitor mode.
-        metrics: where everything is published.
-        clock: our monotonic clock.
-        wall: our wall clock, seconds since 1970.
+        metrics: where everything is counted.
+        clocks: reads our clocks.
     """
 
     def __init__(
         self,
-        hub: Hub,
+        observer: Observer,
         source: PolicySource | None,
-        terms: Terms,
+        latest: LatestState,
+        settings: PollSettings,
         gatekeeper: Gatekeeper,
         culler: Culler | None,
         metrics: Metrics,
-        clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
+        clocks: Callable[[], ClockReading] = read_clocks,
     ) -> None:
-        self._hub, self._source, self._terms = hub, source, terms
+        self._observer, self._source = observer, source
+        self._latest, self._settings = latest, settings
         self._gatekeeper, self._culler, self._metrics = gatekeeper, culler, metrics
-        self._clock, self._wall = clock, wall
-        self._last_good_poll: float | None = None  # by the Hub's clock
-        self._not_before = 0.0  # the Hub asked to be left alone until then
-        self._said: dict[str, object] = {}
-        self.last_success: float | None = None  # by our monotonic clock
-        self.last_error: HubError | None = None
-        self.failing_since: float | None = None  # by our monotonic clock
-        self.last_pass: Pass | None = None
-        metrics.poll_interval.set(terms.interval)
-
-    @property
-    def rules(self) -> Rules:
-        """Give the rules that hold now."""
-        policies = self._source.policies if self._source else (self._terms.default,)
-        terms = self._terms
-        return Rules(policies, terms.cull_default_servers, terms.cull_named_servers)
-
-    @property
-    def policy_error(self) -> str | None:
-        """Say what is wrong with the policy file as it is now; None when nothing is."""
-        return self._source.error if self._source else None
+        self._clocks = clocks
+        self._counted_until: float | None = None  # idle time, by the Hub's clock
+        self._not_before = 0.0  # the Hub asked to be left alone until then, monotonic
+        self._logged: dict[str, object] = {}
+        self.last_pass: CullPass | None = None
 
     def poll(self) -> bool:
         """Poll once; tell whether it worked."""
-        begun = self._clock()
-        if begun < self._not_before:
+        if self._clocks().monotonic < self._not_before:
             return False
         self._refresh_policies()
         self._metrics.polls.inc()
-        try:
-            sight = look(self._hub, self._metrics.granted)
-        except HubError as error:
-            self._failed(error)
+        state = self._observer.observe(self._latest.state)
+        self._latest.state = state
+        self._log_duration(state.duration)
+        if state.error is not None:
+            self._failed(state.error)
+        if state.snapshot is None:
             return False
-        finally:
-            self._time(begun)
-        self._succeeded(sight)
+        self._count_idle(state.snapshot)
+        self._log_changes(state, state.snapshot)
+        self._cull(state, state.snapshot)
         return True
 
     def heartbeat(self) -> None:
-        """See whether the Hub is there, unless it has answered just now: outages must be seen."""
-        seen = self._gatekeeper.seconds_since_answer()
-        if seen < heartbeat_seconds(self._terms.interval) / 2 or self._clock() < self._not_before:
+        """Ask for the Hub, unless it has answered just now: outages must be noticed."""
+        seconds = self._gatekeeper.seconds_since_answer()
+        just_now = seconds < heartbeat_seconds(self._settings.interval) / 2
+        if just_now or self._clocks().monotonic < self._not_before:
             return
         try:
-            self._hub.ask_version()
+            self._observer.see_hub()
         except HubError as error:
-            log.debug("hub_unseen", error=str(error), seconds=seen)
+            log.debug("hub_unreachable", error=str(error), seconds=seconds)
 
-    def _time(self, begun: float) -> None:
-        seconds = self._clock() - begun
-        self._metrics.poll_duration.set(seconds)
-        if seconds > self._terms.interval:
-            log.warning("poll_outlasts_interval", seconds=seconds, interval=self._terms.interval)
-
-    def _failed(self, error: HubError) -> None:
+    def _failed(self, error: PollError) -> None:
         self._metrics.poll_failures.labels(error.cause).inc()
-        # The error comes first: whoever finds no snapshot is to find out why.
-        self.last_error = error
-        if self.failing_since is None:
-            self.failing_since = self._clock()
-        self._metrics.facts.snapshot = None
-        self._gatekeeper.poll_ended(f"the last poll failed: {error}")
-        self._not_before = self._clock() + error.retry_after
-        why = str(error)
-        self._say("poll", why, log.error, "poll_failed", cause=error.cause, error=why)
+        self._not_before = self._clocks().monotonic + error.retry_after
+        fields = {"cause": error.cause, "error": error.sentence}
+        self._log_on_change("poll", error.sentence, log.error, "poll_failed", **fields)
 
-    def _succeeded(self, sight: Sight) -> None:
-        rules, listing = self.rules, sight.listing
-        judge = Judge(rules, sight.granted)
-        census, judged = survey(judge, listing.users.values(), listing.now)
-        self._count_idle(judged, listing.now)
-        named = listing.users.values() if self._terms.per_server_metrics else ()
-        shown = tuple(judge_all(judge, named, listing.now))
-        self._metrics.facts.snapshot = Snapshot(sight.version, census, shown)
-        self._metrics.last_success.set(self._wall())
-        self.last_success, self.last_error, self.failing_since = self._clock(), None, None
-        self._announce(sight, rules, sum(census.servers.values()))
-        self._announce_reach(judged)
-        self._cull(sight, judge, census.candidates)
-
-    def _count_idle(self, judged: list[Judged], now: float) -> None:
-        since, self._last_good_poll = self._last_good_poll, now
+    def _count_idle(self, snapshot: Snapshot) -> None:
+        since, self._counted_until = self._counted_until, snapshot.read_at
         if since is None:
-            return  # of the time before the first poll nothing was seen
-        longest = _INTERVALS_COUNTED * self._terms.interval
-        for policy, seconds in idle_server_seconds(judged, max(0.0, now - since), longest).items():
+            return  # nothing was seen of the time before the first poll
+        elapsed = max(0.0, snapshot.read_at - since)
+        longest = _INTERVALS_COUNTED * self._settings.interval
+        for policy, seconds in idle_server_seconds(snapshot.servers, elapsed, longest).items():
             self._metrics.idle_server_seconds.labels(policy).inc(seconds)
 
-    def _cull(self, sight: Sight, judge: Judge, candidates: tuple[Judged, ...]) -> None:
-        self._gatekeeper.poll_ended(*obstacles(sight, self._terms, judge.rules))
-        asks = can_ask(sight.version, sight.granted, self._terms)
-        self._metrics.busy_check.set(asks and self._terms.enforce)
+    def _cull(self, state: PollState, snapshot: Snapshot) -> None:
         if self._culler is None:
             return
-        self._culler.learn(judge, candidates)
+        candidates = snapshot.census.candidates
+        self._culler.update(state.judge, candidates)
         if self._gatekeeper.closed() is not None:
             return
-        if not sight.listing.whole:
+        if not snapshot.complete:
             log.warning("list_changed_while_read", candidates_spared=len(candidates))
-            self._culler.spare(candidates, "the list changed too much while it was read")
+            self._culler.withhold(candidates, "the list changed too much while it was read")
             return
-        self.last_pass = self._culler.begin(candidates, asks)
+        self.last_pass = self._culler.begin(candidates, state.asks_servers)
 
-    def _announce(self, sight: Sight, rules: Rules, servers: int) -> None:
-        """Say what changed since the last good poll."""
-        self._say("poll", None, log.info, "poll_works", version=sight.version, servers=servers)
-        unseen = sight.listing.unseen
-        write = log.warning if unseen else log.debug
-        self._say("unseen", unseen, write, "users_out_of_sight", users=unseen)
-        why = "; ".join(obstacles(sight, self._terms, rules))
-        event = "cannot_enforce" if self._terms.enforce else "cannot_judge"
+    def _log_changes(self, state: PollState, snapshot: Snapshot) -> None:
+        """Log what differs from the last good poll."""
+        servers = len(snapshot.servers)
+        self._log_on_change(
+            "poll", None, log.info, "poll_succeeded", version=snapshot.version, servers=servers
+        )
+        hidden = snapshot.hidden_users
+        write = log.warning if hidden else log.debug
+        self._log_on_change("hidden", hidden, write, "users_hidden", users=hidden)
+        self._log_findings(state)
+        self._log_reach(snapshot)
+
+    def _log_findings(self, state: PollState) -> None:
+        why = "; ".join(str(one) for one in state.findings if one.severity is Severity.SUSPENDS)
         if why:
-            self._say("obstacles", why, log.error, event, why=why)
+            self._log_on_change("findings", why, log.error, "requirements_not_met", why=why)
         else:
-            self._say("obstacles", why, log.debug, "no_obstacles")
-        if self._terms.enforce:
-            self._announce_busy_check(sight)
+            self._log_on_change("findings", why, log.debug, "requirements_met")
+        if self._culler is None:
+            return
+        for one in state.findings:
+            if one.subject is Subject.BUSY_CHECK:
+                why = f"{one}: {one.consequence}"
+                self._log_on_change("busy", why, log.warning, "busy_check_unavailable", why=why)
+                return
+        asks = state.asks_servers
+        self._log_on_change("busy", asks, log.info, "busy_check", on=asks)
 
-    def _announce_reach(self, judged: list[Judged]) -> None:
-        beyond = sum(one.verdict.spared is Spared.REACH for one in judged)
+    def _log_reach(self, snapshot: Snapshot) -> None:
+        beyond = sum(
+            one.verdict.not_candidate is NotCandidate.OUTSIDE_SCOPE for one in snapshot.servers
+        )
         if beyond:
             why = "past their limit, but not seen to be inside the filter of delete:servers"
-            self._say("reach", True, log.info, "servers_out_of_reach", servers=beyond, why=why)
+            self._log_on_change(
+                "reach", True, log.info, "servers_outside_scope", servers=beyond, why=why
+            )
         else:
-            self._say("reach", False, log.debug, "all_in_reach")
+            self._log_on_change("reach", False, log.debug, "all_servers_in_scope")
 
-    def _announce_busy_check(self, sight: Sight) -> None:
-        asks = can_ask(sight.version, sight.granted, self._terms)
-        if asks or self._terms.busy_check == "off":
-            self._say("busy", asks, log.info, "busy_check", on=asks)
-            return
-        why = (
-            f"{asking_needs(sight.version, self._terms)}: going by last_activity alone, "
-            "which does not see silent computations"
-        )
-        self._say("busy", why, log.warning, "busy_check_impossible", why=why)
+    def _log_duration(self, seconds: float) -> None:
+        interval = self._settings.interval
+        if seconds > interval:
+            log.warning("poll_exceeded_interval", seconds=seconds, interval=interval)
 
-    def _say(
+    def _log_on_change(
         self, topic: str, what: object, write: Callable[..., object], event: str, **fields: object
     ) -> None:
-        """Log an event on a topic where it, or `what` it says, differs from the last one."""
-        if self._said.get(topic) != (event, what):
-            self._said[topic] = (event, what)
+        """Log an event on a topic when it, or `what` it says, differs from the last one."""
+        if self._logged.get(topic) != (event, what):
+            self._logged[topic] = (event, what)
             write(event, **fields)
 
     def _refresh_policies(self) -> None:
@@ -319,16 +177,16 @@ class Poller:
             return
         if self._source.error is not None:
             self._metrics.reload_failures.inc()
-            log.error("policy_file_refused", error=self._source.error, kept="the last good one")
+            log.error("policy_file_invalid", error=self._source.error, kept="the last good one")
             return
         self._metrics.reloads.inc()
-        self._metrics.know(self._source.policies)
-        log.info("policy_file_read_again", policies=[p.name for p in self._source.policies])
-        warn_of(self._source.policies)
+        self._metrics.preregister_policies(self._source.policies)
+        log.info("policy_file_reloaded", policies=[p.name for p in self._source.policies])
+        warn_of_policies(self._source.policies)
 
 
-def warn_of(policies: tuple[Policy, ...]) -> None:
-    """Log what may surprise about policies, at the start and whenever their file is read again."""
+def warn_of_policies(policies: tuple[Policy, ...]) -> None:
+    """Log what may surprise about policies, at the start and whenever their file is reloaded."""
     for policy in policies:
         if policy.timeout < _SHORT_TIMEOUT and not policy.exempt:
             log.warning(
@@ -340,12 +198,12 @@ def warn_of(policies: tuple[Policy, ...]) -> None:
             )
     for name in chosen_by_users(policies):
         log.warning(
-            "exemption_by_users",
+            "exemption_chosen_by_users",
             policy=name,
             why="user_options and server names are chosen by users: anyone may exempt themselves",
         )
 
 
 def heartbeat_seconds(interval: float) -> float:
-    """Give how often the Hub is to be seen: often enough to notice an outage of a minute."""
-    return min(interval, 30.0)
+    """Give how often the Hub is asked for, in seconds."""
+    return min(interval, _HEARTBEAT_SECONDS)

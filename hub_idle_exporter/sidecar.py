@@ -4,140 +4,142 @@ import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 import structlog
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from . import __version__, log
-from .config import Config, ConfigError, server_tls, token_of
+from .config import server_tls, shown_settings
 from .culling.culler import Culler
-from .culling.gatekeeper import Gatekeeper
+from .culling.gatekeeper import Gatekeeper, read_clocks
 from .culling.probe import Prober
 from .domain.durations import shown
-from .domain.policy import Policy
-from .hub.client import Hub, Token
+from .domain.poll_state import LatestState, PollState
+from .domain.settings import ConfigError, Settings
+from .hub.client import Hub
+from .hub.token import Token, find_token
 from .metrics import Metrics
+from .observer import Observer, rules_of
 from .parent import OrphanWatch
 from .policy_file import PolicySource
-from .poller import Poller, heartbeat_seconds, warn_of
+from .poller import Poller, heartbeat_seconds, warn_of_policies
 from .scheduler import Scheduler
 from .serving.page import Page
 from .serving.server import Application, WebServer
 
-_INTERVALS_UNTIL_STALE = 3
-
 logger = structlog.get_logger()
 
 
+@dataclass(frozen=True)
 class Sidecar:
-    """One sidecar, put together and not yet running.
+    """The parts of one sidecar, put together and not running; `stopping` is set when it is to end.
 
-    Args:
-        config: what the options say.
-        token: the sidecar's own.
-        stopping: set when it is to end.
-        memory: False for a single pass, which is under no grace but stops only what it has asked.
+    `culler` is None in monitor mode.
     """
 
-    def __init__(
-        self, config: Config, token: Token, stopping: threading.Event, memory: bool = True
-    ) -> None:
-        terms = config.terms
-        self.config = config
-        self.source = _policies(config)
-        policies: tuple[Policy, ...] = self.source.policies if self.source else (terms.default,)
-        grace = config.grace if memory else 0.0
-        self.gatekeeper = Gatekeeper(terms.enforce, grace, orphaned=OrphanWatch(os.environ))
-        self.metrics = Metrics(CollectorRegistry(), self.gatekeeper.state, policies)
-        self.hub = Hub(config.connection, token, self._answered, self.metrics.observe_request)
-        self.culler = self._culler(stopping) if terms.enforce else None
-        self.poller = Poller(
-            self.hub, self.source, terms, self.gatekeeper, self.culler, self.metrics
-        )
-        self.ticking = True  # the poll loop lives
-        self.clock_skew: float | None = None  # Hub minus us, in seconds
-        self._stopping = stopping
+    settings: Settings
+    latest: LatestState
+    hub: Hub
+    gatekeeper: Gatekeeper
+    metrics: Metrics
+    observer: Observer
+    culler: Culler | None
+    poller: Poller
+    stopping: threading.Event
 
-    def _culler(self, stopping: threading.Event) -> Culler:
-        prober = Prober(self.hub, self.config.terms.probe_user, server_tls(self.config))
-        return Culler(self.hub, prober, self.gatekeeper, self.metrics, self.config.limits, stopping)
-
-    def _answered(self, hub_time: float | None) -> None:
-        self.gatekeeper.hub_answered(hub_time)
-        if hub_time is not None:
-            # The Date header is cut to the second: on average the Hub's clock is half on.
-            self.clock_skew = hub_time + 0.5 - time.time()
-            self.metrics.clock_skew.set(self.clock_skew)
+    def start(self) -> None:
+        """Start the threads that stop servers, if any are to be stopped."""
+        if self.culler is not None:
+            self.culler.start()
 
     def announce(self) -> None:
         """Log the configuration, and what about it may surprise."""
-        logger.info("starting", version=__version__, **self.config.shown())
-        warn_of(self.poller.rules.policies)
+        logger.info("starting", version=__version__, **shown_settings(self.settings))
+        warn_of_policies(self.latest.state.rules.policies)
 
-    def serve(self) -> WebServer:
-        """Open the port; raise ConfigError when it cannot be had."""
-        page = Page(self.poller, self.gatekeeper, self.metrics, self.config)
-        application = Application(self.metrics.exposition, self._dead, self._unready, page.render)
+    def serve(self, is_polling: Callable[[], bool]) -> WebServer:
+        """Open the port; raise ConfigError when it cannot be had.
+
+        `is_polling` tells whether the poll loop lives.
+        """
+        page = Page(self.latest, self.gatekeeper, self.metrics, self.settings)
+        application = Application(
+            self.metrics.exposition,
+            healthy=lambda: None if is_polling() else "the poll loop has ended",
+            ready=self.not_ready,
+            page=page.render,
+        )
+        host, port = self.settings.web.host, self.settings.web.port
+        server = WebServer(host, port, application)
         try:
-            return WebServer(self.config.host, self.config.port, application)
+            server.listen()
         except (OSError, UnicodeError) as error:
             raise ConfigError(
-                f"--web.listen-address: {self.config.host}:{self.config.port} cannot be "
-                f"listened on: {getattr(error, 'strerror', None) or error}"
+                f"--web.listen-address: {host}:{port} cannot be listened on: "
+                f"{getattr(error, 'strerror', None) or error}"
             ) from None
+        return server
 
-    def loop(self) -> None:
-        """Poll, and see whether the Hub is there, until told to stop."""
-        scheduler = Scheduler(self._stopping)
-        scheduler.every(self.config.terms.interval, self.poller.poll)
-        scheduler.every(heartbeat_seconds(self.config.terms.interval), self.poller.heartbeat)
-        try:
-            scheduler.run()
-        finally:
-            self.ticking = False
-
-    def _dead(self) -> str | None:
-        return None if self.ticking else "the poll loop has ended"
-
-    def _unready(self) -> str | None:
-        success, error = self.poller.last_success, self.poller.last_error
-        if success is None:
-            return f"no poll has succeeded yet: {error or 'the first one is under way'}"
-        age = time.monotonic() - success
-        if age >= _INTERVALS_UNTIL_STALE * self.config.terms.interval:
-            return f"the last good poll was {shown(age)} ago: {error or 'none has ended since'}"
-        return None
+    def not_ready(self) -> str | None:
+        """Say why the facts are no good; None when they are."""
+        state, now = self.latest.state, read_clocks()
+        if not state.is_stale(now, self.settings.poll.interval):
+            return None
+        age, error = state.seconds_since_success(now), state.error
+        if age is None:
+            problem = error.sentence if error else "the first one is under way"
+            return f"no poll has succeeded yet: {problem}"
+        problem = error.sentence if error else "none has ended since"
+        return f"the last good poll was {shown(age)} ago: {problem}"
 
 
-def _policies(config: Config) -> PolicySource | None:
-    if config.policy_file is None:
-        return None
-    return PolicySource(config.policy_file, config.terms.default)
+def assemble(settings: Settings, token: Token, stopping: threading.Event | None = None) -> Sidecar:
+    """Put a sidecar together; raise ConfigError when a file that it needs cannot be used."""
+    stopping = stopping or threading.Event()
+    poll, cull = settings.poll, settings.cull
+    source = None
+    if settings.policy_file is not None:
+        source = PolicySource.load(Path(settings.policy_file), poll.default)
+    latest = LatestState(PollState.at_start(rules_of(source, poll), cull))
+    gatekeeper = Gatekeeper(cull.enforce, cull.grace, latest, orphaned=OrphanWatch(os.environ))
+    metrics = Metrics(CollectorRegistry(), latest, gatekeeper.state, poll)
+    hub = Hub(settings.connection, token, gatekeeper.hub_answered, metrics.observe_request)
+    culler = None
+    if cull.enforce:
+        prober = Prober(hub, cull.probe_user, server_tls(settings.tls_directory))
+        culler = Culler(hub, prober, gatekeeper, metrics, cull, stopping)
+    observer = Observer(hub, source, poll, cull, gatekeeper)
+    poller = Poller(observer, source, latest, poll, gatekeeper, culler, metrics)
+    return Sidecar(settings, latest, hub, gatekeeper, metrics, observer, culler, poller, stopping)
 
 
-def prepared(config: Config, environ: Mapping[str, str]) -> Token:
+def prepared(settings: Settings, environ: Mapping[str, str]) -> Token:
     """Find the token and set up the log that masks it."""
-    token = token_of(config, environ)
+    token = find_token(settings.token_file, environ)
     # In the text format they would be twice as many series.
     disable_created_metrics()  # type: ignore[no-untyped-call]
-    log.configure(config.log_level, config.log_format, token.mask)
+    log.configure(settings.log.level, settings.log.format, token.mask)
     return token
 
 
-def run(config: Config, environ: Mapping[str, str]) -> int:
+def run(settings: Settings, environ: Mapping[str, str]) -> int:
     """Run the sidecar until SIGTERM, SIGINT or the end of the Hub that started it."""
     stopping = threading.Event()
     crashes = _watch_threads(stopping)
     _stop_on_signals(stopping)
-    sidecar = Sidecar(config, prepared(config, environ), stopping)
-    web = sidecar.serve()  # first of all: a Hub waits for its services' ports, and not for long
+    sidecar = assemble(settings, prepared(settings, environ), stopping)
+    polling = threading.Thread(target=_poll_loop, args=[sidecar], name="poller", daemon=True)
+    # First of all: a Hub waits for its services' ports, and not for long.
+    web = sidecar.serve(lambda: polling.is_alive() or not polling.ident)
     sidecar.announce()
     web.start()
     logger.info("listening", address=web.address)
-    threading.Thread(target=sidecar.loop, name="poller", daemon=True).start()
+    sidecar.start()
+    polling.start()
     try:
         _wait(stopping)
     finally:
@@ -146,12 +148,22 @@ def run(config: Config, environ: Mapping[str, str]) -> int:
     return 1 if crashes else 0
 
 
+def _poll_loop(sidecar: Sidecar) -> None:
+    """Poll, and ask whether the Hub is there, until told to stop."""
+    interval = sidecar.settings.poll.interval
+    scheduler = Scheduler(sidecar.stopping)
+    scheduler.every(interval, sidecar.poller.poll)
+    scheduler.every(heartbeat_seconds(interval), sidecar.poller.heartbeat)
+    scheduler.run()
+
+
 def _wait(stopping: threading.Event) -> None:
     """Wait until told to stop, or until the Hub that started this process is gone."""
     orphaned = OrphanWatch(os.environ)
     while not stopping.wait(1.0):
         if orphaned():
-            logger.warning("hub_gone", what="the Hub that started this process ended: ending too")
+            what = "the Hub that started this process ended: ending too"
+            logger.warning("parent_hub_ended", what=what)
             stopping.set()
 
 
@@ -178,13 +190,14 @@ def _watch_threads(stopping: threading.Event) -> list[str]:
     return crashes
 
 
-def once(config: Config, environ: Mapping[str, str]) -> int:
+def run_once(settings: Settings, environ: Mapping[str, str]) -> int:
     """Poll once, cull once with --enforce; give 0 when all of it worked, else 1."""
     stopping = threading.Event()
     _watch_threads(stopping)
     _stop_on_signals(stopping)
-    sidecar = Sidecar(config, prepared(config, environ), stopping, memory=config.grace == 0)
+    sidecar = assemble(settings, prepared(settings, environ), stopping)
     sidecar.announce()
+    sidecar.start()
     worked: list[bool] = []
 
     def work() -> None:

@@ -11,7 +11,7 @@ import random
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,12 +20,14 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
 from hub_idle_exporter.domain import census
-from hub_idle_exporter.domain.gate import GateState
-from hub_idle_exporter.domain.labels import Asked, Cause, CullFailure, Operation, Withheld
+from hub_idle_exporter.domain.gate import ClockReading, GateState
+from hub_idle_exporter.domain.labels import Cause, CullFailure, Operation, ProbeResult, Withheld
 from hub_idle_exporter.domain.model import Server, User
-from hub_idle_exporter.domain.policy import Globs, Judge, Match, Policy, Reason, Rules
+from hub_idle_exporter.domain.policy import Globs, Match, Policy, Reason, Rules
+from hub_idle_exporter.domain.poll_state import LatestState, PollError, PollState, Snapshot
 from hub_idle_exporter.domain.scopes import Granted, Scope
-from hub_idle_exporter.metrics import Metrics, Snapshot
+from hub_idle_exporter.domain.settings import CullSettings, PollSettings
+from hub_idle_exporter.metrics import Metrics
 
 SCRAPE, POLL = 15, 60
 HOUR, DAY = 3600.0, 86400.0
@@ -113,22 +115,20 @@ class Sidecar:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
     def __post_init__(self) -> None:
-        rules = Rules(POLICIES)
+        state = PollState.at_start(Rules(POLICIES), CullSettings(enforce=True))
         granted = Granted.of([f"{scope}" for scope in Scope])
-        self.judge = Judge(rules, granted)
-        self.metrics = Metrics(self.registry, lambda: self.state, POLICIES)
-        self.metrics.granted(granted)
-        self.metrics.busy_check.set(1)
-        self.metrics.poll_interval.set(POLL)
+        self.latest = LatestState(replace(state, granted=granted, asks_servers=True))
+        settings = PollSettings(POLICIES[-1], interval=POLL)
+        self.metrics = Metrics(self.registry, self.latest, lambda _state: self.state, settings)
         self.last_success = 0.0
 
     def poll(self, now: float) -> None:
         """Read, judge, count and, where it is on, cull."""
-        metrics = self.metrics
+        metrics, before = self.metrics, self.latest.state
         metrics.polls.inc()
-        before_end = self.end - now
+        before_end, clocks = self.end - now, ClockReading(now, now)
         if OUTAGE[1] < before_end < OUTAGE[0]:
-            metrics.facts.snapshot = None
+            self.latest.state = before.failed(PollError(Cause.CONNECTION, "it is away"), clocks)
             metrics.poll_failures.labels(Cause.CONNECTION).inc()
             return
         listed = [
@@ -136,17 +136,19 @@ class Sidecar:
             for person in self.everybody
             if person.started
         ]
-        judged = census.judge_all(self.judge, listed, now)
-        taken = census.take(judged, self.judge.rules)
-        metrics.facts.snapshot = Snapshot("6.1.1", taken)
+        judged = census.judge_all(before.judge, listed, now)
+        taken = census.take(judged, before.rules)
+        state = before.succeeded(Snapshot("6.1.1", now, taken, tuple(judged)), clocks)
         since = now - self.last_success if self.last_success else 0.0
         for policy, seconds in census.idle_server_seconds(judged, since, 3 * POLL).items():
             metrics.idle_server_seconds.labels(policy).inc(seconds)
         self.last_success = now
-        metrics.last_success.set(now)
         self._request(Operation.LIST_USERS, 0.12)
-        metrics.poll_duration.set(self.chance.lognormvariate(-2, 0.25))
-        metrics.clock_skew.set(0.21 + self.chance.gauss(0, 0.03))
+        self.latest.state = replace(
+            state,
+            duration=self.chance.lognormvariate(-2, 0.25),
+            clock_skew=0.21 + self.chance.gauss(0, 0.03),
+        )
         self._switch(before_end)
         if self.state is GateState.ON:
             self._cull(taken, now)
@@ -174,14 +176,14 @@ class Sidecar:
             self._request(operation, 0.02)
         luck = self.chance.random()
         if now < person.computes_until:
-            asked, cause = Asked.BUSY, Withheld.BUSY
+            asked, cause = ProbeResult.BUSY, Withheld.BUSY
         elif luck < 0.04:
-            asked, cause = Asked.FAILED, Withheld.PROBE_FAILED
+            asked, cause = ProbeResult.FAILED, Withheld.PROBE_FAILED
         elif luck < 0.12:
-            asked, cause = Asked.ACTIVE, Withheld.ACTIVE_AGAIN
+            asked, cause = ProbeResult.ACTIVE, Withheld.ACTIVE_AGAIN
             person.active_until = now
         else:
-            self.metrics.busy_checks.labels(Asked.IDLE).inc()
+            self.metrics.busy_checks.labels(ProbeResult.IDLE).inc()
             return True
         self.metrics.busy_checks.labels(asked).inc()
         self.metrics.withheld.labels(cause).inc()

@@ -1,28 +1,19 @@
 """`check`: a preflight that changes nothing, one line a finding, exit 0 when all is well."""
 
 import json
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import click
 
-from ..config import Config
-from ..domain.census import Judged, judge_all, take
+from ..domain.census import Judged
 from ..domain.durations import shown
-from ..domain.policy import Judge
-from ..domain.scopes import PURPOSE, Granted, Scope
-from ..hub.client import HubError
+from ..domain.poll_state import PollState, Snapshot
+from ..domain.requirements import Severity, Subject
+from ..domain.settings import BusyCheck, Settings
+from ..hub.client import Hub
+from ..hub.errors import HubError
 from ..log import printable
-from ..poller import (
-    Sight,
-    asking_needs,
-    asking_scopes,
-    can_ask,
-    checked_version,
-    look,
-    obstacles,
-)
-from ..sidecar import Sidecar, prepared
+from ..sidecar import assemble, prepared
 
 # A skew that matters: the Date header alone is good for a second.
 _SKEW_SECONDS = 2.0
@@ -36,6 +27,22 @@ c.JupyterHub.load_roles = [
      "scopes": {scopes}}},
     {{"name": "idle-prober", "users": ["{prober}"], "scopes": ["access:servers"]}},
 ]"""
+
+
+def check(settings: Settings, environ: Mapping[str, str]) -> int:
+    """Look at everything once; give 0 when the sidecar would work as configured, else 1."""
+    sidecar = assemble(settings, prepared(settings, environ))
+    state = sidecar.observer.observe(sidecar.latest.state)
+    report = _Report()
+    _policies(report, settings, state)
+    _hub(report, settings, state)
+    _scopes(report, state)
+    _asking(report, settings, state, sidecar.hub)
+    _other_findings(report, state)
+    if state.snapshot is not None:
+        _servers(report, settings, state.snapshot)
+    click.echo(f"The sidecar {'would not' if report.failed else 'would'} work as configured.")
+    return 1 if report.failed else 0
 
 
 class _Report:
@@ -54,133 +61,117 @@ class _Report:
         self.failed = True
         click.echo(f"PROBLEM  {printable(sentence)}")
 
-
-class _Preflight:
-    """The steps of `check`, each of which needs the ones before."""
-
-    def __init__(self, sidecar: Sidecar) -> None:
-        self._sidecar, self._hub = sidecar, sidecar.hub
-        self._terms = sidecar.config.terms
-        self.report = _Report()
-        self._service = "idle-exporter"
-
-    def run(self) -> None:
-        self._policies()
-        try:
-            self._hub_itself()
-            granted = self._token()
-            if self._scopes(granted):
-                self._servers(look(self._hub))
-        except HubError as error:
-            self.report.bad(str(error))
-
-    def _policies(self) -> None:
-        if self._sidecar.source is not None:
-            names = ", ".join(policy.name for policy in self._sidecar.source.policies)
-            self.report.good(f"policy file {self._sidecar.config.policy_file}: {names}")
-
-    def _hub_itself(self) -> None:
-        version = checked_version(self._hub.ask_version())
-        self.report.good(f"JupyterHub {version} answers at {self._sidecar.config.connection.url}")
-        skew = self._sidecar.clock_skew
-        if skew is None:
-            self.report.bad(
-                "the Hub sends no Date header that can be read; its clock is what is gone by"
-            )
-        elif abs(skew) > _SKEW_SECONDS:
-            self.report.note(f"the Hub's clock is {skew:+.0f} s from ours; the Hub's is gone by")
+    def unmet(self, severity: Severity, sentence: str) -> None:
+        """Print a requirement that is not met, by how grave that is."""
+        if severity >= Severity.SUSPENDS:
+            self.bad(sentence)
+        elif severity is Severity.WARNING:
+            click.echo(f"warning  {printable(sentence)}")
         else:
-            self.report.good("the Hub's clock and ours agree within 2 s")
+            self.note(sentence)
 
-    def _token(self) -> Granted:
-        identity = self._hub.identity()
-        self._service = identity.name or self._service
-        self.report.good(f"the token belongs to the {identity.kind or 'owner'} {identity.name}")
-        return Granted.of(identity.scopes)
 
-    def _scopes(self, granted: Granted) -> bool:
-        """Name each scope, whether it is there, and what for; tell whether the Hub can be read."""
-        needed = self._needed()
-        for scope in Scope:
-            self._scope(scope, granted, scope in needed)
-        self._asking(granted)
-        return granted.has(Scope.LIST_USERS) and granted.has(Scope.READ_SERVERS)
+def _policies(report: _Report, settings: Settings, state: PollState) -> None:
+    if settings.policy_file is not None:
+        names = ", ".join(policy.name for policy in state.rules.policies)
+        report.good(f"policy file {settings.policy_file}: {names}")
 
-    def _needed(self) -> list[Scope]:
-        groups = [Scope.READ_GROUPS] if self._sidecar.poller.rules.need_groups else []
-        stops = [Scope.DELETE_SERVERS] if self._terms.enforce else []
-        return [Scope.LIST_USERS, Scope.READ_SERVERS, *groups, *stops]
 
-    def _scope(self, scope: Scope, granted: Granted, needed: bool) -> None:
-        if granted.has(scope):
-            filters = ", ".join(f"!{condition}" for condition in granted.filters[scope])
-            self.report.good(f"scope {scope}{' (only ' + filters + ')' if filters else ''}")
-        elif needed:
-            self.report.bad(f"scope {scope} is missing: it is needed {PURPOSE[scope]}")
+def _hub(report: _Report, settings: Settings, state: PollState) -> None:
+    """Say which Hub answers, how its clock goes, and whose the token is."""
+    if state.version is None:
+        return
+    report.good(f"JupyterHub {state.version} answers at {settings.connection.url}")
+    skew = state.clock_skew
+    if skew is None:
+        report.bad("the Hub sends no Date header that can be read: idle times cannot be known")
+    elif abs(skew) > _SKEW_SECONDS:
+        report.note(f"the Hub's clock is {skew:+.0f} s from ours; idle times go by the Hub's clock")
+    else:
+        report.good("the Hub's clock and ours agree within 2 s")
+    if state.identity is not None:
+        kind, name = state.identity.kind or "owner", state.identity.name
+        report.good(f"the token belongs to the {kind} {name}")
+
+
+def _scopes(report: _Report, state: PollState) -> None:
+    """Name each scope, whether it is there, and what for."""
+    granted = state.granted
+    if granted is None:  # the Hub did not say
+        return
+    for one in state.requirements:
+        if not one.missing(granted):
+            filters = ", ".join(f"!{condition}" for condition in granted.filters[one.scope])
+            report.good(f"scope {one.scope}{f' (only {filters})' if filters else ''}")
+        elif one.severity is Severity.NOTE:
+            report.note(f"scope {one.scope} is not granted: it would serve {one.purpose}")
         else:
-            self.report.note(f"scope {scope} is not granted: it would serve {PURPOSE[scope]}")
-
-    def _asking(self, granted: Granted) -> None:
-        """Say whether servers can be asked before a stop, by minting a token for none."""
-        version, enforce = self._hub.version or "", self._terms.enforce
-        if self._terms.busy_check == "off":
-            self.report.note("--busy-check off: servers are not asked before they are stopped")
-        elif not can_ask(version, granted, self._terms):
-            required = enforce and self._terms.busy_check == "require"
-            complain = self.report.bad if required else self.report.note
-            self._cannot_ask(complain, asking_needs(version, self._terms))
-        elif not enforce:
-            self.report.note("the token's scopes are enough to ask servers before they are stopped")
-        elif (problem := self._minting_problem()) is not None:
-            self._cannot_ask(self.report.bad, f"{problem}; so none would ever be stopped")
-        else:
-            self.report.good("servers can be asked whether they are busy before they are stopped")
-
-    def _cannot_ask(self, complain: Callable[[str], None], problem: str) -> None:
-        complain(f"servers cannot be asked before they are stopped: {problem}")
-        asking = asking_scopes(self._hub.version or "", self._terms)
-        scopes = json.dumps([*self._needed(), *asking])
-        click.echo("These roles are enough:")
-        prober = self._terms.probe_user
-        click.echo(_ROLES.format(service=self._service, prober=prober, scopes=scopes))
-
-    def _minting_problem(self) -> str | None:
-        prober = self._terms.probe_user
-        try:
-            minted = self._hub.mint_token(prober, _NO_SERVER, "")
-            self._hub.revoke_token(prober, minted.id)
-        except HubError as error:
-            return f"is there a user {prober} with a role access:servers? ({error})"
-        return None
-
-    def _servers(self, sight: Sight) -> None:
-        rules, listing = self._sidecar.poller.rules, sight.listing
-        for sentence in obstacles(sight, self._terms, rules):
-            if "lacks the scope" not in sentence:  # these are named above
-                self.report.bad(sentence)
-        judged = judge_all(Judge(rules, sight.granted), listing.users.values(), listing.now)
-        census = take(judged, rules)
-        if listing.unseen:
-            self.report.note(f"{listing.unseen} users are out of the token's sight")
-        self.report.good(f"{len(judged)} servers seen")
-        verb = "would be stopped now" if self._terms.enforce else "would be stopped with --enforce"
-        self.report.good(f"{len(census.candidates)} {verb}, if they are idle when asked")
-        for candidate in census.candidates[:_MOST_SHOWN]:
-            click.echo(f"         {printable(_told(candidate))}")
+            sentence = f"scope {one.scope} is missing: it is needed {one.purpose}"
+            report.unmet(one.severity, sentence)
 
 
-def _told(candidate: Judged) -> str:
+def _asking(report: _Report, settings: Settings, state: PollState, hub: Hub) -> None:
+    """Say whether servers can be asked before a stop, by minting a token that opens none."""
+    unmet = [one for one in state.findings if one.subject is Subject.BUSY_CHECK]
+    if settings.cull.busy_check is BusyCheck.OFF:
+        report.note("--busy-check off: servers are not asked before they are stopped")
+    for finding in unmet:
+        report.unmet(finding.severity, f"{finding}: {finding.consequence}")
+        _roles(settings, state)
+    if not state.asks_servers:
+        return
+    problem = _minting_problem(hub, settings.cull.probe_user)
+    if problem is None:
+        report.good("servers can be asked whether they are busy before they are stopped")
+        return
+    report.bad(f"servers cannot be asked before they are stopped, so none would be: {problem}")
+    _roles(settings, state)
+
+
+def _minting_problem(hub: Hub, prober: str) -> str | None:
+    try:
+        minted = hub.mint_token(prober, _NO_SERVER, "")
+        hub.revoke_token(prober, minted.id)
+    except HubError as error:
+        return f"is there a user {prober} with a role access:servers? ({error})"
+    return None
+
+
+def _roles(settings: Settings, state: PollState) -> None:
+    """Print the roles that these settings need, to be pasted into the Hub's configuration."""
+    needed = (one for one in state.requirements if one.severity > Severity.NOTE)
+    scopes = json.dumps([grant for one in needed for grant in one.grants])
+    service = state.identity.name if state.identity else ""
+    click.echo("These roles are enough:")
+    click.echo(
+        _ROLES.format(
+            service=service or "idle-exporter", prober=settings.cull.probe_user, scopes=scopes
+        )
+    )
+
+
+def _other_findings(report: _Report, state: PollState) -> None:
+    """Print what is not met beside scopes and asking, and why the Hub could not be read."""
+    for finding in state.findings:
+        if finding.subject not in (Subject.SCOPE, Subject.BUSY_CHECK):
+            report.unmet(finding.severity, str(finding))
+    if state.error is not None and state.error.finding is None:
+        report.bad(state.error.sentence)
+
+
+def _servers(report: _Report, settings: Settings, snapshot: Snapshot) -> None:
+    if snapshot.hidden_users:
+        report.note(f"the servers of {snapshot.hidden_users} users are hidden from the token")
+    candidates = snapshot.census.candidates
+    when = "now" if settings.cull.enforce else "with --enforce"
+    report.good(f"{len(snapshot.servers)} servers seen")
+    report.good(f"{len(candidates)} would be stopped {when}, if they are idle when asked")
+    for candidate in candidates[:_MOST_SHOWN]:
+        click.echo(f"         {printable(_described(candidate))}")
+
+
+def _described(candidate: Judged) -> str:
     verdict = candidate.verdict
     name = f"{candidate.user}/{candidate.server}" if candidate.server else candidate.user
     idle = "unknown" if verdict.idle is None else shown(verdict.idle)
     return f"{name}: {verdict.reason}, idle {idle}, policy {verdict.policy.name}"
-
-
-def check(config: Config, environ: Mapping[str, str]) -> int:
-    """Look at everything once; give 0 when the sidecar would work as configured, else 1."""
-    sidecar = Sidecar(config, prepared(config, environ), threading.Event(), memory=False)
-    preflight = _Preflight(sidecar)
-    preflight.run()
-    failed = preflight.report.failed
-    click.echo(f"The sidecar {'would not' if failed else 'would'} work as configured.")
-    return 1 if failed else 0

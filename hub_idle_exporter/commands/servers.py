@@ -1,38 +1,33 @@
 """`servers`: one poll, and a table of all servers with verdicts, the most idle first."""
 
 import json
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
 
-from ..config import Config
-from ..domain.census import Judged, judge_all
+from ..domain.census import Judged
 from ..domain.durations import shown
-from ..domain.policy import Judge
-from ..hub.client import HubError
+from ..domain.settings import Settings
 from ..log import printable
-from ..poller import look
-from ..sidecar import Sidecar, prepared
+from ..sidecar import assemble, prepared
 
 _COLUMNS = ("user", "server", "state", "idle", "age", "policy", "verdict", "why")
 
 
-def list_servers(config: Config, environ: Mapping[str, str], as_json: bool) -> int:
+def list_servers(settings: Settings, environ: Mapping[str, str], as_json: bool) -> int:
     """Print the servers; give 0, or 1 with a line on what went wrong."""
-    sidecar = Sidecar(config, prepared(config, environ), threading.Event(), memory=False)
-    try:
-        sight = look(sidecar.hub)
-    except HubError as error:
-        click.echo(f"hub-idle-exporter: {error}", err=True)
+    sidecar = assemble(settings, prepared(settings, environ))
+    state = sidecar.observer.observe(sidecar.latest.state)
+    if state.snapshot is None:
+        problem = state.error.sentence if state.error else "the Hub could not be read"
+        click.echo(f"hub-idle-exporter: {problem}", err=True)
         return 1
-    judge = Judge(sidecar.poller.rules, sight.granted)
-    judged = judge_all(judge, sight.listing.users.values(), sight.listing.now)
-    rows = [_row(one) for one in sorted(judged, key=lambda one: -(one.verdict.idle or 0.0))]
+    judged = sorted(state.snapshot.servers, key=lambda one: -(one.verdict.idle or 0.0))
+    rows = [_row(one) for one in judged]
     click.echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else _table(rows))
-    if sight.listing.unseen:
-        click.echo(f"{sight.listing.unseen} users are out of the token's sight.", err=True)
+    if hidden := state.snapshot.hidden_users:
+        click.echo(f"The servers of {hidden} users are hidden from the token.", err=True)
     return 0
 
 
@@ -47,7 +42,7 @@ def _row(one: Judged) -> dict[str, Any]:
         "age": _rounded(verdict.age),
         "policy": verdict.policy.name,
         "verdict": "stop" if verdict.reason else "keep",
-        "why": f"past its {verdict.reason} limit" if verdict.reason else f"{verdict.spared}",
+        "why": f"past its {verdict.reason} limit" if verdict.reason else f"{verdict.not_candidate}",
     }
 
 

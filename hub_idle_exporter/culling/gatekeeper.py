@@ -1,23 +1,25 @@
-"""Keeps the one gate that all threads share: hands it what was seen, asks it before each stop."""
+"""Keeps the one gate that all threads share: tells it what was seen, asks it before each stop."""
 
 import threading
 import time
 from collections.abc import Callable
 
-from ..domain.gate import Gate, GateState, Moment
+from ..domain.gate import ClockReading, Gate, GateState
+from ..domain.poll_state import LatestState, PollState
 
 
-def read_clocks() -> Moment:
+def read_clocks() -> ClockReading:
     """Read our clocks now."""
-    return Moment(time.monotonic(), time.time())
+    return ClockReading(time.monotonic(), time.time())
 
 
 class Gatekeeper:
-    """A gate under a lock; the clocks and the look at the parent process are arguments.
+    """A gate under a lock, and the newest poll state that it goes by.
 
     Args:
         enforce: whether stops are wanted at all.
         grace: seconds without stops after the start and after an outage.
+        latest: what the last poll found.
         clocks: reads our clocks.
         orphaned: tells whether the Hub that started this process is gone.
     """
@@ -26,10 +28,11 @@ class Gatekeeper:
         self,
         enforce: bool,
         grace: float,
-        clocks: Callable[[], Moment] = read_clocks,
+        latest: LatestState,
+        clocks: Callable[[], ClockReading] = read_clocks,
         orphaned: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._clocks, self._orphaned = clocks, orphaned
+        self._latest, self._clocks, self._orphaned = latest, clocks, orphaned
         self._lock = threading.Lock()
         self._gate = Gate.at_start(enforce, grace, clocks())
 
@@ -38,22 +41,21 @@ class Gatekeeper:
         with self._lock:
             self._gate = self._gate.answered(self._clocks(), hub_time)
 
-    def poll_ended(self, *obstacles: str) -> None:
-        """Note the end of a poll, and what it found against stopping anything."""
-        with self._lock:
-            self._gate = self._gate.after_poll(obstacles)
-
     def seconds_since_answer(self) -> float:
-        """Tell how long the Hub has not been seen."""
-        return self._clocks().monotonic - self._gate.seen
+        """Tell how long ago the Hub last answered."""
+        return self._clocks().monotonic - self._gate.last_answer
 
-    def state(self) -> GateState:
-        """Tell the state now."""
-        return self._gate.state(self._clocks())
+    def clock_skew(self) -> float | None:
+        """Give the Hub's clock minus ours, in seconds; None before the Hub's was read."""
+        return self._gate.clock_skew()
 
-    def why(self) -> str:
+    def state(self, after: PollState | None = None) -> GateState:
+        """Tell the state now, after the newest poll or the one that is given."""
+        return self._gate.state(self._clocks(), (after or self._latest.state).suspended_by)
+
+    def why(self, after: PollState | None = None) -> str:
         """Say in words why the state is what it is."""
-        return self._gate.why(self._clocks())
+        return self._gate.why(self._clocks(), (after or self._latest.state).suspended_by)
 
     def closed(self) -> str | None:
         """Say why nothing may be stopped at this very moment; None when a stop may be sent."""

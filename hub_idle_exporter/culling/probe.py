@@ -13,14 +13,21 @@ from urllib.parse import quote, urlsplit
 
 import structlog
 
-from ..domain.busy_check import Finding, Replies, Reply, active_within, interpret
-from ..domain.labels import Asked
+from ..domain.busy_check import (
+    JUPYTER,
+    ProbeAnswer,
+    Reply,
+    ServerKind,
+    active_within,
+    interpret,
+)
+from ..domain.labels import ProbeResult
 from ..domain.model import Route
-from ..hub.client import Hub, HubError
+from ..hub.client import Hub
+from ..hub.errors import HubError
 
 DEADLINE_SECONDS = 5.0
 _LARGEST_BODY = 1 << 20
-_PATHS = ("api/status", "api/kernels", "api/terminals")
 
 log = structlog.get_logger()
 
@@ -36,29 +43,36 @@ class Prober:
         hub: mints and revokes the tokens.
         owner: the Hub user whose role `access:servers` the tokens are cut from.
         tls: for servers behind internal_ssl; None trusts the system's authorities.
+        kind: what servers are asked, and how their replies are read.
     """
 
-    def __init__(self, hub: Hub, owner: str, tls: ssl.SSLContext | None) -> None:
-        self._hub, self._owner, self._tls = hub, owner, tls
+    def __init__(
+        self, hub: Hub, owner: str, tls: ssl.SSLContext | None, kind: ServerKind = JUPYTER
+    ) -> None:
+        self._hub, self._owner, self._tls, self._kind = hub, owner, tls, kind
 
-    def ask(self, user: str, server: str, route: Route | None, now: float, limit: float) -> Finding:
+    def ask(
+        self, user: str, server: str, route: Route | None, now: float, limit: float
+    ) -> ProbeAnswer:
         """Ask one server; `now` is the Hub's clock, `limit` the idle limit in seconds."""
         if route is None:
-            return Finding(Asked.FAILED, "the proxy has no route to it")
+            return ProbeAnswer(ProbeResult.FAILED, "the proxy has no route to it")
         recent = active_within([route.data.last_activity], now, limit)
         if recent is not None:
-            return Finding(Asked.ACTIVE, f"the proxy saw traffic {recent:.0f} s ago")
+            return ProbeAnswer(ProbeResult.ACTIVE, f"the proxy saw traffic {recent:.0f} s ago")
         try:
-            return interpret(self._replies(user, server, route), now, limit)
+            return interpret(self._kind, self._replies(user, server, route), now, limit)
         except (HubError, ServerUnreachableError) as error:
-            return Finding(Asked.FAILED, str(error))
+            return ProbeAnswer(ProbeResult.FAILED, str(error))
         except (http.client.HTTPException, ValueError) as error:
-            return Finding(Asked.FAILED, f"its route cannot be asked: {type(error).__name__}")
+            return ProbeAnswer(
+                ProbeResult.FAILED, f"its route cannot be asked: {type(error).__name__}"
+            )
 
-    def _replies(self, user: str, server: str, route: Route) -> Replies:
+    def _replies(self, user: str, server: str, route: Route) -> list[Reply]:
         minted = self._hub.mint_token(self._owner, user, server)
         try:
-            return Replies(*(self._get(route, path, minted.token) for path in _PATHS))
+            return [self._get(route, path, minted.token) for path in self._kind.paths]
         finally:
             self._revoke(minted.id)
 
@@ -66,7 +80,7 @@ class Prober:
         try:
             self._hub.revoke_token(self._owner, token_id)
         except HubError as error:
-            log.warning("probe_token_left_to_expire", owner=self._owner, error=str(error))
+            log.warning("probe_token_not_revoked", owner=self._owner, error=str(error))
 
     def _get(self, route: Route, path: str, token: str) -> Reply:
         """Send one GET to the server; without `no_track_activity` it would count as activity."""

@@ -4,14 +4,14 @@ The answers come from a program that its user controls: they are decoded into ty
 is odd about them makes the check fail, which spares the server. Pure: fetching is `probe`'s.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
 import msgspec
 
-from .labels import Asked
+from .labels import ProbeResult
 from .model import epoch
 
 # Every other state protects, those that Jupyter may yet invent included.
@@ -41,37 +41,54 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Replies:
-    """The answers to `/api/status`, `/api/kernels` and `/api/terminals`."""
+class Activity:
+    """What a server said of itself.
 
-    status: Reply
-    kernels: Reply
-    terminals: Reply
+    `times` are when it was active, `busy` says what is at work there (None: nothing is), and
+    `at_rest` says in words that nothing is.
+    """
+
+    times: tuple[datetime | None, ...]
+    busy: str | None
+    at_rest: str
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What a busy check found, and a sentence on it for people."""
+class ServerKind:
+    """A kind of program that runs as a user's server: what to ask it, and how to read its replies.
 
-    asked: Asked
+    `read` gets one reply for each of `paths`. It gives None when the program is of another kind,
+    and raises ValueError, which spares the server, on anything odd.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    read: Callable[[Sequence[Reply]], Activity | None]
+
+
+@dataclass(frozen=True)
+class ProbeAnswer:
+    """What asking a server gave, and a sentence on it for people."""
+
+    result: ProbeResult
     why: str
 
 
-def interpret(replies: Replies, now: float, limit: float) -> Finding:
+def interpret(kind: ServerKind, replies: Sequence[Reply], now: float, limit: float) -> ProbeAnswer:
     """Judge a server by its own answers; `now` is the Hub's clock, `limit` the idle limit in s."""
-    if replies.status.status == 404 and replies.kernels.status == 404:
-        return Finding(Asked.NO_JUPYTER, "no Jupyter answers there: last_activity decides")
     try:
-        times, states = _read(replies)
+        activity = kind.read(replies)
     except ValueError as error:
-        return Finding(Asked.FAILED, str(error))
-    recent = active_within(times, now, limit)
+        return ProbeAnswer(ProbeResult.FAILED, str(error))
+    if activity is None:
+        why = f"no {kind.name} answers there: last_activity decides"
+        return ProbeAnswer(ProbeResult.NO_JUPYTER, why)
+    recent = active_within(activity.times, now, limit)
     if recent is not None:
-        return Finding(Asked.ACTIVE, f"the server itself was active {recent:.0f} s ago")
-    working = [state for state in states if state not in _AT_REST]
-    if working:
-        return Finding(Asked.BUSY, f"{len(working)} of {len(states)} kernels at work")
-    return Finding(Asked.IDLE, f"asked: {len(states)} kernels, none at work")
+        return ProbeAnswer(ProbeResult.ACTIVE, f"the server itself was active {recent:.0f} s ago")
+    if activity.busy is not None:
+        return ProbeAnswer(ProbeResult.BUSY, activity.busy)
+    return ProbeAnswer(ProbeResult.IDLE, f"asked: {activity.at_rest}")
 
 
 def active_within(moments: Iterable[datetime | None], now: float, limit: float) -> float | None:
@@ -83,16 +100,26 @@ def active_within(moments: Iterable[datetime | None], now: float, limit: float) 
     return min(ages) if ages and min(ages) < limit else None
 
 
-def _read(replies: Replies) -> tuple[list[datetime | None], list[str]]:
-    """Take the times of activity and the kernels' states; raise ValueError on anything odd."""
-    status = _decoded(replies.status, _Status, "/api/status")
-    kernels = _decoded(replies.kernels, list[_Kernel], "/api/kernels")
+def _read_jupyter(replies: Sequence[Reply]) -> Activity | None:
+    """Read `/api/status`, `/api/kernels` and `/api/terminals` of a Jupyter server."""
+    status_reply, kernels_reply, terminals_reply = replies
+    if status_reply.status == 404 and kernels_reply.status == 404:
+        return None
+    status = _decoded(status_reply, _Status, "/api/status")
+    kernels = _decoded(kernels_reply, list[_Kernel], "/api/kernels")
     terminals: list[_Terminal] = []
-    if replies.terminals.status != 404:  # 404: terminals are disabled
-        terminals = _decoded(replies.terminals, list[_Terminal], "/api/terminals")
-    times = [status.last_activity, *(k.last_activity for k in kernels)]
-    times += [terminal.last_activity for terminal in terminals]
-    return times, [kernel.execution_state for kernel in kernels]
+    if terminals_reply.status != 404:  # 404: terminals are disabled
+        terminals = _decoded(terminals_reply, list[_Terminal], "/api/terminals")
+    working = [kernel for kernel in kernels if kernel.execution_state not in _AT_REST]
+    return Activity(
+        times=(
+            status.last_activity,
+            *(kernel.last_activity for kernel in kernels),
+            *(terminal.last_activity for terminal in terminals),
+        ),
+        busy=f"{len(working)} of {len(kernels)} kernels at work" if working else None,
+        at_rest=f"{len(kernels)} kernels, none at work",
+    )
 
 
 def _decoded(reply: Reply, shape: type[_Shape], path: str) -> _Shape:
@@ -102,6 +129,9 @@ def _decoded(reply: Reply, shape: type[_Shape], path: str) -> _Shape:
         return msgspec.json.decode(reply.body, type=shape)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
         raise ValueError(f"{path} answered what no Jupyter server answers") from None
+
+
+JUPYTER = ServerKind("Jupyter", ("api/status", "api/kernels", "api/terminals"), _read_jupyter)
 
 
 @dataclass
@@ -124,5 +154,5 @@ class BusyWatch:
 
     def keep(self, candidates: set[tuple[str, str, datetime | None]]) -> None:
         """Forget all but these: whoever is no candidate any more is gone, or has made a break."""
-        for server in self._since.keys() - candidates:  # a copy at once: lanes add to it meanwhile
+        for server in self._since.keys() - candidates:  # a copy at once: workers add meanwhile
             self._since.pop(server, None)

@@ -1,15 +1,15 @@
-"""Judged servers counted: states by policy, how idle times and ages are spread, candidates."""
+"""Judged servers counted: states by policy, histograms of idle time and age, candidates."""
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import msgspec
 
 from .model import Server, User
-from .policy import Judge, Policy, Reason, Rules, Sifted, State, Verdict
+from .policy import Judge, Policy, Reason, Rules, State, Verdict
 
 # Seconds. The limits people think in (15 min ... 1 d) are all there: a dashboard reads from these
 # buckets how many servers such a limit would stop.
@@ -27,15 +27,15 @@ class Judged(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass(frozen=True)
-class Spread:
-    """A histogram of seconds: `counts` has one more entry than the bounds, for what is over."""
+class SecondsHistogram:
+    """Counts of values by range; the last of `counts` is of those over every bound (seconds)."""
 
     bounds: tuple[int, ...]
     counts: tuple[int, ...]
     total_seconds: float
 
     @classmethod
-    def of(cls, values: Iterable[float], bounds: tuple[int, ...]) -> "Spread":
+    def of(cls, values: Iterable[float], bounds: tuple[int, ...]) -> "SecondsHistogram":
         """Count values; one that equals a bound belongs below it (`le`)."""
         ordered = sorted(values)
         below = [bisect_right(ordered, bound) for bound in bounds] + [len(ordered)]
@@ -59,8 +59,13 @@ class Census:
     policies: tuple[Policy, ...]
     servers: Mapping[tuple[str, State], int]
     candidates: tuple[Judged, ...]
-    idle: Spread
-    age: Spread
+    idle: SecondsHistogram
+    age: SecondsHistogram
+
+    @classmethod
+    def empty(cls, rules: Rules) -> "Census":
+        """Give the census of a Hub without servers."""
+        return take([], rules)
 
     @cached_property
     def candidate_counts(self) -> Mapping[tuple[str, Reason], int]:
@@ -78,35 +83,17 @@ def judge_all(judge: Judge, users: Iterable[User], now: float) -> list[Judged]:
     ]
 
 
-def take(judged: Sequence[Judged], rules: Rules) -> Census:
+def take(judged: Iterable[Judged], rules: Rules) -> Census:
     """Count judged servers; unknown idle times and ages are in no histogram."""
-    return _census(Sifted([], [], [], []), judged, rules)
-
-
-def survey(judge: Judge, users: Iterable[User], now: float) -> tuple[Census, list[Judged]]:
-    """Take the census of a list without a verdict on servers that are in use.
-
-    It is the same that `take` makes of `judge_all`. All other servers come with their verdicts.
-    """
-    sifted = judge.sift(users, now)
-    others = [
-        Judged(user.name, name, server, judge.verdict(user, name, server, now))
-        for user, name, server in sifted.others
-    ]
-    return _census(sifted, others, judge.rules), others
-
-
-def _census(in_use: Sifted, others: Sequence[Judged], rules: Rules) -> Census:
-    servers = Counter({(name, State.ACTIVE): n for name, n in Counter(in_use.policies).items()})
-    servers.update((j.verdict.policy.name, j.verdict.state) for j in others)
-    candidates = [j for j in others if j.verdict.reason]
-    ready = [j.verdict for j in others if j.verdict.state is not State.PENDING]
+    judged = tuple(judged)
+    candidates = [one for one in judged if one.verdict.reason]
+    ready = [one.verdict for one in judged if one.verdict.state is not State.PENDING]
     return Census(
         policies=rules.policies,
-        servers=servers,
-        candidates=tuple(sorted(candidates, key=lambda j: -(j.verdict.idle or 0.0))),
-        idle=Spread.of(in_use.idle + [v.idle for v in ready if v.idle is not None], IDLE_BOUNDS),
-        age=Spread.of(in_use.age + [v.age for v in ready if v.age is not None], AGE_BOUNDS),
+        servers=Counter((one.verdict.policy.name, one.verdict.state) for one in judged),
+        candidates=tuple(sorted(candidates, key=lambda one: -(one.verdict.idle or 0.0))),
+        idle=SecondsHistogram.of((v.idle for v in ready if v.idle is not None), IDLE_BOUNDS),
+        age=SecondsHistogram.of((v.age for v in ready if v.age is not None), AGE_BOUNDS),
     )
 
 
@@ -118,7 +105,7 @@ def idle_server_seconds(
     Args:
         judged: the servers of this poll.
         since_last: seconds since the last good poll.
-        longest: what one server may add at most, in seconds (three intervals).
+        longest: the most that one server may add, in seconds (three intervals).
     """
     spent: defaultdict[str, float] = defaultdict(float)
     for one in judged:

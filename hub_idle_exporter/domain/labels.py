@@ -1,4 +1,4 @@
-"""What can come of a request, a question and a stop: the values of the labels of our counters."""
+"""The values of the labels of our metrics: what can come of a request, a probe and a stop."""
 
 from enum import StrEnum
 
@@ -15,7 +15,7 @@ class Cause(StrEnum):
 
 
 class Operation(StrEnum):
-    """What is asked of the Hub."""
+    """A kind of request to the Hub."""
 
     VERSION = "version"
     IDENTITY = "identity"
@@ -28,8 +28,8 @@ class Operation(StrEnum):
     REVOKE_TOKEN = "revoke_token"  # noqa: S105
 
 
-class Asked(StrEnum):
-    """What a busy check found."""
+class ProbeResult(StrEnum):
+    """What a server said when it was asked whether it is busy."""
 
     IDLE = "idle"
     BUSY = "busy"
@@ -39,7 +39,7 @@ class Asked(StrEnum):
 
 
 class Withheld(StrEnum):
-    """Why a candidate was spared at the last moment."""
+    """Why the cull of a candidate was withheld at the last moment."""
 
     ACTIVE_AGAIN = "active_again"
     BUSY = "busy"

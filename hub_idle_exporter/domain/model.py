@@ -107,10 +107,20 @@ class MintedToken(msgspec.Struct, frozen=True):
 
 
 def utc(moment: datetime) -> datetime:
-    """Take a time of the Hub's; one without a zone is UTC (older Hubs)."""
+    """Read a time of the Hub; one without a zone is UTC (older Hubs)."""
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def epoch(moment: datetime | None) -> float | None:
-    """Turn the Hub's time into seconds since 1970."""
+    """Turn a time of the Hub into seconds since 1970."""
     return None if moment is None else utc(moment).timestamp()
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """Read the `6.1` of `6.1.1` as numbers; the first part that is no number ends it."""
+    numbers: list[int] = []
+    for part in version.split(".")[:2]:
+        if not (part.isascii() and part.isdigit() and len(part) < 10):
+            break
+        numbers.append(int(part))
+    return tuple(numbers)

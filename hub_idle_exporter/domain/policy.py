@@ -1,6 +1,6 @@
 """Everything that decides whether a server is to be stopped lives here.
 
-A `Judge` holds the rules and the reach of the token, and gives a `Verdict` on one server of one
+A `Judge` holds the rules and what the token may stop, and gives a `Verdict` on one server of one
 user at one moment of the Hub's clock. It is asked twice before a stop: over the whole list, and
 again over what the Hub says right before the stop. No clock, no I/O, no log.
 """
@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import cached_property
-from math import inf
+from functools import cached_property, lru_cache
 
 import msgspec
 from msgspec import UnsetType
@@ -38,16 +37,16 @@ class Reason(StrEnum):
     MAX_AGE = "max_age"
 
 
-class Spared(StrEnum):
-    """Why a server that is up is not to be stopped."""
+class NotCandidate(StrEnum):
+    """Why a server is no candidate for a cull."""
 
     PENDING = "is starting, stopping or not ready"
     IN_USE = "was active inside the limit"
     UNKNOWN = "its last activity is unknown"
     EXEMPT = "its policy exempts it"
-    SWITCH = "culling of default or of named servers is switched off"
-    REACH = "is outside the filter of the token's delete:servers"
-    BLIND = "a policy matches on what the token cannot see"
+    SWITCHED_OFF = "culling of default or of named servers is switched off"
+    OUTSIDE_SCOPE = "is outside the filter of the token's delete:servers"
+    UNDECIDED = "a policy matches on what the token cannot see"
 
 
 class Globs:
@@ -141,22 +140,12 @@ class Rules:
         """Tell whether any policy matches on being an admin."""
         return any(policy.match.admin is not None for policy in self.policies)
 
-    @cached_property
-    def shortest_timeout(self) -> float:
-        """Give the seconds within which a server is idle by no policy."""
-        return min(policy.timeout for policy in self.policies)
-
-    @cached_property
-    def shortest_max_age(self) -> float:
-        """Give the seconds within which a server is too old by no policy."""
-        return min((policy.max_age for policy in self.policies if policy.max_age), default=inf)
-
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
     """The judgement on one server: what it counts as, and whether it is to be stopped.
 
     `idle` and `age` are seconds, None where unknown. Exactly one of `reason` (stop it) and
-    `spared` (do not, and why) is set.
+    `not_candidate` (do not, and why) is set.
     """
 
     policy: Policy
@@ -164,87 +153,63 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     idle: float | None
     age: float | None
     reason: Reason | None
-    spared: Spared | None
-
-
-@dataclass(frozen=True)
-class Sifted:
-    """Servers in use, as columns of policy, idle time and age (seconds); and all others."""
-
-    policies: list[str]
-    idle: list[float]
-    age: list[float]
-    others: list[tuple[User, str, Server]]
+    not_candidate: NotCandidate | None
 
 
 @dataclass(frozen=True)
 class Judge:
-    """The rules, and the token's reach, at one moment."""
+    """Judges servers by the rules and by what the token may stop."""
 
     rules: Rules
     granted: Granted
 
     def verdict(self, user: User, name: str, server: Server, now: float) -> Verdict:
         """Judge one server; `now` is the Hub's clock in seconds since 1970."""
-        policy, blind = self._policy_of(user, name, server)
-        moment = datetime.fromtimestamp(now, UTC)
+        policy, undecided = self._only_policy or self._policy_of(user, name, server)
+        moment = _moment(now)
         age = _since(server.started, moment)
         idle = _since(server.last_activity or server.started, moment)
         state = _state(server, idle, policy.timeout)
-        reason, spared = _decide(policy, state, idle, age)
+        reason, why_not = _decide(policy, state, idle, age)
         if reason is not None:
-            spared = self._protection(user, name, policy, blind)
-        return Verdict(policy, state, idle, age, None if spared else reason, spared)
+            why_not = self._protection(user, name, policy, undecided)
+            reason = None if why_not else reason
+        return Verdict(policy, state, idle, age, reason, why_not)
 
-    def sift(self, users: Iterable[User], now: float) -> Sifted:
-        """Set apart the servers that are in use whatever their policy says.
-
-        They are most of a large Hub, and `verdict` would call each of them active and spare it:
-        so no verdict need be made. One loop without calls: this is what a poll's time goes to.
-        """
-        moment = datetime.fromtimestamp(now, UTC)
-        timeout, max_age = self.rules.shortest_timeout, self.rules.shortest_max_age
-        only_policy = self.rules.policies[0] if len(self.rules.policies) == 1 else None
-        sifted = Sifted([], [], [], [])
-        for user in users:
-            for name, server in user.seen_servers.items():
-                idle = age = inf
-                if server.ready and not server.pending and server.last_activity and server.started:
-                    try:
-                        idle = (moment - server.last_activity).total_seconds()
-                        age = (moment - server.started).total_seconds()
-                    except TypeError:  # a time without a zone; a verdict can read it
-                        idle = inf
-                if idle >= timeout or age >= max_age:
-                    sifted.others.append((user, name, server))
-                    continue
-                policy = only_policy or self._policy_of(user, name, server)[0]
-                sifted.policies.append(policy.name)
-                sifted.idle.append(idle if idle > 0.0 else 0.0)
-                sifted.age.append(age if age > 0.0 else 0.0)
-        return sifted
+    @cached_property
+    def _only_policy(self) -> tuple[Policy, bool] | None:
+        """Give the policy of every server where there is only one."""
+        return (self.rules.policies[0], False) if len(self.rules.policies) == 1 else None
 
     def _policy_of(self, user: User, name: str, server: Server) -> tuple[Policy, bool]:
         """Find the first policy that holds, and whether an earlier one could not be decided."""
-        blind = False
+        undecided = False
         for policy in self.rules.policies[:-1]:
             holds = policy.match.holds(user, name, server)
             if holds:
-                return policy, blind
-            blind = blind or holds is None
-        return self.rules.policies[-1], blind
+                return policy, undecided
+            undecided = undecided or holds is None
+        return self.rules.policies[-1], undecided
 
-    def _protection(self, user: User, name: str, policy: Policy, blind: bool) -> Spared | None:
+    def _protection(
+        self, user: User, name: str, policy: Policy, undecided: bool
+    ) -> NotCandidate | None:
         """Say what protects a server that is past a limit, max age included."""
-        if blind:
-            return Spared.BLIND
+        if undecided:
+            return NotCandidate.UNDECIDED
         if policy.exempt:
-            return Spared.EXEMPT
+            return NotCandidate.EXEMPT
         if not (self.rules.cull_named_servers if name else self.rules.cull_default_servers):
-            return Spared.SWITCH
+            return NotCandidate.SWITCHED_OFF
         if not self.granted.may_stop(user.name, user.groups, name):
-            return Spared.REACH
+            return NotCandidate.OUTSIDE_SCOPE
         return None
+
+
+@lru_cache(maxsize=8)
+def _moment(now: float) -> datetime:
+    """Turn the Hub's clock into a time; a whole list is judged at the same one."""
+    return datetime.fromtimestamp(now, UTC)
 
 
 def _since(moment: datetime | None, now: datetime) -> float | None:
@@ -262,12 +227,12 @@ def _state(server: Server, idle: float | None, timeout: float) -> State:
 
 def _decide(
     policy: Policy, state: State, idle: float | None, age: float | None
-) -> tuple[Reason | None, Spared | None]:
+) -> tuple[Reason | None, NotCandidate | None]:
     """Name the limit that is passed. Max age first: nothing that is asked protects from it."""
     if state is State.PENDING:
-        return None, Spared.PENDING
+        return None, NotCandidate.PENDING
     if policy.max_age and age is not None and age >= policy.max_age:
         return Reason.MAX_AGE, None
     if state is State.IDLE:
         return Reason.IDLE, None
-    return None, Spared.UNKNOWN if idle is None else Spared.IN_USE
+    return None, NotCandidate.UNKNOWN if idle is None else NotCandidate.IN_USE

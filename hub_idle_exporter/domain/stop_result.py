@@ -9,7 +9,7 @@ from enum import Enum, auto
 from .model import Server, epoch
 
 
-class Fate(Enum):
+class StopResult(Enum):
     """Where a stop stands."""
 
     STOPPED = auto()
@@ -19,14 +19,14 @@ class Fate(Enum):
     FORGOTTEN = auto()  # the Hub counts it as stopped, but its spawner failed to stop it
 
 
-def fate_of(before: Server, after: Server | None) -> Fate:
+def stop_result(before: Server, after: Server | None) -> StopResult:
     """Compare a server right before its stop with what the Hub says of it now (None: nothing)."""
     if after is None:
-        return Fate.REPLACED
+        return StopResult.REPLACED
     if after.pending == "stop":
-        return Fate.STOPPING
+        return StopResult.STOPPING
     if after.ready or after.pending:
-        return Fate.RUNNING if after.started == before.started else Fate.REPLACED
+        return StopResult.RUNNING if after.started == before.started else StopResult.REPLACED
     if after.last_activity is None or epoch(after.last_activity) == epoch(before.last_activity):
-        return Fate.FORGOTTEN
-    return Fate.STOPPED
+        return StopResult.FORGOTTEN
+    return StopResult.STOPPED

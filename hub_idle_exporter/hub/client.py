@@ -5,21 +5,16 @@ people. The token goes to the configured address alone: no redirect and no `next
 no proxy and no .netrc of the environment is used, no cookie is kept.
 """
 
-import json
-import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from functools import cached_property
 from http.cookiejar import DefaultCookiePolicy
 from itertools import pairwise
 from typing import TypeVar
 from urllib.parse import quote
 
-import msgspec
 import requests
 from msgspec import UNSET
 from requests.adapters import HTTPAdapter
@@ -32,98 +27,51 @@ from ..domain.model import (
     Next,
     Route,
     RoutePage,
+    Server,
     User,
     UserPage,
     Version,
+    version_numbers,
 )
+from ..domain.settings import ConnectionSettings
+from .decoding import date_of, decode, seconds_of
+from .errors import HubError, refusal, unreachable
+from .token import Token
 
 PAGINATED = "application/jupyterhub-pagination+json"
 PROBE_TOKEN_SECONDS = 60
-LONGEST_RETRY_AFTER = 600.0  # seconds; a page for a day's maintenance must not blind us for a day
-_ROUTES_A_PAGE = 200
+_ROUTES_PER_PAGE = 200
 _Answer = TypeVar("_Answer")
 
 
-class HubError(Exception):
-    """A request to the Hub that did not work; `str()` is one sentence for people.
-
-    `status` is the HTTP status where there was one, `retry_after` the seconds that the Hub asked
-    to be left alone.
-    """
-
-    def __init__(
-        self, cause: Cause, sentence: str, status: int | None = None, retry_after: float = 0.0
-    ) -> None:
-        super().__init__(sentence)
-        self.cause, self.status, self.retry_after = cause, status, retry_after
-
-
-class Token:
-    """The sidecar's token; read again from its file when the Hub refuses it (rotation)."""
-
-    def __init__(self, read: Callable[[], str]) -> None:
-        self._read = read
-        self._value = read()
-
-    def __repr__(self) -> str:
-        return "Token(masked)"
-
-    @property
-    def header(self) -> str:
-        """Give the `Authorization` header."""
-        return f"token {self._value}"
-
-    def mask(self, text: str) -> str:
-        """Take the token out of a text that is to be shown."""
-        return text.replace(self._value, "***")
-
-    def reread(self) -> bool:
-        """Read the token again; tell whether it changed. An unreadable file keeps the old one."""
-        try:
-            fresh = self._read()
-        except (OSError, ValueError):
-            return False
-        changed, self._value = fresh != self._value, fresh
-        return changed
-
-
 @dataclass(frozen=True)
-class Connection:
-    """Where the Hub is and how to talk to it; times in seconds."""
-
-    url: str
-    timeout: float = 60.0
-    page_size: int = 200
-    ca_file: str | None = None
-    client_certificate: tuple[str, str] | None = None  # certificate, key (internal_ssl)
-    most_connections: int = 16
-
-
-@dataclass(frozen=True)
-class Listing:
+class UserListing:
     """All users with running or pending servers, by name.
 
-    `now` is the Hub's clock when the first page was sent. `whole` is False when the list changed
-    so much while it was read that servers may be missing from it. `unseen` counts users whose
-    servers the token may not see.
+    `now` is the Hub's clock when the first page was sent. `complete` is False when the list
+    changed so much while it was read that servers may be missing from it.
     """
 
     users: Mapping[str, User]
     now: float
-    whole: bool
+    complete: bool
 
     @cached_property
-    def unseen(self) -> int:
+    def hidden_users(self) -> int:
         """Count users whose servers are hidden from the token."""
         return sum(user.servers is UNSET for user in self.users.values())
 
 
 @dataclass(frozen=True)
-class Seen:
+class UserReading:
     """One user as the Hub describes it at the moment `now` of the Hub's clock."""
 
     user: User
     now: float
+
+    def server(self, name: str) -> Server | None:
+        """Find a server of the user; None when it is not there, or hidden from the token."""
+        return self.user.seen_servers.get(name)
 
 
 @dataclass(frozen=True)
@@ -147,7 +95,7 @@ class Hub:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: ConnectionSettings,
         token: Token,
         on_answer: Callable[[float | None], None] = lambda _now: None,
         on_request: Callable[[Operation, float], None] = lambda _operation, _seconds: None,
@@ -160,7 +108,7 @@ class Hub:
         self.version: str | None = None
 
     def ask_version(self) -> str:
-        """Ask who is there (`GET /`): the Hub's version. Needs no scope."""
+        """Ask for the Hub's version (`GET /`), which needs no scope."""
         response = self._send(Operation.VERSION, "GET", "/", with_token=False)
         self.version = self._decode(response, Version).version
         return self.version
@@ -169,7 +117,7 @@ class Hub:
         """Ask whose token this is and what it may do (`GET /user`)."""
         return self._decode(self._send(Operation.IDENTITY, "GET", "/user"), Identity)
 
-    def users(self) -> Listing:
+    def users(self) -> UserListing:
         """Read all users with running or pending servers, page by page (`GET /users`).
 
         The next page is asked for by offset, under our own base URL. Where users vanished before
@@ -183,17 +131,17 @@ class Hub:
             response = self._send(Operation.LIST_USERS, "GET", query)
             page = self._decode(response, UserPage)
             now = now or self._clock(response)
-            users |= {user.name: user for user in page.items}
+            users.update({user.name: user for user in page.items})
             totals.append(page.pagination.total)
             vanished = max(0, totals[-2] - totals[-1]) if len(totals) > 1 else 0
             if vanished and offset and _is_steady(totals):
                 offset = max(0, offset - vanished)
             elif page.pagination.next is None:
-                return Listing(users, now, self._is_whole(len(users), totals))
+                return UserListing(users, now, self._is_complete(len(users), totals))
             else:
                 offset = self._next_offset(offset, page.pagination.next)
 
-    def user(self, name: str, stopped_servers: bool = False) -> Seen | None:
+    def user(self, name: str, stopped_servers: bool = False) -> UserReading | None:
         """Ask for one user (`GET /users/{name}`); None when the Hub knows none, or hides it.
 
         With `stopped_servers` its stopped servers are listed too (Hubs from 3.0).
@@ -203,7 +151,7 @@ class Hub:
         response = self._send(Operation.GET_USER, "GET", path, accept=(200, 404))
         if response.status == 404:
             return None
-        return Seen(self._decode(response, User), self._clock(response))
+        return UserReading(self._decode(response, User), self._clock(response))
 
     def stop(self, user: str, server: str) -> int:
         """Ask the Hub to stop a server; give its status: 204 done, 202 still stopping.
@@ -224,7 +172,7 @@ class Hub:
         routes: dict[str, Route] = {}
         offset = 0
         while True:
-            query = f"/proxy?limit={_ROUTES_A_PAGE}&offset={offset}"
+            query = f"/proxy?limit={_ROUTES_PER_PAGE}&offset={offset}"
             response = self._send(Operation.LIST_ROUTES, "GET", query)
             page = self._decode(response, RoutePage)
             routes.update(page.items)
@@ -249,7 +197,7 @@ class Hub:
         self._send(Operation.REVOKE_TOKEN, "DELETE", path, accept=(204, 404))
 
     def _decode(self, response: _Response, shape: type[_Answer]) -> _Answer:
-        answer = _decode(response.body, shape, self._base, self._token.mask)
+        answer = decode(response.body, shape, self._base, self._token.mask)
         if response.version is None:  # taken out on the way, but this is the Hub's own
             self._on_answer(response.now)
         return answer
@@ -259,7 +207,7 @@ class Hub:
             raise HubError(Cause.RESPONSE, f"{self._base} answered without a readable Date header")
         return response.now
 
-    def _is_whole(self, users: int, totals: list[int]) -> bool:
+    def _is_complete(self, users: int, totals: list[int]) -> bool:
         """Tell whether nobody is missing from a list.
 
         Before JupyterHub 5 `total` counts a user once per server, and cannot be compared.
@@ -289,7 +237,8 @@ class Hub:
             self._on_answer(response.now)
             self.version = self._token.mask(response.version)
         if response.status not in accept:
-            raise _refusal(response, operation, f"{method} {self._base}{path.partition('?')[0]}")
+            request = f"{method} {self._base}{path.partition('?')[0]}"
+            raise refusal(operation, request, response.status, response.body, response.retry_after)
         return response
 
     def _rotated_since(self, sent: str) -> bool:
@@ -316,26 +265,26 @@ class Hub:
                 # All at once; by itself it would be put together from pieces of 10 kB.
                 content = b"".join(answer.iter_content(None))
         except (OSError, HTTPError) as error:  # some of urllib3's own come through as they are
-            raise _unreachable(error, self._base, self._connection.timeout) from None
+            raise unreachable(error, self._base, self._connection.timeout) from None
         finally:
             self._on_request(operation, time.monotonic() - begun)
         return _Response(
             answer.status_code,
             content,
-            _date(answer.headers.get("Date")),
+            date_of(answer.headers.get("Date")),
             answer.headers.get("X-JupyterHub-Version"),
-            _seconds(answer.headers.get("Retry-After")),
+            seconds_of(answer.headers.get("Retry-After")),
         )
 
 
-def _session(connection: Connection) -> requests.Session:
+def _session(connection: ConnectionSettings) -> requests.Session:
     session = requests.Session()
     session.headers["Accept"] = PAGINATED
     session.trust_env = False  # no .netrc in place of our token, no proxy that would see it
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.verify = connection.ca_file or True
     session.cert = connection.client_certificate
-    adapter = HTTPAdapter(pool_maxsize=connection.most_connections)
+    adapter = HTTPAdapter(pool_maxsize=connection.max_connections)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session
@@ -354,123 +303,6 @@ def _server_path(user: str, server: str) -> str:
 
 
 def _is_steady(totals: list[int]) -> bool:
-    """Tell whether a few at most left while the list was read; a crowd is no whole list."""
+    """Tell whether at most a few left while the list was read; after more it is not complete."""
     vanished = sum(max(0, before - after) for before, after in pairwise(totals))
     return vanished <= 10 + max(totals) / 100
-
-
-def _decode(body: bytes, shape: type[_Answer], where: str, mask: Callable[[str], str]) -> _Answer:
-    try:
-        try:
-            return msgspec.json.decode(body, type=shape)
-        except msgspec.MsgspecError:
-            return _decode_leniently(body, shape)
-    except (ValueError, RecursionError) as error:
-        raise HubError(
-            Cause.RESPONSE,
-            f"{where} answered what no JupyterHub answers ({error}{_quotation(body, mask)}): "
-            "is --url the Hub's API, without a login page in front?",
-        ) from None
-
-
-def _decode_leniently(body: bytes, shape: type[_Answer]) -> _Answer:
-    """Decode what a Hub may send that is no strict JSON; raise ValueError otherwise.
-
-    A user's own `user_options` may hold what Python's json lets through (NaN, 1e400, half a
-    surrogate pair), and the Hub repeats it in every listing: nobody may blind us with that.
-    """
-    answer = msgspec.convert(json.loads(body), shape)
-    users = answer.items if isinstance(answer, UserPage) else [answer]
-    for user in users:
-        if isinstance(user, User):  # a name is asked for and written: it has to be text
-            "".join([user.name, *(user.servers or ())]).encode()
-    return answer
-
-
-def _quotation(body: bytes, mask: Callable[[str], str]) -> str:
-    """Quote how an answer begins, unless it may be a user: names belong on no page."""
-    if body.lstrip()[:1] in (b"", b"{", b"["):
-        return ""
-    return f"; it begins {mask(body[:400].decode(errors='replace'))[:40]!r}"
-
-
-def _date(header: str | None) -> float | None:
-    try:
-        moment = parsedate_to_datetime(header or "")
-        return moment.astimezone(UTC).timestamp() if moment.tzinfo else None
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def _seconds(header: str | None) -> float:
-    if not (header and header.isascii() and header.isdigit()):
-        return 0.0
-    return min(float(header), LONGEST_RETRY_AFTER)
-
-
-def _unreachable(error: Exception, base: str, timeout: float) -> HubError:
-    """Tell apart what went wrong below HTTP. The library's text may hold URLs; it is not used."""
-    if isinstance(error, requests.Timeout):
-        return HubError(Cause.TIMEOUT, f"{base} did not answer within {timeout:g} s")
-    if isinstance(error, requests.exceptions.SSLError):
-        return HubError(Cause.CONNECTION, f"{base} {_tls_problem(error)}")
-    if isinstance(error, requests.exceptions.ContentDecodingError):
-        return HubError(Cause.RESPONSE, f"{base} answered what cannot be unpacked")
-    return HubError(Cause.CONNECTION, f"{base} cannot be reached: {_root(error)}")
-
-
-def _tls_problem(error: BaseException) -> str:
-    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
-        return "has no TLS certificate that is trusted: see --ca-file"
-    return "does not answer in TLS as it should: is it http://, or does it use internal_ssl?"
-
-
-def _root(error: BaseException) -> str:
-    """Find the operating system's word for it."""
-    words = (cause.strerror for cause in _causes(error) if isinstance(cause, OSError))
-    return next(filter(None, words), "the connection was lost")
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Give an error and what caused it, down to the root; libraries hide it in many places."""
-    found: BaseException | None = error
-    while found is not None:
-        yield found
-        inner = [part for part in found.args if isinstance(part, BaseException)]
-        reason = getattr(found, "reason", None)
-        inner += [reason] if isinstance(reason, BaseException) else []
-        found = inner[-1] if inner else found.__cause__ or found.__context__
-
-
-def _refusal(response: _Response, operation: Operation, asked: str) -> HubError:
-    status = response.status
-    if status in (401, 403):
-        return _forbidden(response, operation, asked)
-    if 300 <= status < 400:
-        sentence = f"{asked} was redirected, which is not followed: --url must end in /hub/api"
-    else:
-        sentence = f"{asked} was answered with HTTP {status}"
-    return HubError(Cause.HTTP, sentence, status, response.retry_after)
-
-
-def _forbidden(response: _Response, operation: Operation, asked: str) -> HubError:
-    """Tell a token that the Hub does not know from one that may not do this."""
-    minting = operation is Operation.MINT_TOKEN and b"credentials" not in response.body
-    if minting or (operation is not Operation.IDENTITY and b"scope" in response.body):
-        sentence = f"{asked} was refused: the token lacks a scope for it"
-        return HubError(Cause.SCOPE, sentence, response.status)
-    return HubError(
-        Cause.AUTH,
-        f"{asked} was refused: the Hub does not know the token (wrong, expired or revoked)",
-        response.status,
-    )
-
-
-def version_numbers(version: str) -> tuple[int, ...]:
-    """Read the `6.1` of `6.1.1` as numbers; what is no number ends it."""
-    numbers: list[int] = []
-    for part in version.split(".")[:2]:
-        if not (part.isascii() and part.isdigit() and len(part) < 10):
-            break
-        numbers.append(int(part))
-    return tuple(numbers)

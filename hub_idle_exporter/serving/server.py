@@ -1,23 +1,44 @@
-"""The HTTP side: `/metrics`, health, readiness and the page. Reads what is there, never waits."""
+"""The HTTP side: `/metrics`, health, readiness and the page. Reads what is known, never waits."""
 
 import math
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
+from urllib.parse import parse_qs
 
 import structlog
 from cheroot.server import HTTPConnection, HTTPRequest
 from cheroot.wsgi import Server
+from prometheus_client.exposition import gzip_accepted
 
 from ..log import printable
+from ..metrics import Exposition
 
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
-Answer = tuple[HTTPStatus, str, bytes]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is sent back; `headers` are those beside the usual ones."""
+
+    status: HTTPStatus
+    content_type: str
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Exposes(Protocol):
+    """Renders `/metrics`."""
+
+    def __call__(self, accept: str, gzip: bool, names: Sequence[str]) -> Exposition:
+        """Render for an `Accept` header; with `names` these metrics only."""
+
 
 PLAIN = "text/plain; charset=utf-8"
 HTML = "text/html; charset=utf-8"
@@ -42,7 +63,7 @@ class Application:
     """The WSGI application.
 
     Args:
-        metrics: renders `/metrics` for an `Accept` header: its format (MIME) and the text.
+        metrics: renders `/metrics`.
         healthy: says why the poll loop is dead, None while it lives.
         ready: says why the facts are no good, None when they are.
         page: renders the page for people.
@@ -50,41 +71,55 @@ class Application:
 
     def __init__(
         self,
-        metrics: Callable[[str], tuple[str, bytes]],
+        metrics: Exposes,
         healthy: Callable[[], str | None],
         ready: Callable[[], str | None],
         page: Callable[[], str],
     ) -> None:
-        self._page = page
         self._routes: dict[str, Callable[[Environ], Answer]] = {
-            "/": lambda _: (HTTPStatus.OK, HTML, self._page().encode()),
-            "/metrics": lambda environ: (HTTPStatus.OK, *metrics(environ.get("HTTP_ACCEPT", ""))),
-            "/-/healthy": lambda _: _verdict(healthy()),
-            "/-/ready": lambda _: _verdict(ready()),
+            "/": lambda _: Answer(HTTPStatus.OK, HTML, page().encode()),
+            "/metrics": lambda environ: _scrape(metrics, environ),
+            "/-/healthy": lambda _: _health(healthy()),
+            "/-/ready": lambda _: _health(ready()),
         }
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request (WSGI)."""
-        status, kind, body = self._answer(environ)
-        headers = [("Content-Type", kind), ("Content-Length", str(len(body))), *_HEADERS]
-        if status is HTTPStatus.METHOD_NOT_ALLOWED:
-            headers.append(("Allow", "GET, HEAD"))
-        start_response(f"{status.value} {status.phrase}", headers)
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+        answer = self._answer(environ)
+        headers = [
+            ("Content-Type", answer.content_type),
+            ("Content-Length", str(len(answer.body))),
+            *answer.headers,
+            *_HEADERS,
+        ]
+        start_response(f"{answer.status.value} {answer.status.phrase}", headers)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
 
     def _answer(self, environ: Environ) -> Answer:
         route = self._routes.get(environ.get("PATH_INFO") or "/")
         if route is None:
-            return HTTPStatus.NOT_FOUND, PLAIN, b"Not found. There are / and /metrics.\n"
+            return Answer(HTTPStatus.NOT_FOUND, PLAIN, b"Not found. There are / and /metrics.\n")
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return HTTPStatus.METHOD_NOT_ALLOWED, PLAIN, b"Only GET and HEAD.\n"
+            allowed = (("Allow", "GET, HEAD"),)
+            return Answer(HTTPStatus.METHOD_NOT_ALLOWED, PLAIN, b"Only GET and HEAD.\n", allowed)
         return route(environ)
 
 
-def _verdict(problem: str | None) -> Answer:
+def _health(problem: str | None) -> Answer:
     if problem is None:
-        return HTTPStatus.OK, PLAIN, b"OK\n"
-    return HTTPStatus.SERVICE_UNAVAILABLE, PLAIN, f"{problem}\n".encode()
+        return Answer(HTTPStatus.OK, PLAIN, b"OK\n")
+    return Answer(HTTPStatus.SERVICE_UNAVAILABLE, PLAIN, f"{problem}\n".encode())
+
+
+def _scrape(metrics: Exposes, environ: Environ) -> Answer:
+    """Answer a scrape as client_python's own application does: compressed, filtered by `name[]`."""
+    exposed = metrics(
+        environ.get("HTTP_ACCEPT", ""),
+        gzip=gzip_accepted(environ.get("HTTP_ACCEPT_ENCODING", "")),
+        names=parse_qs(environ.get("QUERY_STRING", "")).get("name[]", []),
+    )
+    headers = (("Content-Encoding", exposed.encoding),) if exposed.encoding else ()
+    return Answer(HTTPStatus.OK, exposed.content_type, exposed.body, headers)
 
 
 class _Request(HTTPRequest):
@@ -148,7 +183,7 @@ class _Server(Server):
 
 
 class WebServer:
-    """Serves the application; the port is open as soon as this is made. Raise OSError if taken."""
+    """Serves the application at an address."""
 
     def __init__(self, host: str, port: int, application: Application) -> None:
         self._server = _Server((host, port), application, numthreads=8, request_queue_size=128)
@@ -156,6 +191,9 @@ class WebServer:
         self._server.max_request_body_size = 1024
         self._server.shutdown_timeout = 1
         self._stopped = threading.Event()
+
+    def listen(self) -> None:
+        """Open the port; raise OSError if it is taken."""
         self._server.prepare()
 
     @property

@@ -1,8 +1,8 @@
-"""What the page at `/` says, worked out from one reading: typed, frozen, without clock or I/O.
+"""What the page at `/` says, worked out from one poll state: typed, frozen, without clock or I/O.
 
 Facts about the Hub are in a view only while the last poll was good, as on `/metrics`: stale
 numbers look like facts. Times are seconds, or seconds since 1970 where they are moments. No
-user's name is in a view unless the reading holds judged servers (`--per-server-metrics`).
+user's name is in a view without `--per-server-metrics`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,63 +11,26 @@ from enum import StrEnum
 from heapq import nlargest
 from typing import TypeVar
 
-from ..domain.census import Census, Judged, Spread
-from ..domain.gate import GateState
-from ..domain.labels import Asked, Cause, CullFailure, Withheld
-from ..domain.policy import Policy, Reason, Rules, State
-from ..domain.scopes import PURPOSE, Scope
+from ..domain.census import Census, Judged, SecondsHistogram
+from ..domain.gate import ClockReading, GateState
+from ..domain.policy import Policy, Reason, State
+from ..domain.poll_state import PollState
+from ..domain.requirements import Requirement, Severity
+from ..domain.scopes import Granted
+from ..domain.settings import BusyCheck, Settings
+from ..domain.totals import Counts, Totals
+from .wording import ANSWERS, FAILED, MODES, POLL_FAILURES, WITHHELD
 
 # All of them are bounds of the census: what lies beyond them can be counted.
 IDLE_LIMITS = (900, 1800, 3600, 7200, 14400, 28800, 86400)
 AGE_LIMITS = (28800, 43200, 86400, 172800, 604800)
 MOST_SERVERS = 50
-INTERVALS_UNTIL_STALE = 3
 _REFRESH_SECONDS = (5, 60)
 
-MODES = {
-    GateState.OFF: "Monitoring",
-    GateState.GRACE: "Waiting",
-    GateState.SUSPENDED: "Suspended",
-    GateState.ON: "Enforcing",
-}
-SPARED = {
-    Withheld.ACTIVE_AGAIN: "in use again when looked at",
-    Withheld.BUSY: "a kernel was computing",
-    Withheld.PROBE_FAILED: "could not be asked or looked at",
-    Withheld.PENDING: "starting or stopping",
-    Withheld.RESTARTED: "started anew meanwhile",
-    Withheld.GONE: "not there any more",
-    Withheld.LIMIT: "over --max-culls",
-    Withheld.GATE: "stops were forbidden meanwhile",
-}
-FAILED = {
-    CullFailure.HTTP: "the Hub refused",
-    CullFailure.TIMEOUT: "the Hub did not answer in time",
-    CullFailure.CONNECTION: "the Hub could not be reached",
-    CullFailure.NOT_STOPPED: "the Hub said yes, the server lives",
-    CullFailure.SLOW: "still stopping when given up",
-}
-SAID = {
-    Asked.IDLE: "at rest",
-    Asked.BUSY: "a kernel is computing",
-    Asked.ACTIVE: "in use",
-    Asked.NO_JUPYTER: "no Jupyter there",
-    Asked.FAILED: "no answer that can be used",
-}
-UNREAD = {
-    Cause.CONNECTION: "the Hub could not be reached",
-    Cause.TIMEOUT: "the Hub did not answer in time",
-    Cause.HTTP: "the Hub answered with an error",
-    Cause.AUTH: "the Hub does not know the token",
-    Cause.SCOPE: "the token lacks a scope",
-    Cause.RESPONSE: "not what a JupyterHub answers",
-}
-
 _Value = TypeVar("_Value", bound=StrEnum)
-Counts = Mapping[tuple[str, ...], float]
 
 
-class Sight(StrEnum):
+class Freshness(StrEnum):
     """What the page may say of the Hub."""
 
     FIRST = "first"  # no poll has ended yet
@@ -77,43 +40,38 @@ class Sight(StrEnum):
 
 
 @dataclass(frozen=True)
-class Totals:
-    """Our own counters: the values of the labels → how often since the start."""
-
-    polls: float
-    poll_failures: Counts
-    culls: Counts  # policy, reason
-    withheld: Counts
-    cull_failures: Counts
-    busy_checks: Counts
-    idle_server_seconds: Counts  # policy
-
-
-@dataclass(frozen=True)
 class Reading:
-    """Everything the page is made from, as it was at the moment `now` of our clock."""
+    """Everything the page is made from, as it was at the moment `now` of our clocks."""
 
-    now: float
+    now: ClockReading
     exporter_version: str
-    url: str
-    interval: float
-    rules: Rules
-    settings: Mapping[str, str]
-    busy_check: str  # auto, require, off
+    settings: Settings
+    shown: Mapping[str, str]  # options and their values, for people
+    state: PollState
     gate: GateState
     why: str
-    hub_version: str | None  # it and the census: None unless the last poll was good
-    census: Census | None
-    judged: Sequence[Judged]
-    last_success_age: float | None
-    failing_for: float | None
-    error: str | None
-    policy_refused: bool  # the policy file as it is now; the last good one holds
-    poll_seconds: float
-    clock_skew: float
-    granted: Mapping[str, bool]
-    asks: bool
     totals: Totals
+
+    @property
+    def census(self) -> Census | None:
+        """Give what the last poll counted; None unless it was good."""
+        return self.state.snapshot.census if self.state.snapshot else None
+
+    @property
+    def judged(self) -> Sequence[Judged]:
+        """Give the servers whose names may be shown."""
+        named = self.settings.poll.per_server_metrics and self.state.snapshot
+        return self.state.snapshot.servers if named and self.state.snapshot else ()
+
+    @property
+    def last_success_age(self) -> float | None:
+        """Give the age of the last good poll."""
+        return self.state.seconds_since_success(self.now)
+
+    @property
+    def failing_for(self) -> float | None:
+        """Tell for how long polls have failed."""
+        return self.state.seconds_failing(self.now)
 
 
 @dataclass(frozen=True)
@@ -158,7 +116,7 @@ class Facts:
     default: Policy
     states: Mapping[State, int]
     stops: Mapping[Reason, int]
-    spread: tuple[Bar, ...]
+    histogram: tuple[Bar, ...]
     idle_limits: tuple[Bar, ...]
     age_limits: tuple[Bar, ...]
     most_idle: tuple[ServerRow, ...]
@@ -171,7 +129,7 @@ class Facts:
 
     @property
     def idle_kept(self) -> int:
-        """Count idle servers that are not to be stopped for it: exempt, or out of reach."""
+        """Count idle servers that are not to be stopped for it: exempt, or outside our scope."""
         return max(0, self.states[State.IDLE] - self.stops[Reason.IDLE])
 
 
@@ -189,9 +147,9 @@ class Culls:
     """What came of culling since the start."""
 
     stopped: tuple[tuple[str, Mapping[Reason, int]], ...]  # by policy
-    spared: tuple[Count, ...]
+    withheld: tuple[Count, ...]
     failed: tuple[Count, ...]
-    asked: tuple[Count, ...]
+    answers: tuple[Count, ...]
 
     @property
     def total(self) -> int:
@@ -199,8 +157,8 @@ class Culls:
         return sum(sum(reasons.values()) for _, reasons in self.stopped)
 
 
-class Standing(StrEnum):
-    """How it is with a scope."""
+class ScopeStatus(StrEnum):
+    """Whether the token has a scope, and whether that matters."""
 
     GRANTED = "granted"
     MISSING = "missing"
@@ -213,28 +171,28 @@ class View:
     """The page, before it is put into HTML."""
 
     reading: Reading
-    sight: Sight
+    freshness: Freshness
     mode: str
     facts: Facts | None
     policies: tuple[PolicyRow, ...]
     culls: Culls | None  # None: nothing is ever stopped
     poll_failures: tuple[Count, ...]
-    scopes: tuple[tuple[Scope, str, Standing], ...]
+    scopes: tuple[tuple[Requirement, ScopeStatus], ...]
     asking: str
     refresh: int
 
     @property
     def why(self) -> str:
         """Say why the mode is what it is; not again what the page says of a failed poll."""
-        if self.sight is Sight.FAILED and self.reading.gate is GateState.SUSPENDED:
+        if self.freshness is Freshness.FAILED and self.reading.gate is GateState.SUSPENDED:
             return "nothing is stopped until the Hub can be read again"
         return self.reading.why
 
     @property
     def title(self) -> str:
         """Say the one thing that a browser's tab has room for."""
-        if self.sight is Sight.FAILED:
-            return "Hub not seen"
+        if self.freshness is Freshness.FAILED:
+            return "Hub unreachable"
         if self.facts is None:
             return "First poll"
         return f"{self.facts.states[State.IDLE]:,} idle of {self.facts.running:,}"
@@ -245,38 +203,39 @@ def view_of(reading: Reading) -> View:
     least, most = _REFRESH_SECONDS
     return View(
         reading=reading,
-        sight=_sight(reading),
+        freshness=_freshness(reading),
         mode=MODES[reading.gate],
         facts=_facts(reading),
         policies=_policies(reading),
         culls=None if reading.gate is GateState.OFF else _culls(reading.totals),
-        poll_failures=_counted(UNREAD, reading.totals.poll_failures),
+        poll_failures=_counted(POLL_FAILURES, reading.totals.poll_failures),
         scopes=_scopes(reading),
         asking=_asking(reading),
-        refresh=int(max(least, min(most, reading.interval))),
+        refresh=int(max(least, min(most, reading.settings.poll.interval))),
     )
 
 
-def _sight(reading: Reading) -> Sight:
+def _freshness(reading: Reading) -> Freshness:
     if reading.census is None:
-        return Sight.FIRST if reading.error is None else Sight.FAILED
-    age = reading.last_success_age or 0.0
-    return Sight.STALE if age >= INTERVALS_UNTIL_STALE * reading.interval else Sight.FRESH
+        return Freshness.FIRST if reading.state.error is None else Freshness.FAILED
+    stale = reading.state.is_stale(reading.now, reading.settings.poll.interval)
+    return Freshness.STALE if stale else Freshness.FRESH
 
 
 def _facts(reading: Reading) -> Facts | None:
-    census = reading.census
-    if census is None:
+    snapshot = reading.state.snapshot
+    if snapshot is None:
         return None
+    census = snapshot.census
     states = {s: sum(census.servers.get((p.name, s), 0) for p in census.policies) for s in State}
     counts, default = census.candidate_counts, census.policies[-1]
     stops = {r: sum(counts.get((p.name, r), 0) for p in census.policies) for r in Reason}
     return Facts(
-        hub_version=reading.hub_version or "",
+        hub_version=snapshot.version,
         states=states,
         stops=stops,
         default=default,
-        spread=spread_bars(census.idle, default.timeout),
+        histogram=histogram_bars(census.idle, default.timeout),
         idle_limits=limit_bars(census.idle, IDLE_LIMITS, default.timeout),
         age_limits=limit_bars(census.age, AGE_LIMITS, default.max_age),
         most_idle=tuple(_server_row(one) for one in _most_idle(reading.judged)),
@@ -284,20 +243,20 @@ def _facts(reading: Reading) -> Facts | None:
     )
 
 
-def spread_bars(spread: Spread, limit: float) -> tuple[Bar, ...]:
+def histogram_bars(histogram: SecondsHistogram, limit: float) -> tuple[Bar, ...]:
     """Give one bar a class of idle times; marked are those that lie past the limit whole."""
-    edges = [0.0, *map(float, spread.bounds), None]
-    longest, total = max(spread.counts), sum(spread.counts)
+    edges = [0.0, *map(float, histogram.bounds), None]
+    longest, total = max(histogram.counts), sum(histogram.counts)
     return tuple(
         Bar((low, high), count, _part(count, longest), _part(count, total), (low or 0.0) >= limit)
-        for low, high, count in zip(edges, edges[1:], spread.counts, strict=False)
+        for low, high, count in zip(edges, edges[1:], histogram.counts, strict=False)
     )
 
 
-def limit_bars(spread: Spread, limits: Sequence[int], ours: float) -> tuple[Bar, ...]:
+def limit_bars(histogram: SecondsHistogram, limits: Sequence[int], ours: float) -> tuple[Bar, ...]:
     """Give for each of the limits how many servers lie beyond it; marked is ours."""
-    at_most = dict(zip(spread.bounds, spread.cumulative, strict=False))
-    total = sum(spread.counts)
+    at_most = dict(zip(histogram.bounds, histogram.cumulative, strict=False))
+    total = sum(histogram.counts)
     beyond = {limit: total - at_most[limit] for limit in limits}
     return tuple(
         Bar((limit, None), n, _part(n, total), _part(n, total), limit == ours)
@@ -315,7 +274,7 @@ def _most_idle(judged: Sequence[Judged]) -> list[Judged]:
 
 def _server_row(one: Judged) -> ServerRow:
     verdict = one.verdict
-    why = f"past its {verdict.reason} limit" if verdict.reason else f"{verdict.spared}"
+    why = f"past its {verdict.reason} limit" if verdict.reason else f"{verdict.not_candidate}"
     policy = verdict.policy.name
     return ServerRow(one.user, one.server, verdict.state, verdict.idle, verdict.age, policy, why)
 
@@ -323,7 +282,7 @@ def _server_row(one: Judged) -> ServerRow:
 def _policies(reading: Reading) -> tuple[PolicyRow, ...]:
     """Give the policies that the facts were judged by; without facts those that hold now."""
     census = reading.census
-    policies = reading.rules.policies if census is None else census.policies
+    policies = reading.state.rules.policies if census is None else census.policies
     return tuple(
         PolicyRow(
             policy,
@@ -351,9 +310,9 @@ def _culls(totals: Totals) -> Culls:
     )
     return Culls(
         stopped,
-        spared=_counted(SPARED, totals.withheld),
+        withheld=_counted(WITHHELD, totals.withheld),
         failed=_counted(FAILED, totals.cull_failures),
-        asked=_counted(SAID, totals.busy_checks),
+        answers=_counted(ANSWERS, totals.busy_checks),
     )
 
 
@@ -361,43 +320,28 @@ def _counted(meanings: Mapping[_Value, str], counts: Counts) -> tuple[Count, ...
     return tuple(Count(v, meaning, int(counts.get((v,), 0))) for v, meaning in meanings.items())
 
 
-def _scopes(reading: Reading) -> tuple[tuple[Scope, str, Standing], ...]:
-    asked = reading.last_success_age is not None or reading.totals.poll_failures.get((Cause.SCOPE,))
-    known = any(reading.granted.values()) or bool(asked)
-    needed = _needed(reading)
-    return tuple(
-        (scope, PURPOSE[scope], _standing(reading.granted[scope], scope in needed, known))
-        for scope in Scope
-    )
+def _scopes(reading: Reading) -> tuple[tuple[Requirement, ScopeStatus], ...]:
+    granted = reading.state.granted
+    return tuple((one, _scope_status(one, granted)) for one in reading.state.requirements)
 
 
-def _standing(granted: bool, needed: bool, known: bool) -> Standing:
-    if granted:
-        return Standing.GRANTED
-    if not known:
-        return Standing.UNKNOWN
-    return Standing.MISSING if needed else Standing.UNUSED
-
-
-def _needed(reading: Reading) -> set[Scope]:
-    needed = {Scope.LIST_USERS, Scope.READ_SERVERS}
-    if reading.rules.need_groups:
-        needed.add(Scope.READ_GROUPS)
-    if reading.gate is not GateState.OFF:
-        needed.add(Scope.DELETE_SERVERS)
-        if reading.busy_check != "off":
-            needed |= {Scope.PROXY, Scope.TOKENS}
-    return needed
+def _scope_status(requirement: Requirement, granted: Granted | None) -> ScopeStatus:
+    if granted is None:
+        return ScopeStatus.UNKNOWN
+    if not requirement.missing(granted):
+        return ScopeStatus.GRANTED
+    needed = requirement.severity > Severity.NOTE
+    return ScopeStatus.MISSING if needed else ScopeStatus.UNUSED
 
 
 def _asking(reading: Reading) -> str:
     """Say whether servers are asked before a stop."""
     if reading.gate is GateState.OFF:
-        return "no: while monitoring no user's server is touched"
-    if reading.busy_check == "off":
+        return "no: in monitor mode no user's server is contacted"
+    if reading.settings.cull.busy_check is BusyCheck.OFF:
         return "no: --busy-check off, last_activity alone decides"
-    if reading.asks:
+    if reading.state.asks_servers:
         return "yes: each server is asked before it is stopped"
-    if reading.last_success_age is None:
+    if reading.state.granted is None:
         return "not known before the first good poll"
-    return "no: the token cannot (see its scopes), last_activity alone decides"
+    return "no: the token cannot (see its scopes)"

@@ -157,7 +157,7 @@ def test_a_filtered_token(hub: FakeHub, tmp_path: Path) -> None:
     found = Check(tmp_path, allow(hub, ["list:users", "read:servers!group=staff"]))
     assert found.code == 0
     assert "scope read:servers (only !group=staff)" in found.text
-    assert "out of the token's sight" in found.text
+    assert "hidden from the token" in found.text
     assert "1 servers seen" in found.text or "1 server seen" in found.text
 
 

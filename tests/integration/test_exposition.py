@@ -1,18 +1,24 @@
 """`/metrics` as it is served: what is kept rendered says the same as what is rendered anew."""
 
+import gzip
 from collections.abc import Callable
 
+import poll_states
 import pytest
+from poll_states import RULES
 from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
 
+from hub_idle_exporter import metrics as module
 from hub_idle_exporter.domain.census import judge_all, take
 from hub_idle_exporter.domain.gate import GateState
 from hub_idle_exporter.domain.model import Server, User
-from hub_idle_exporter.domain.policy import Judge, Policy, Rules
+from hub_idle_exporter.domain.policy import Judge
+from hub_idle_exporter.domain.poll_state import LatestState, Snapshot
 from hub_idle_exporter.domain.scopes import Granted
-from hub_idle_exporter.metrics import Metrics, Snapshot, exposition
+from hub_idle_exporter.domain.settings import PollSettings
+from hub_idle_exporter.metrics import Metrics
 
-RULES = Rules((Policy("default", 3600.0),))
 TEXT = "text/plain;version=0.0.4"
 OPEN = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 NEW_TEXT = "text/plain;version=1.0.0;escaping=allow-utf-8"
@@ -21,68 +27,96 @@ NEW_TEXT = "text/plain;version=1.0.0;escaping=allow-utf-8"
 def snapshot(servers: int) -> Snapshot:
     users = [User(f"ü{n}", servers={"": Server(ready=True)}) for n in range(servers)]
     judged = judge_all(Judge(RULES, Granted()), users, 0.0)
-    return Snapshot("6.1.1", take(judged, RULES), tuple(judged))
+    return Snapshot("6.1.1", 0.0, take(judged, RULES), tuple(judged))
 
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics(CollectorRegistry(), lambda: GateState.OFF, RULES.policies)
+    latest = LatestState(poll_states.at_start())
+    settings = PollSettings(RULES.policies[0], per_server_metrics=True)
+    return Metrics(CollectorRegistry(), latest, lambda _state: GateState.OFF, settings)
 
 
-@pytest.mark.parametrize(
-    "accept", ["", TEXT, OPEN, NEW_TEXT, "application/openmetrics-text;version=x"]
-)
-def test_it_is_what_the_registry_says(metrics: Metrics, accept: str) -> None:
-    for seen in (None, snapshot(3), snapshot(5), None, snapshot(2)):
-        metrics.facts.snapshot = seen
+def show(metrics: Metrics, servers: int | None) -> None:
+    """Let a poll end that saw so many servers, or failed."""
+    if servers is None:
+        metrics.latest.state = poll_states.failed()
+    else:
+        metrics.latest.state = poll_states.good(snapshot=snapshot(servers))
+
+
+def rendered_anew(metrics: Metrics, accept: str) -> tuple[str, bytes]:
+    encode, content_type = choose_encoder(accept)
+    return content_type, encode(metrics.registry)
+
+
+@pytest.mark.parametrize("accept", ["", TEXT, OPEN, NEW_TEXT])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_it_is_what_the_registry_says(metrics: Metrics, accept: str, compressed: bool) -> None:
+    for servers in (None, 3, 5, None, 2):
+        show(metrics, servers)
         for _ in range(2):
-            assert metrics.exposition(accept) == exposition(metrics.registry, accept)
+            exposed = metrics.exposition(accept, compressed)
+            body = gzip.decompress(exposed.body) if compressed else exposed.body
+            assert (exposed.content_type, body) == rendered_anew(metrics, accept)
+            assert exposed.encoding == ("gzip" if compressed else "")
 
 
-def test_own_doings_are_always_those_of_now(metrics: Metrics) -> None:
-    metrics.facts.snapshot = snapshot(1)
+def test_a_version_that_is_none_gets_text(metrics: Metrics) -> None:
+    odd = metrics.exposition("application/openmetrics-text;version=x")
+    assert odd == metrics.exposition("")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_own_doings_are_always_those_of_now(metrics: Metrics, compressed: bool) -> None:
+    show(metrics, 1)
     for polls in (1, 2):
         metrics.polls.inc()
-        assert f"polls_total {polls}.0\n".encode() in metrics.exposition(OPEN)[1]
+        body = metrics.exposition(OPEN, compressed).body
+        text = gzip.decompress(body) if compressed else body
+        assert f"polls_total {polls}.0\n".encode() in text
 
 
-def test_facts_are_rendered_once_for_each_snapshot_and_format(
+def test_facts_are_rendered_once_for_each_poll_and_format(
     metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rendered = _count_renderings(metrics, monkeypatch)
-    metrics.facts.snapshot = snapshot(1)
+    rendered = count_renderings(monkeypatch)
+    show(metrics, 1)
     for accept in (OPEN, TEXT, OPEN, TEXT):
         metrics.exposition(accept)
+        metrics.exposition(accept, gzip=True)
     assert rendered() == 2
-    metrics.facts.snapshot = snapshot(2)
-    assert rendered() == 4  # before it is swapped in
+    show(metrics, 2)
     metrics.exposition(OPEN)
-    assert rendered() == 4
-    metrics.facts.snapshot = snapshot(3)
-    assert rendered() == 5  # the one format that was asked for last time
-    metrics.exposition(TEXT)
-    assert rendered() == 6
+    metrics.exposition(OPEN)
+    assert rendered() == 3
 
 
-def test_formats_that_clients_make_up_are_not_kept(metrics: Metrics) -> None:
-    metrics.facts.snapshot = snapshot(1)
+def test_formats_that_clients_make_up_are_not_kept(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    show(metrics, 1)
     for number in range(50):
         accept = f"application/openmetrics-text;version=1.0.{number}"
-        assert metrics.exposition(accept) == exposition(metrics.registry, accept)
-    kept = metrics.facts._facts.asked
-    assert len(kept) == 2
+        exposed = metrics.exposition(accept)
+        assert (exposed.content_type, exposed.body) == rendered_anew(metrics, accept)
+    rendered = count_renderings(monkeypatch)
+    for number in (0, 1):
+        metrics.exposition(f"application/openmetrics-text;version=1.0.{number}")
+    assert rendered() == 0
+    metrics.exposition("application/openmetrics-text;version=1.0.49")
+    assert rendered() == 1
 
 
-def _count_renderings(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+def count_renderings(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """Count how often facts are turned into text."""
     count = 0
-    facts = type(metrics.facts._facts)
-    collect = facts.collect
+    facts = module._hub_facts
 
-    def counted(self: object) -> object:
+    def counted(*arguments: object) -> object:
         nonlocal count
         count += 1
-        return collect(self)  # type: ignore[arg-type]
+        return facts(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(facts, "collect", counted)
+    monkeypatch.setattr(module, "_hub_facts", counted)
     return lambda: count

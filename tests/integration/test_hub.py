@@ -15,10 +15,13 @@ import pytest
 from certipy import Certipy  # type: ignore[import-untyped]
 from fake_hub import FakeHub, Fault, HttpFake, Reply, Request, closed_port, reply
 
-from hub_idle_exporter.config import checked_token, internal_tls
+from hub_idle_exporter.config import internal_tls
 from hub_idle_exporter.domain.labels import Cause, Operation
 from hub_idle_exporter.domain.model import epoch
-from hub_idle_exporter.hub.client import Connection, Hub, HubError, Token
+from hub_idle_exporter.domain.settings import ConnectionSettings
+from hub_idle_exporter.hub.client import Hub
+from hub_idle_exporter.hub.errors import HubError
+from hub_idle_exporter.hub.token import Token, checked_token
 
 NAMES = ["we ird@ex.org", "ünï", "a/b", "a%2Fb", "q?x=1&y#z", "...", 'quo"te', "日本 語"]
 
@@ -40,8 +43,8 @@ def client(
     hub: FakeHub, token: str | None = None, page_size: int = 200, timeout: float = 10, **more: Any
 ) -> Hub:
     value = hub.token if token is None else token
-    connection = Connection(hub.url, timeout=timeout, page_size=page_size)
-    return Hub(connection, Token(lambda: value), **more)
+    connection = ConnectionSettings(hub.url, timeout=timeout, page_size=page_size)
+    return Hub(connection, Token.read_by(lambda: value), **more)
 
 
 def failure(call: Callable[[], object]) -> HubError:
@@ -64,7 +67,7 @@ def test_pages_are_asked_for_by_offset_and_only_active_users(fake_hub: FakeHub) 
     fake_hub.add_servers(5)
     listing = client(fake_hub, page_size=2).users()
     assert sorted(listing.users) == [f"u{n:06d}" for n in range(5)]
-    assert listing.whole
+    assert listing.complete
     queries = [request.query for request in fake_hub.log("GET", "/users")]
     assert queries == [
         {"state": "active", "limit": "2", "offset": offset} for offset in ("0", "2", "4")
@@ -100,7 +103,7 @@ def test_a_short_page_is_not_the_last(fake_hub: FakeHub) -> None:
     fake_hub.plan("GET", "/users", faults.rewritten(without_items), times=1)
     listing = client(fake_hub, page_size=2).users()
     assert sorted(listing.users) == ["u000002", "u000003", "u000004"]
-    assert not listing.whole
+    assert not listing.complete
 
 
 def test_a_user_who_comes_twice_is_one_user(fake_hub: FakeHub) -> None:
@@ -112,7 +115,7 @@ def test_a_user_who_comes_twice_is_one_user(fake_hub: FakeHub) -> None:
     )  # fmt: skip
     listing = hub.users()
     assert sorted(listing.users) == ["u000000", "u000001", "u000004"]
-    assert not listing.whole
+    assert not listing.complete
 
 
 @pytest.mark.parametrize("at_page", [1, 2, 3])
@@ -158,7 +161,7 @@ def test_200_users_vanish_while_listing_and_the_list_is_not_whole(fake_hub: Fake
             fake_hub.remove_user(f"u{number:06d}")
 
     fake_hub.plan("GET", "/users", faults.after(leave), times=1)
-    assert not client(fake_hub).users().whole
+    assert not client(fake_hub).users().complete
 
 
 def test_a_hub_that_loses_its_list_is_not_whole(fake_hub: FakeHub) -> None:
@@ -166,7 +169,7 @@ def test_a_hub_that_loses_its_list_is_not_whole(fake_hub: FakeHub) -> None:
     fake_hub.add_servers(600)
     fake_hub.plan("GET", "/users", faults.after(fake_hub.users.clear), times=1)
     fake_hub.plan("GET", "/users", faults.before(lambda: setattr(fake_hub, "changes", -7)), after=1)
-    assert not client(fake_hub).users().whole
+    assert not client(fake_hub).users().complete
 
 
 @pytest.mark.parametrize("offset", [0, 1, 2, -1])
@@ -321,7 +324,9 @@ def test_a_hanging_hub_is_a_timeout(fake_hub: FakeHub) -> None:
 
 def test_nobody_listening_is_a_connection_error() -> None:
     with closed_port() as port:
-        hub = Hub(Connection(f"http://127.0.0.1:{port}/hub/api"), Token(lambda: "secret"))
+        hub = Hub(
+            ConnectionSettings(f"http://127.0.0.1:{port}/hub/api"), Token.read_by(lambda: "secret")
+        )
         error = failure(hub.ask_version)
     assert error.cause is Cause.CONNECTION
     assert str(error).endswith("Connection refused")
@@ -329,13 +334,18 @@ def test_nobody_listening_is_a_connection_error() -> None:
 
 @pytest.mark.parametrize("host", ["a..b", "a" * 70 + ".example", "ho st", "nowhere.invalid"])
 def test_a_host_that_cannot_be_looked_up_is_an_error_as_any_other(host: str) -> None:
-    hub = Hub(Connection(f"http://{host}/hub/api"), Token(lambda: "secret"))
+    hub = Hub(ConnectionSettings(f"http://{host}/hub/api"), Token.read_by(lambda: "secret"))
     assert failure(hub.ask_version).cause in (Cause.CONNECTION, Cause.RESPONSE)
 
 
 def test_a_vanished_ca_file_is_a_connection_error(tmp_path: Path) -> None:
-    connection = Connection("https://127.0.0.1:1/hub/api", ca_file=str(tmp_path / "gone.pem"))
-    assert failure(Hub(connection, Token(lambda: "secret")).ask_version).cause is Cause.CONNECTION
+    connection = ConnectionSettings(
+        "https://127.0.0.1:1/hub/api", ca_file=str(tmp_path / "gone.pem")
+    )
+    assert (
+        failure(Hub(connection, Token.read_by(lambda: "secret")).ask_version).cause
+        is Cause.CONNECTION
+    )
 
 
 @pytest.mark.parametrize(
@@ -425,8 +435,8 @@ def test_a_hub_that_echoes_the_token_is_not_quoted(fake_hub: FakeHub) -> None:
 
 
 def test_the_token_hides_in_every_text() -> None:
-    token = Token(lambda: "s3cret")
-    hub = Hub(Connection("http://127.0.0.1:1/hub/api"), token)
+    token = Token.read_by(lambda: "s3cret")
+    hub = Hub(ConnectionSettings("http://127.0.0.1:1/hub/api"), token)
     assert "s3cret" not in f"{token!r} {token} {hub!r} {vars(hub)} {token.mask('a s3cret b')}"
     with pytest.raises(AttributeError):
         token.value  # type: ignore[attr-defined]  # noqa: B018
@@ -444,13 +454,13 @@ def test_a_minted_token_hides_too(fake_hub: FakeHub) -> None:
 
 
 def in_file(path: Path) -> Token:
-    return Token(lambda: checked_token(path.read_text().strip(), "the file"))
+    return Token.read_by(lambda: checked_token(path.read_text().strip(), "the file"))
 
 
 def test_a_refused_token_is_read_again_from_its_file(fake_hub: FakeHub, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(fake_hub.token)
-    hub = Hub(Connection(fake_hub.url), in_file(file))
+    hub = Hub(ConnectionSettings(fake_hub.url), in_file(file))
     hub.users()
     file.write_text(fake_hub.add_token(["list:users", "read:servers"]) + "\n")
     hub.users()
@@ -466,7 +476,7 @@ def test_a_token_file_that_got_worse_keeps_the_old_token(
 ) -> None:
     file = tmp_path / "token"
     file.write_text(fake_hub.token)
-    hub = Hub(Connection(fake_hub.url), in_file(file))
+    hub = Hub(ConnectionSettings(fake_hub.url), in_file(file))
     if content is None:
         file.unlink()
     else:
@@ -488,7 +498,7 @@ def test_many_requests_refused_at_once_all_go_on_with_the_new_token(
     file = tmp_path / "token"
     old, new = fake_hub.token, fake_hub.add_token(["list:users", "read:servers"])
     file.write_text(old)
-    hub = Hub(Connection(fake_hub.url), in_file(file))
+    hub = Hub(ConnectionSettings(fake_hub.url), in_file(file))
     file.write_text(new)
     fake_hub.tokens.pop(old)
     everyone_refused = threading.Barrier(4)
@@ -609,7 +619,7 @@ def test_servers_that_are_hidden_are_not_servers_that_are_not_there(fake_hub: Fa
     token = fake_hub.add_token(["list:users", "read:servers!group=staff"])
     listing = client(fake_hub, token).users()
     assert [user.name for user in listing.users.values() if user.seen_servers] == ["ana"]
-    assert listing.unseen == 1
+    assert listing.hidden_users == 1
 
 
 # ---- what is observed ---------------------------------------------------------------------------
@@ -681,7 +691,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tls_hub(fake_hub: FakeHub, certificates: Path) -> FakeHub:
     """A Hub with internal_ssl: it has a certificate, and wants one."""
-    certificate, key, authority = internal_tls(certificates)
+    certificate, key, authority = internal_tls(str(certificates))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority)
     context.load_cert_chain(certificate, key)
     context.verify_mode = ssl.CERT_REQUIRED
@@ -693,12 +703,12 @@ def tls_hub(fake_hub: FakeHub, certificates: Path) -> FakeHub:
 
 def tls_client(hub: FakeHub, authority: str | None, pair: tuple[str, str] | None) -> Hub:
     url = hub.url.replace("http://", "https://")
-    connection = Connection(url, timeout=10, ca_file=authority, client_certificate=pair)
-    return Hub(connection, Token(lambda: hub.token))
+    connection = ConnectionSettings(url, timeout=10, ca_file=authority, client_certificate=pair)
+    return Hub(connection, Token.read_by(lambda: hub.token))
 
 
 def test_internal_ssl(tls_hub: FakeHub, certificates: Path) -> None:
-    certificate, key, authority = internal_tls(certificates)
+    certificate, key, authority = internal_tls(str(certificates))
     assert set(tls_client(tls_hub, authority, (certificate, key)).users().users) == {"ana"}
 
 
@@ -712,7 +722,7 @@ def test_a_hub_whose_certificate_is_not_trusted_gets_no_token(tls_hub: FakeHub) 
 def test_a_hub_that_wants_our_certificate_is_a_connection_error(
     tls_hub: FakeHub, certificates: Path
 ) -> None:
-    error = failure(tls_client(tls_hub, internal_tls(certificates)[2], None).users)
+    error = failure(tls_client(tls_hub, internal_tls(str(certificates))[2], None).users)
     assert error.cause is Cause.CONNECTION
     assert tls_hub.log() == []
     assert "--ca-file" not in str(error)

@@ -1,15 +1,19 @@
 """`/metrics`: names, types and labels are the contract's; facts are one snapshot, or none.
 
-The golden files are what a person sees; `UPDATE_GOLDEN=1 pytest tests/test_metrics.py` writes them.
+The golden files are what a person sees; run this file with `UPDATE_GOLDEN=1` to write them.
 """
 
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import poll_states
 import pytest
 from prometheus_client import CollectorRegistry, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
@@ -19,12 +23,14 @@ from prometheus_client.samples import Sample
 
 from hub_idle_exporter import __version__
 from hub_idle_exporter.domain.census import Judged, judge_all, take
-from hub_idle_exporter.domain.gate import GateState
-from hub_idle_exporter.domain.labels import Asked, Cause, CullFailure, Operation, Withheld
+from hub_idle_exporter.domain.gate import ClockReading, GateState
+from hub_idle_exporter.domain.labels import Cause, CullFailure, Operation, ProbeResult, Withheld
 from hub_idle_exporter.domain.model import Server, User
 from hub_idle_exporter.domain.policy import Judge, Policy, Rules
+from hub_idle_exporter.domain.poll_state import LatestState, PollState, Snapshot
 from hub_idle_exporter.domain.scopes import Granted, Scope
-from hub_idle_exporter.metrics import Metrics, Snapshot
+from hub_idle_exporter.domain.settings import PollSettings
+from hub_idle_exporter.metrics import Metrics
 from hub_idle_exporter.policy_file import parse
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -104,8 +110,12 @@ def _as_the_sidecar_does() -> None:
     disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
-def new(state: GateState = GateState.OFF, policies: Iterable[Policy] = POLICIES) -> Metrics:
-    return Metrics(CollectorRegistry(), lambda: state, policies)
+def new(
+    state: GateState = GateState.OFF, policies: tuple[Policy, ...] = POLICIES, **settings: Any
+) -> Metrics:
+    poll = PollSettings(policies[-1], **{"interval": 0.0} | settings)
+    latest = LatestState(poll_states.at_start(Rules(policies)))
+    return Metrics(CollectorRegistry(), latest, lambda _state: state, poll)
 
 
 def exposed(metrics: Metrics, kind: str = TEXT) -> str:
@@ -151,24 +161,30 @@ def judged(users: list[User] | None = None) -> list[Judged]:
     return judge_all(Judge(rules, Granted()), hub() if users is None else users, NOW)
 
 
-def snapshot(per_server: bool = False) -> Snapshot:
-    found = judged()
-    return Snapshot("6.1.1", take(found, Rules(POLICIES)), tuple(found) if per_server else ())
+def snapshot(users: list[User] | None = None) -> Snapshot:
+    found = judged(users)
+    return Snapshot("6.1.1", NOW, take(found, Rules(POLICIES)), tuple(found))
+
+
+def show(metrics: Metrics, state: PollState) -> None:
+    """Swap in the state of a poll."""
+    metrics.latest.state = state
 
 
 def busy(per_server: bool = False) -> Metrics:
     """Give the metrics of a sidecar that has been through something."""
-    metrics = new(GateState.ON)
-    metrics.facts.snapshot = snapshot(per_server)
+    metrics = new(GateState.ON, interval=60.0, per_server_metrics=per_server)
+    state = poll_states.good(snapshot=snapshot(), now=ClockReading(0.0, NOW))
+    scopes = ["list:users", "read:servers!group=staff", "read:users:name"]
+    show(
+        metrics,
+        replace(
+            state, granted=Granted.of(scopes), asks_servers=True, duration=0.25, clock_skew=-1.5
+        ),
+    )
     metrics.polls.inc(42)
     metrics.poll_failures.labels(Cause.SCOPE).inc(2)
-    metrics.poll_duration.set(0.25)
-    metrics.poll_interval.set(60)
-    metrics.last_success.set(NOW)
-    metrics.clock_skew.set(-1.5)
-    metrics.granted(Granted.of(["list:users", "read:servers!group=staff", "read:users:name"]))
-    metrics.busy_check.set(1)
-    metrics.busy_checks.labels(Asked.BUSY).inc(3)
+    metrics.busy_checks.labels(ProbeResult.BUSY).inc(3)
     metrics.attempts.labels("default", "idle").inc(5)
     metrics.culls.labels("default", "idle").inc(4)
     metrics.cull_failures.labels(CullFailure.NOT_STOPPED).inc()
@@ -282,9 +298,9 @@ def test_every_policy_has_every_label_value_from_the_first_sample() -> None:
     assert hours == names
 
 
-def test_policies_learnt_later_have_their_label_values_too() -> None:
-    metrics = new(policies=[Policy("default", 60.0)])
-    metrics.know([Policy("new", 60.0), Policy("default", 60.0)])
+def test_policies_of_a_new_file_have_their_label_values_too() -> None:
+    metrics = new(policies=(Policy("default", 60.0),))
+    metrics.preregister_policies([Policy("new", 60.0), Policy("default", 60.0)])
     assert 'hub_idle_exporter_culls_total{policy="new",reason="max_age"} 0.0' in exposed(metrics)
 
 
@@ -348,7 +364,7 @@ def test_a_hostile_name_is_one_series() -> None:
 
 def test_facts_vanish_after_a_failed_poll_and_up_stays() -> None:
     metrics = busy(per_server=True)
-    metrics.facts.snapshot = None
+    show(metrics, poll_states.failed(before=metrics.latest.state))
     left = {sample.name for sample in samples(metrics) if sample.name.startswith("jupyterhub_")}
     assert left == {"jupyterhub_up"}
     assert value(metrics, "jupyterhub_up") == 0
@@ -357,7 +373,7 @@ def test_facts_vanish_after_a_failed_poll_and_up_stays() -> None:
 
 def test_a_hub_without_servers_still_has_every_series() -> None:
     metrics = new()
-    metrics.facts.snapshot = Snapshot("6.1.1", take([], Rules(POLICIES)))
+    show(metrics, poll_states.good(snapshot=snapshot([])))
     assert value(metrics, "jupyterhub_servers") == 0
     assert len([s for s in samples(metrics) if s.name == "jupyterhub_servers"]) == 9
     assert value(metrics, "jupyterhub_server_idle_seconds_gcount") == 0
@@ -368,48 +384,56 @@ def test_no_user_s_name_without_per_server_metrics() -> None:
     assert not [user.name for user in hub() if f'"{user.name}' in text]
 
 
-def test_a_scrape_under_way_sees_one_poll_and_never_half_of_two() -> None:
-    """Every scrape's states, histogram and candidates are of the same snapshot."""
-    metrics = new()
+def test_no_reader_sees_half_of_a_poll() -> None:
+    """Whatever a scrape says of the last poll, facts and own gauges, is of the same poll."""
+    metrics = new(GateState.ON)
     sizes = (0, 300, 700)
-    snapshots = []
-    for size in sizes:
+
+    def after(size: int) -> PollState:
         users = [User(f"u{n}", servers={"": server(2 * HOUR)}) for n in range(size)]
-        snapshots.append(Snapshot("6.1.1", take(judged(users), Rules(POLICIES))))
-    metrics.facts.snapshot = snapshots[0]
+        good = poll_states.good(snapshot=snapshot(users), now=ClockReading(0.0, float(size)))
+        return replace(good, duration=float(size), clock_skew=float(size))
+
+    states = [
+        after(size) for size in sizes
+    ]  # fmt: skip
+    states.append(poll_states.failed(before=states[1]))
+    own = ("poll_duration_seconds", "last_poll_success_timestamp_seconds", "clock_skew_seconds")
+    facts = (
+        'jupyterhub_servers{policy="default",state="idle"}',
+        "jupyterhub_server_idle_seconds_gcount",
+        "jupyterhub_server_age_seconds_gcount",
+        'jupyterhub_cull_candidates{policy="default",reason="idle"}',
+    )
     stop = threading.Event()
     torn: list[object] = []
-    seen: set[float] = set()
+    seen: set[tuple[float, float]] = set()
 
     def scrape() -> None:
         while not stop.is_set():
-            text = exposed(metrics)
-            numbers = [
-                float(line.split()[-1])
-                for line in text.splitlines()
-                if line.startswith((
-                    'jupyterhub_servers{policy="default",state="idle"}',
-                    "jupyterhub_server_idle_seconds_gcount ",
-                    "jupyterhub_server_age_seconds_gcount ",
-                    'jupyterhub_cull_candidates{policy="default",reason="idle"}',
-                ))
-            ]  # fmt: skip
-            seen.update(numbers)
-            if len(numbers) != 4 or len(set(numbers)) != 1:
-                torn.append(numbers)
+            body = metrics.exposition(TEXT).body.decode()
+            found = dict(line.rsplit(" ", 1) for line in body.splitlines() if line[0] != "#")
+            numbers = {found[f"hub_idle_exporter_{name}"] for name in own}
+            up = float(found["jupyterhub_up"])
+            numbers |= {found[name] for name in facts} if up else set()
+            if len(numbers) != 1 or any(name in found for name in facts) != bool(up):
+                torn.append((up, numbers))
+            seen.add((up, float(numbers.pop())))
 
     scrapers = [threading.Thread(target=scrape) for _ in range(3)]
     for scraper in scrapers:
         scraper.start()
-    while len(seen) < 3 and not torn:
-        for one in snapshots:
-            metrics.facts.snapshot = one
+    wanted = {(1.0, float(size)) for size in sizes} | {(0.0, 300.0)}
+    deadline = time.monotonic() + 60
+    while not wanted <= seen and not torn and time.monotonic() < deadline:
+        for one in states:
+            show(metrics, one)
             stop.wait(0.002)
     stop.set()
     for scraper in scrapers:
         scraper.join(10)
     assert torn == []
-    assert seen == set(map(float, sizes))
+    assert wanted <= seen <= wanted | {(0.0, 0.0)}  # that of before the first poll
 
 
 # ---- promtool -----------------------------------------------------------------------------------

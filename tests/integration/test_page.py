@@ -17,25 +17,40 @@ from fake_hub import FakeHub, FakeServer, Jupyter, hang
 from playwright.sync_api import Browser, Page
 
 from hub_idle_exporter.domain.census import judge_all, take
-from hub_idle_exporter.domain.gate import GateState
-from hub_idle_exporter.domain.labels import Asked, Cause, CullFailure, Withheld
+from hub_idle_exporter.domain.gate import ClockReading, GateState
+from hub_idle_exporter.domain.labels import Cause, CullFailure, ProbeResult, Withheld
 from hub_idle_exporter.domain.model import Server, User
 from hub_idle_exporter.domain.policy import Globs, Judge, Match, Policy, Reason, Rules, State
+from hub_idle_exporter.domain.poll_state import PollError, PollState, Snapshot
+from hub_idle_exporter.domain.requirements import requirements
 from hub_idle_exporter.domain.scopes import Granted, Scope
-from hub_idle_exporter.serving.page import about, brief, html, number, percent, spoken
+from hub_idle_exporter.domain.settings import (
+    BusyCheck,
+    ConnectionSettings,
+    CullSettings,
+    PollSettings,
+    Settings,
+)
+from hub_idle_exporter.domain.totals import Counts, Totals
+from hub_idle_exporter.serving.page import html
 from hub_idle_exporter.serving.view import (
-    FAILED,
     MOST_SERVERS,
-    SAID,
-    SPARED,
-    UNREAD,
     Bar,
-    Counts,
+    Freshness,
     Reading,
-    Sight,
-    Standing,
-    Totals,
+    ScopeStatus,
     view_of,
+)
+from hub_idle_exporter.serving.wording import (
+    ANSWERS,
+    FAILED,
+    POLL_FAILURES,
+    WITHHELD,
+    about,
+    brief,
+    number,
+    percent,
+    spoken,
 )
 
 NOW = 1_795_000_000.0
@@ -73,34 +88,60 @@ def people() -> list[User]:
     ]
 
 
-def reading(users: list[User] | None = None, rules: Rules = RULES, **changes: Any) -> Reading:
+def clocks_at(wall: float) -> ClockReading:
+    """Both clocks at a moment."""
+    return ClockReading(wall - NOW + 10_000.0, wall)
+
+
+def reading(
+    users: list[User] | None = None,
+    rules: Rules = RULES,
+    *,
+    per_server: bool = False,
+    success_age: float = 12.0,
+    interval: float = 60.0,
+    busy_check: BusyCheck = BusyCheck.AUTO,
+    enforce: bool = True,
+    state: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> Reading:
     """A reading right after a good poll of a Hub with these users, enforcing."""
+    cull = CullSettings(enforce, busy_check=busy_check)
+    granted = Granted.of([*Scope, "tokens!user=idle-prober"])
     judged = judge_all(Judge(rules, Granted()), users or people(), NOW)
+    snapshot = Snapshot("6.1.1", NOW, take(judged, rules), tuple(judged))
+    known: dict[str, Any] = {"version": "6.1.1", "granted": granted, "asks_servers": True}
+    known |= {"requirements": requirements("6.1.1", cull, rules)}
+    known |= {"duration": 0.125, "clock_skew": 0.4}
+    after = PollState(rules, **known).succeeded(snapshot, clocks_at(NOW - success_age))
     fresh = Reading(
-        now=NOW, exporter_version="1.2.3", url="http://hub:8081/hub/api", interval=60.0,
-        rules=rules, settings={"--grace": "10m"}, busy_check="auto", gate=GateState.ON,
-        why="servers past their limit are stopped", hub_version="6.1.1",
-        census=take(judged, rules), judged=(), last_success_age=12.0, failing_for=None,
-        error=None, policy_refused=False, poll_seconds=0.125, clock_skew=0.4,
-        granted=dict.fromkeys(Scope, True), asks=True, totals=NOTHING,
+        now=clocks_at(NOW), exporter_version="1.2.3",
+        settings=Settings(
+            ConnectionSettings("http://hub:8081/hub/api"),
+            PollSettings(rules.policies[-1], interval=interval, per_server_metrics=per_server),
+            cull,
+        ),
+        shown={"--grace": "10m"}, state=replace(after, **state or {}), gate=GateState.ON,
+        why="servers past their limit are stopped", totals=NOTHING,
     )  # fmt: skip
-    if changes.pop("per_server", False):
-        changes["judged"] = tuple(judged)
     return replace(fresh, **changes)
 
 
-def failed(**changes: Any) -> Reading:
-    lost: dict[str, Any] = {"census": None, "hub_version": None, "judged": (), "failing_for": 90.0}
-    lost |= {"last_success_age": 150.0, "error": "http://hub:8081/hub/api is gone"}
-    lost |= {"gate": GateState.SUSPENDED, "why": "the last poll failed: it is gone"}
-    return reading(**(lost | changes))
+def failed(state: Mapping[str, Any] | None = None, **changes: Any) -> Reading:
+    """A reading when polls have failed for 90 s."""
+    error = PollError(Cause.CONNECTION, "http://hub:8081/hub/api is gone")
+    lost: dict[str, Any] = {"snapshot": None, "error": error, "failing_since": clocks_at(NOW - 90)}
+    more: dict[str, Any] = {"success_age": 150.0, "gate": GateState.SUSPENDED}
+    more |= {"why": "the last poll failed: it is gone"}
+    return reading(state=lost | dict(state or {}), **(more | changes))
 
 
 def first(**changes: Any) -> Reading:
-    never: dict[str, Any] = {"failing_for": None, "last_success_age": None, "error": None}
-    never |= {"gate": GateState.GRACE, "why": "600 s of grace left", "asks": False}
-    never |= {"granted": dict.fromkeys(Scope, False)}
-    return failed(**(never | changes))
+    """A reading before the first poll has ended."""
+    never: dict[str, Any] = {"error": None, "failing_since": None, "last_success": None}
+    never |= {"asks_servers": False, "granted": None, "version": None, "clock_skew": None}
+    waiting: dict[str, Any] = {"gate": GateState.GRACE, "why": "600 s of grace left"}
+    return failed(state=never, **(waiting | changes))
 
 
 STATES: Mapping[str, Callable[[], Reading]] = {
@@ -108,9 +149,9 @@ STATES: Mapping[str, Callable[[], Reading]] = {
     "servers": lambda: reading(per_server=True),
     "failed": failed,
     "first": first,
-    "stale": lambda: reading(last_success_age=180.0),
-    "off": lambda: reading(gate=GateState.OFF, why="monitoring only"),
-    "refused": lambda: reading(policy_refused=True),
+    "stale": lambda: reading(success_age=180.0),
+    "off": lambda: reading(enforce=False, gate=GateState.OFF, why="monitoring only"),
+    "refused": lambda: reading(state={"policy_error": "policy file p.yaml: it is broken"}),
     "empty": lambda: reading([User("ana", False, (), {})]),
 }
 
@@ -186,35 +227,31 @@ def test_limits_count_what_is_idle_for_longer() -> None:
 def test_bars_are_as_long_as_their_share_of_the_longest() -> None:
     facts = view_of(reading()).facts
     assert facts is not None
-    assert facts.spread[0] == Bar((0.0, 60.0), 2, 1.0, 0.4, False)
-    assert facts.spread[-1] == Bar((604800.0, None), 0, 0.0, 0.0, True)
-    assert sum(bar.count for bar in facts.spread) == 5
-    assert next(bar.label[0] for bar in facts.spread if bar.marked) == HOUR
+    assert facts.histogram[0] == Bar((0.0, 60.0), 2, 1.0, 0.4, False)
+    assert facts.histogram[-1] == Bar((604800.0, None), 0, 0.0, 0.0, True)
+    assert sum(bar.count for bar in facts.histogram) == 5
+    assert next(bar.label[0] for bar in facts.histogram if bar.marked) == HOUR
 
 
 def test_no_servers_at_all_is_no_division_by_zero() -> None:
     view = view_of(STATES["empty"]())
     assert view.facts is not None
     assert (view.facts.running, view.title) == (0, "0 idle of 0")
-    assert all(bar.length == 0 for bar in view.facts.spread)
+    assert all(bar.length == 0 for bar in view.facts.histogram)
 
 
 @pytest.mark.parametrize(
-    ("given", "sight"),
+    ("given", "freshness"),
     [
-        (first(), Sight.FIRST),
-        (first(error="no", failing_for=1.0), Sight.FAILED),
-        (failed(), Sight.FAILED),
-        (reading(last_success_age=179.9), Sight.FRESH),
-        (reading(last_success_age=180.0), Sight.STALE),
-        # A failed poll that is being published: the snapshot still stands.
-        (reading(error="just now"), Sight.FRESH),
-        # A first good poll that is being published: its time is not yet there.
-        (reading(last_success_age=None), Sight.FRESH),
+        (first(), Freshness.FIRST),
+        (failed(state={"last_success": None}), Freshness.FAILED),
+        (failed(), Freshness.FAILED),
+        (reading(success_age=179.9), Freshness.FRESH),
+        (reading(success_age=180.0), Freshness.STALE),
     ],
 )
-def test_what_may_be_said_of_the_hub(given: Reading, sight: Sight) -> None:
-    assert view_of(given).sight is sight
+def test_what_may_be_said_of_the_hub(given: Reading, freshness: Freshness) -> None:
+    assert view_of(given).freshness is freshness
 
 
 def test_without_a_good_poll_no_number_of_the_hub_is_shown() -> None:
@@ -237,32 +274,36 @@ def test_it_renews_itself_about_as_often_as_there_is_news(interval: float, refre
 
 
 def test_scopes_are_missing_only_where_they_are_needed() -> None:
-    none = {**dict.fromkeys(Scope, False), Scope.LIST_USERS: True}
+    none = Granted.of([Scope.LIST_USERS])
 
     def missing(**changes: Any) -> set[Scope]:
-        scopes = view_of(reading(granted=none, **changes)).scopes
-        return {scope for scope, _, standing in scopes if standing is Standing.MISSING}
+        scopes = view_of(reading(state={"granted": none}, **changes)).scopes
+        return {one.scope for one, status in scopes if status is ScopeStatus.MISSING}
 
     plain = Rules((DEFAULT,))
-    assert missing(rules=plain, gate=GateState.OFF) == {Scope.READ_SERVERS}
-    assert missing(gate=GateState.OFF) == {Scope.READ_SERVERS, Scope.READ_GROUPS}
-    assert missing(rules=plain, busy_check="off") == {Scope.READ_SERVERS, Scope.DELETE_SERVERS}
+    assert missing(rules=plain, enforce=False) == {Scope.READ_SERVERS}
+    assert missing(enforce=False) == {Scope.READ_SERVERS, Scope.READ_GROUPS}
+    assert missing(rules=plain, busy_check=BusyCheck.OFF) == {
+        Scope.READ_SERVERS,
+        Scope.DELETE_SERVERS,
+    }
     assert missing() == set(Scope) - {Scope.LIST_USERS}
 
 
 def test_scopes_are_not_called_missing_before_the_token_was_seen() -> None:
-    standings = {standing for _, _, standing in view_of(first()).scopes}
-    assert standings == {Standing.UNKNOWN}
+    scopes = view_of(first()).scopes
+    assert [one.scope for one, _ in scopes] == list(Scope)
+    assert {status for _, status in scopes} == {ScopeStatus.UNKNOWN}
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"gate": GateState.OFF}, "no: while monitoring"),
-        ({"busy_check": "off"}, "no: --busy-check off"),
-        ({"asks": True}, "yes"),
-        ({"asks": False}, "no: the token cannot"),
-        ({"asks": False, "last_success_age": None}, "not known"),
+        ({"gate": GateState.OFF}, "no: in monitor mode"),
+        ({"busy_check": BusyCheck.OFF}, "no: --busy-check off"),
+        ({"state": {"asks_servers": True}}, "yes"),
+        ({"state": {"asks_servers": False}}, "no: the token cannot"),
+        ({"state": {"asks_servers": False, "granted": None}}, "not known"),
     ],
 )
 def test_whether_servers_are_asked_is_said(changes: dict[str, Any], said: str) -> None:
@@ -270,7 +311,10 @@ def test_whether_servers_are_asked_is_said(changes: dict[str, Any], said: str) -
 
 
 def test_every_outcome_has_its_own_words() -> None:
-    meanings = ((Withheld, SPARED), (CullFailure, FAILED), (Asked, SAID), (Cause, UNREAD))
+    meanings = (
+        (Withheld, WITHHELD), (CullFailure, FAILED), (ProbeResult, ANSWERS),
+        (Cause, POLL_FAILURES),
+    )  # fmt: skip
     for values, words in meanings:
         assert list(words) == list(values)
         assert len(set(words.values())) == len(words)
@@ -314,10 +358,11 @@ def test_a_good_poll_is_told() -> None:
     for sentence in (
         "JupyterHub 6.1.1 at http://hub:8081/hub/api", "As of the last good poll, 12 s ago",
         "Enforcing (enforcement: on)", "servers past their limit are stopped",
-        "Running servers 6", "past a limit: 2 idle, 1 too old", "1 exempt or out of reach",
+        "Running servers 6", "past a limit: 2 idle, 1 too old",
+        "1 exempt or outside the token's scope",
         "past the default limit of 1 h", "1 h (default) 3 60 %", "staff exempt 1 h none",
         "gpu 2 h 1 d", "default 1 h none 1 2 1 2 1.5", "Stopped: 9", "gone from the file 0 2",
-        "Spared: 5", "a kernel was computing 5", "+0.4 s from ours", "took 125 ms",
+        "Withheld: 5", "a kernel was computing 5", "+0.4 s from ours", "took 125 ms",
         "--grace 10m", "hub-idle-exporter 1.2.3",
     ):  # fmt: skip
         assert sentence in said
@@ -326,14 +371,14 @@ def test_a_good_poll_is_told() -> None:
 def test_a_failed_poll_is_told_with_its_sentence_and_since_when() -> None:
     said = text_of(failed())
     assert "The Hub could not be read. http://hub:8081/hub/api is gone" in said
-    assert "failed since 2026-11-18 11:05:10 UTC (1 min 30 s)" in said
+    assert "failing since 2026-11-18 11:05:10 UTC (1 min 30 s)" in said
     assert "last good one was 2 min 30 s ago" in said
     assert "nothing is stopped until the Hub can be read again" in said
-    assert "<title>Hub not seen" in html(view_of(failed()))
+    assert "<title>Hub unreachable" in html(view_of(failed()))
 
 
 def test_a_hub_never_seen_is_told() -> None:
-    assert "None has succeeded yet." in text_of(failed(last_success_age=None))
+    assert "None has succeeded yet." in text_of(failed(state={"last_success": None}))
 
 
 def test_the_first_poll_is_told() -> None:
@@ -351,7 +396,7 @@ def test_old_numbers_and_a_refused_policy_file_are_told() -> None:
 def test_monitoring_says_that_nothing_is_stopped() -> None:
     said = text_of(STATES["off"]())
     assert "Nothing is stopped without --enforce" in said
-    assert "Spared" not in said
+    assert "Withheld" not in said
 
 
 def test_no_user_is_named_unless_asked_for() -> None:
@@ -412,10 +457,15 @@ def test_whatever_comes_from_outside_is_escaped() -> None:
     rules = Rules((policy, DEFAULT))
     users = [User(attack, False, (attack,), {attack: server(2 * HOUR)})]
     totals = replace(NOTHING, culls={(attack, Reason.IDLE): 1.0})
-    common = {"url": attack, "why": attack, "totals": totals, "exporter_version": attack}
+    common: dict[str, Any] = {"why": attack, "totals": totals, "exporter_version": attack}
+    good = reading(users, rules, per_server=True, **common)
+    assert good.state.snapshot is not None
+    odd = replace(good.state, snapshot=replace(good.state.snapshot, version=attack))
+    settings = replace(good.settings, connection=ConnectionSettings(attack))
+    error = PollError(Cause.RESPONSE, attack)
     for given in (
-        reading(users, rules, per_server=True, hub_version=attack, **common),
-        failed(error=attack, settings={attack: attack}, **common),
+        replace(good, state=odd, settings=settings),
+        failed(state={"error": error}, shown={attack: attack}, settings=settings, **common),
     ):
         document = Document(html(view_of(given)))
         assert document.faults == []
@@ -477,7 +527,7 @@ def test_it_follows_the_hub_down_and_up_again(fake_hub: FakeHub, run_exporter: R
     fake_hub.hang_up()
     exporter.wait_value(0, "jupyterhub_up")
     down = words(exporter)
-    assert "<title>Hub not seen" in down
+    assert "<title>Hub unreachable" in down
     assert "cannot be reached" in down
     assert "idle of 2" not in down
     fake_hub.listen()

@@ -1,5 +1,6 @@
 """One poll after another against the fake Hub, with clocks that are moved by hand."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,14 +12,26 @@ from fake_hub import FakeHub, reply
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from hub_idle_exporter.culling.culler import Culler
 from hub_idle_exporter.culling.gatekeeper import Gatekeeper
-from hub_idle_exporter.domain.gate import GateState, Moment
+from hub_idle_exporter.culling.probe import Prober
+from hub_idle_exporter.domain.gate import ClockReading, GateState
 from hub_idle_exporter.domain.labels import Cause
+from hub_idle_exporter.domain.model import version_numbers
 from hub_idle_exporter.domain.policy import Policy
-from hub_idle_exporter.hub.client import Connection, Hub, Token, version_numbers
+from hub_idle_exporter.domain.poll_state import LatestState, PollError, PollState
+from hub_idle_exporter.domain.settings import (
+    BusyCheck,
+    ConnectionSettings,
+    CullSettings,
+    PollSettings,
+)
+from hub_idle_exporter.hub.client import Hub
+from hub_idle_exporter.hub.token import Token
 from hub_idle_exporter.metrics import Metrics
+from hub_idle_exporter.observer import Observer, rules_of
 from hub_idle_exporter.policy_file import PolicySource
-from hub_idle_exporter.poller import Poller, Terms, heartbeat_seconds
+from hub_idle_exporter.poller import Poller, heartbeat_seconds
 
 MONITOR = ["list:users", "read:servers"]
 Logs = list[dict[str, Any]]
@@ -27,30 +40,58 @@ Logs = list[dict[str, Any]]
 class World:
     """A Hub, a poller, and one clock for both."""
 
-    def __init__(self, hub: FakeHub, policy_file: Path | None = None, **terms: Any) -> None:
+    def __init__(
+        self,
+        hub: FakeHub,
+        policy_file: Path | None = None,
+        enforce: bool = False,
+        busy_check: str = "auto",
+        **poll: Any,
+    ) -> None:
         self.now = float(int(time.time()))
         self.hub = hub
         hub.clock = lambda: self.now
-        self.terms = Terms(Policy("default", 3600.0), **terms)
-        self.source = PolicySource(policy_file, self.terms.default) if policy_file else None
-        self.gatekeeper = Gatekeeper(self.terms.enforce, 0.0, lambda: Moment(self.now, self.now))
-        policies = self.source.policies if self.source else (self.terms.default,)
-        self.metrics = Metrics(CollectorRegistry(), self.gatekeeper.state, policies)
+        self.settings = PollSettings(Policy("default", 3600.0), **poll)
+        cull = CullSettings(enforce, grace=0.0, busy_check=BusyCheck(busy_check))
+        default = self.settings.default
+        self.source = PolicySource.load(policy_file, default) if policy_file else None
+        self.latest = LatestState(PollState.at_start(rules_of(self.source, self.settings), cull))
+        self.gatekeeper = Gatekeeper(enforce, 0.0, self.latest, self.clocks)
+        self.metrics = Metrics(
+            CollectorRegistry(), self.latest, self.gatekeeper.state, self.settings
+        )
         self.token = hub.token
-        client = Hub(
-            Connection(hub.url),
-            Token(lambda: self.token),
+        self.client = Hub(
+            ConnectionSettings(hub.url),
+            Token.read_by(lambda: self.token),
             self.gatekeeper.hub_answered,
             self.metrics.observe_request,
         )
+        observer = Observer(
+            self.client, self.source, self.settings, cull, self.gatekeeper, self.clocks
+        )
+        culler = self.culler(cull) if enforce else None
         self.poller = Poller(
-            client, self.source, self.terms, self.gatekeeper, None, self.metrics,
-            clock=lambda: self.now, wall=lambda: self.now,
+            observer, self.source, self.latest, self.settings, self.gatekeeper, culler,
+            self.metrics, self.clocks,
         )  # fmt: skip
+
+    def clocks(self) -> ClockReading:
+        return ClockReading(self.now, self.now)
+
+    def culler(self, cull: CullSettings) -> Culler:
+        """Give one that is never started: it takes candidates and leaves them be."""
+        prober = Prober(self.client, cull.probe_user, None)
+        return Culler(self.client, prober, self.gatekeeper, self.metrics, cull, threading.Event())
 
     def poll(self, after: float = 60.0) -> bool:
         self.now += after
         return self.poller.poll()
+
+    def error(self) -> PollError:
+        error = self.latest.state.error
+        assert error is not None
+        return error
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, labels)
@@ -101,7 +142,7 @@ def test_a_good_poll(world: World) -> None:
     assert world.value("hub_idle_exporter_polls_total") == 1
     assert world.value("hub_idle_exporter_last_poll_success_timestamp_seconds") == world.now
     assert world.value("hub_idle_exporter_poll_interval_seconds") == 60
-    assert world.poller.last_success == world.now
+    assert world.latest.state.last_success == world.clocks()
 
 
 @pytest.mark.parametrize(
@@ -206,7 +247,7 @@ def test_down_and_back_is_said_once_per_change(world: World, logs: Logs) -> None
     assert [world.poll() for _ in range(3)] == [False] * 3
     world.hub.listen()
     assert world.poll()
-    assert said(logs) == ["poll_failed", "poll_works", "poll_failed", "poll_works"]
+    assert said(logs) == ["poll_failed", "poll_succeeded", "poll_failed", "poll_succeeded"]
     failed = world.value("hub_idle_exporter_poll_failures_total", cause="connection")
     assert failed == 6
 
@@ -240,7 +281,7 @@ def test_a_poll_that_outlasts_its_interval_says_so(world: World, logs: Logs) -> 
     world.hub.plan("GET", "/users", faults.before(later), times=1)
     assert world.poll()
     assert world.value("hub_idle_exporter_poll_duration_seconds") == 90
-    assert "poll_outlasts_interval" in said(logs)
+    assert "poll_exceeded_interval" in said(logs)
 
 
 # ---- scopes -------------------------------------------------------------------------------------
@@ -264,7 +305,7 @@ def test_list_users_alone_is_a_missing_scope(fake_hub: FakeHub) -> None:
     assert world.value("hub_idle_exporter_poll_failures_total", cause="scope") == 1
     assert scopes(world)["read:servers"] == 0
     assert scopes(world)["list:users"] == 1
-    assert "read:servers" in str(world.poller.last_error)
+    assert "read:servers" in world.error().sentence
 
 
 @pytest.mark.parametrize("missing", MONITOR)
@@ -272,9 +313,8 @@ def test_each_scope_that_monitoring_needs_is_named(fake_hub: FakeHub, missing: s
     fake_hub.token = fake_hub.add_token([scope for scope in MONITOR if scope != missing])
     world = World(fake_hub)
     assert not world.poll()
-    assert world.poller.last_error is not None
-    assert world.poller.last_error.cause is Cause.SCOPE
-    assert missing in str(world.poller.last_error)
+    assert world.error().cause is Cause.SCOPE
+    assert missing in world.error().sentence
 
 
 def test_the_smallest_scopes_are_enough(fake_hub: FakeHub) -> None:
@@ -297,7 +337,7 @@ def test_a_token_for_one_group_sees_its_servers_and_fails_nowhere(
     assert world.value("jupyterhub_up") == 1
     assert world.value("jupyterhub_servers", policy="default", state="idle") == 1
     assert scopes(world)["read:servers"] == 1
-    assert [line["users"] for line in logs if line["event"] == "users_out_of_sight"] == [1]
+    assert [line["users"] for line in logs if line["event"] == "users_hidden"] == [1]
 
 
 def test_servers_that_the_token_may_not_stop_are_told_once(fake_hub: FakeHub, logs: Logs) -> None:
@@ -308,7 +348,7 @@ def test_servers_that_the_token_may_not_stop_are_told_once(fake_hub: FakeHub, lo
     world = World(fake_hub, enforce=True)
     assert world.poll()
     assert world.poll()
-    assert [line["servers"] for line in logs if line["event"] == "servers_out_of_reach"] == [1]
+    assert [line["servers"] for line in logs if line["event"] == "servers_outside_scope"] == [1]
 
 
 def test_servers_hidden_though_the_scope_has_no_filter_are_a_failure(world: World) -> None:
@@ -319,8 +359,7 @@ def test_servers_hidden_though_the_scope_has_no_filter_are_a_failure(world: Worl
     world.hub.add_servers(3)
     world.hub.plan("GET", "/users", faults.rewritten(hide))
     assert not world.poll()
-    assert world.poller.last_error is not None
-    assert world.poller.last_error.cause is Cause.SCOPE
+    assert world.error().cause is Cause.SCOPE
 
 
 def test_a_scope_that_is_taken_away_shows(world: World) -> None:
@@ -345,7 +384,7 @@ def test_groups_that_cannot_be_seen_are_named(
     world = World(fake_hub, policy_file=file)
     assert world.poll()
     assert world.poll()
-    why = [line["why"] for line in logs if line["event"] == "cannot_judge"]
+    why = [line["why"] for line in logs if line["event"] == "requirements_not_met"]
     assert len(why) == 1
     assert "read:users:groups" in why[0]
     assert world.value("jupyterhub_cull_candidates", policy="default", reason="idle") == 0
@@ -359,7 +398,7 @@ def test_a_hub_before_2_is_refused(fake_hub: FakeHub, version: str) -> None:
     fake_hub.version = version
     world = World(fake_hub)
     assert not world.poll()
-    assert "too old: 2.0 or newer" in str(world.poller.last_error)
+    assert "too old: 2.0 or newer" in world.error().sentence
     assert fake_hub.log("GET", "/users") == []
 
 
@@ -494,7 +533,7 @@ def test_a_changed_file_is_read_again(fake_hub: FakeHub, file: Path, logs: Logs)
     assert world.value("jupyterhub_servers", policy="first", state="idle") is None
     culls = world.value("hub_idle_exporter_culls_total", policy="second", reason="idle")
     assert culls == 0, "there before the first is counted"
-    assert said(logs).count("policy_file_read_again") == 1
+    assert said(logs).count("policy_file_reloaded") == 1
 
 
 @pytest.mark.parametrize("spoil", [lambda file: file.write_text("policies"), Path.unlink])
@@ -509,12 +548,12 @@ def test_a_broken_file_keeps_the_old_policies_and_shows(
     assert world.poll(after=0)
     assert reloads(world) == (0, 1)
     assert world.value("jupyterhub_servers", policy="first", state="active") == 1
-    assert str(file) in (world.poller.policy_error or "")
-    assert said(logs).count("policy_file_refused") == 1
+    assert str(file) in (world.latest.state.policy_error or "")
+    assert said(logs).count("policy_file_invalid") == 1
     file.write_text(policy("first"))
     assert world.poll(after=0)
     assert reloads(world) == (1, 1)
-    assert world.poller.policy_error is None
+    assert world.latest.state.policy_error is None
 
 
 def test_a_file_is_read_again_while_the_hub_is_away(fake_hub: FakeHub, file: Path) -> None:

@@ -113,7 +113,7 @@ def test_a_signal_ends_a_single_poll_as_well(
 
 def test_two_signals_are_as_good_as_one(fake_hub: FakeHub, run_exporter: RunExporter) -> None:
     exporter = run_exporter(fake_hub)
-    exporter.wait_event("poll_works")
+    exporter.wait_event("poll_succeeded")
     exporter.process.send_signal(signal.SIGINT)
     assert exporter.stop(signal.SIGTERM, PROMPTLY) == 0
     assert "Traceback" not in exporter.text
@@ -174,10 +174,10 @@ class Family:
 def test_it_ends_when_the_hub_that_started_it_is_killed(fake_hub: FakeHub, tmp_path: Path) -> None:
     started = {"JUPYTERHUB_SERVICE_NAME": "idle-exporter", "JUPYTERHUB_PUBLIC_URL": ""}
     with closing(Family(fake_hub, tmp_path, started)) as family:
-        family.wait_for("event=poll_works")
+        family.wait_for("event=poll_succeeded")
         family.parent.kill()
         assert family.ended(PROMPTLY)
-        assert "event=hub_gone" in "".join(family.lines)
+        assert "event=parent_hub_ended" in "".join(family.lines)
 
 
 def test_it_ends_though_its_log_is_read_by_nobody_any_more(
@@ -188,7 +188,7 @@ def test_it_ends_though_its_log_is_read_by_nobody_any_more(
     try:
         assert parent.stdout is not None
         listening = next(line for line in parent.stdout if "event=listening" in line)
-        next(line for line in parent.stdout if "event=poll_works" in line)
+        next(line for line in parent.stdout if "event=poll_succeeded" in line)
         parent.stdout.close()
         parent.kill()
         parent.wait()
@@ -215,11 +215,11 @@ def test_it_outlives_a_parent_that_is_no_hub(
     fake_hub: FakeHub, tmp_path: Path
 ) -> None:  # fmt: skip
     with closing(Family(fake_hub, tmp_path, {"JUPYTERHUB_SERVICE_NAME": ""})) as family:
-        family.wait_for("event=poll_works")
+        family.wait_for("event=poll_succeeded")
         family.parent.kill()
         family.parent.wait()
         assert not family.ended(2.5)  # it would have looked twice by now
-        assert "hub_gone" not in "".join(family.lines)
+        assert "parent_hub_ended" not in "".join(family.lines)
 
 
 # ---- the Hub away and back ----------------------------------------------------------------------
@@ -245,7 +245,7 @@ def test_a_hub_that_is_away_and_back_is_said_once_per_change(
     fake_hub.listen()
     exporter.wait_value(1, "jupyterhub_up")
     polls = [line["event"] for line in exporter.events() if line["event"].startswith("poll")]
-    assert polls == ["poll_failed", "poll_works", "poll_failed", "poll_works"]
+    assert polls == ["poll_failed", "poll_succeeded", "poll_failed", "poll_succeeded"]
     assert exporter.stop() == 0
 
 

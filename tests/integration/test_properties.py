@@ -14,16 +14,17 @@ import fake_hub as faults
 import hypothesis.strategies as st
 import msgspec
 import oracle
+import poll_states
 from culling_rig import START, Rig
 from fake_hub import FakeHub, Fault, Reply, Request, Server
 from hypothesis import HealthCheck, event, given, settings
 
-from hub_idle_exporter.culling.culler import Limits
 from hub_idle_exporter.culling.gatekeeper import Gatekeeper
-from hub_idle_exporter.domain.census import judge_all, survey, take
-from hub_idle_exporter.domain.gate import GateState, Moment
+from hub_idle_exporter.domain.census import judge_all, take
+from hub_idle_exporter.domain.gate import ClockReading, GateState
 from hub_idle_exporter.domain.model import User
 from hub_idle_exporter.domain.policy import Judge, Policy, Rules
+from hub_idle_exporter.domain.poll_state import LatestState
 from hub_idle_exporter.domain.scopes import Granted
 from hub_idle_exporter.policy_file import parse
 
@@ -183,13 +184,10 @@ def test_every_verdict_is_the_oracles(hub: list[Json], given: Json, held: list[s
 
 @settings(PURE, max_examples=500)
 @given(st.lists(users, min_size=1, max_size=6), options, scopes)
-def test_a_survey_is_the_census_of_all_verdicts_and_the_oracles(
-    hub: list[Json], given: Json, held: list[str]
-) -> None:
+def test_the_census_is_the_oracles(hub: list[Json], given: Json, held: list[str]) -> None:
     judge = judge_of(given, held)
     decoded = [msgspec.json.decode(json.dumps(sent), type=User) for sent in hub]
-    census, _ = survey(judge, decoded, NOW.timestamp())
-    assert census == take(judge_all(judge, decoded, NOW.timestamp()), judge.rules)
+    census = take(judge_all(judge, decoded, NOW.timestamp()), judge.rules)
     opinions = {
         (sent["name"], name): oracle.opinion(sent, name, given, held, NOW)
         for sent in hub
@@ -223,8 +221,8 @@ class Clocks:
     def hub(self) -> float:
         return float(int(self.steady + self.hub_ahead))  # a Date header has whole seconds
 
-    def read(self) -> Moment:
-        return Moment(self.steady, self.wall)
+    def read(self) -> ClockReading:
+        return ClockReading(self.steady, self.wall)
 
 
 happenings = st.one_of(
@@ -251,10 +249,11 @@ def test_the_gate_is_open_only_when_the_oracle_says_so(
     enforce: bool, grace: float, history: list[tuple[str, Any]]
 ) -> None:
     clocks = Clocks()
-    keeper = Gatekeeper(enforce, grace, clocks.read)
+    latest = LatestState(poll_states.at_start())
+    keeper = Gatekeeper(enforce, grace, latest, clocks.read)
     told = oracle.GateHistory(enforce, grace, clocks.steady, clocks.wall)
     for what, how in history:
-        happen(what, how, clocks, keeper, told)
+        happen(what, how, clocks, keeper, latest, told)
         allowed = told.allows(clocks.steady, clocks.wall)
         event(str(allowed))
         if allowed is not None:
@@ -264,7 +263,12 @@ def test_the_gate_is_open_only_when_the_oracle_says_so(
 
 
 def happen(
-    what: str, how: Any, clocks: Clocks, keeper: Gatekeeper, told: oracle.GateHistory
+    what: str,
+    how: Any,
+    clocks: Clocks,
+    keeper: Gatekeeper,
+    latest: LatestState,
+    told: oracle.GateHistory,
 ) -> None:
     """Let one thing happen, to the gatekeeper and in the oracle's history."""
     if what == "wait":
@@ -279,7 +283,7 @@ def happen(
         told.answers.append((clocks.steady, clocks.wall, hub))
     if what in ("poll", "failed_poll_unanswered"):
         good = what == "poll" and how
-        keeper.poll_ended(*([] if good else ["something is wrong"]))
+        latest.state = poll_states.good() if good else poll_states.failed()
         told.good_polls.append(good)
 
 
@@ -630,9 +634,16 @@ def test_nobody_is_stopped_whom_the_oracle_keeps_and_nobody_is_kept_for_ever(
 ) -> None:
     with ExitStack() as stack:
         hub = stack.enter_context(FakeHub())
-        limits = Limits(concurrency=3, max_culls=max_culls, max_busy=MAX_BUSY)
         rig = stack.enter_context(
-            Rig(hub, timeout=LIMIT, grace=grace, policies=POLICIES, limits=limits)
+            Rig(
+                hub,
+                timeout=LIMIT,
+                grace=grace,
+                policies=POLICIES,
+                concurrency=3,
+                max_culls=max_culls,
+                max_busy=MAX_BUSY,
+            )
         )
         told = oracle.GateHistory(True, grace, rig.time, rig.time)
         world = World(rig, grace, max_culls, told)

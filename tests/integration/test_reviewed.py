@@ -11,9 +11,12 @@ from real_hub import RealHub, server_path
 
 from hub_idle_exporter.culling.probe import Prober
 from hub_idle_exporter.domain.busy_check import BusyWatch
-from hub_idle_exporter.domain.labels import Asked
-from hub_idle_exporter.domain.model import Route
-from hub_idle_exporter.hub.client import Connection, Hub, HubError, Token, version_numbers
+from hub_idle_exporter.domain.labels import ProbeResult
+from hub_idle_exporter.domain.model import Route, version_numbers
+from hub_idle_exporter.domain.settings import ConnectionSettings
+from hub_idle_exporter.hub.client import Hub
+from hub_idle_exporter.hub.errors import HubError
+from hub_idle_exporter.hub.token import Token
 
 NOW = ("--enforce", "--grace=0", "--interval=1s", "--timeout=1h")
 
@@ -46,7 +49,7 @@ def test_policy_file_with_a_number_beyond_all_bounds_keeps_the_old_one(
     exporter = run_exporter(fake_hub, "--interval=1s", f"--policy-file={file}")
     exporter.wait_value(1, "jupyterhub_up")
     file.write_text(text % ("9" * 400))
-    exporter.wait_event("policy_file_refused")
+    exporter.wait_event("policy_file_invalid")
     assert exporter.metrics().value("jupyterhub_policy_timeout_seconds", policy="a") == 7200
 
 
@@ -90,10 +93,10 @@ def test_a_route_that_is_no_address_fails_its_own_check_alone(
     fake_hub: FakeHub, target: str
 ) -> None:
     fake_hub.add_server("ana")
-    hub = Hub(Connection(fake_hub.url), Token(lambda: fake_hub.token))
+    hub = Hub(ConnectionSettings(fake_hub.url), Token.read_by(lambda: fake_hub.token))
     route = Route("/user/ana/", target)
     found = Prober(hub, "idle-prober", None).ask("ana", "", route, 0.0, 60.0)
-    assert found.asked is Asked.FAILED
+    assert found.result is ProbeResult.FAILED
 
 
 def test_a_version_of_endless_digits_is_none() -> None:
@@ -102,6 +105,6 @@ def test_a_version_of_endless_digits_is_none() -> None:
 
 def test_a_date_beyond_the_calendar_is_unreadable(fake_hub: FakeHub) -> None:
     fake_hub.plan("GET", "/users", faults.dated("Fri, 31 Dec 9999 23:59:59 -2359"))
-    hub = Hub(Connection(fake_hub.url), Token(lambda: fake_hub.token))
+    hub = Hub(ConnectionSettings(fake_hub.url), Token.read_by(lambda: fake_hub.token))
     with pytest.raises(HubError, match="Date"):
         hub.users()

@@ -1,28 +1,39 @@
 """The HTTP side: what each path answers, and that no client keeps others from `/metrics`."""
 
+import gzip
 import http.client
 import re
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
+import poll_states
 import pytest
 from fake_hub import FakeHub, hang
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
 from hub_idle_exporter import cli
-from hub_idle_exporter.config import ConfigError, token_of
-from hub_idle_exporter.metrics import exposition
+from hub_idle_exporter.config import settings_from
+from hub_idle_exporter.culling.gatekeeper import read_clocks
+from hub_idle_exporter.domain.census import Census
+from hub_idle_exporter.domain.gate import ClockReading, GateState
+from hub_idle_exporter.domain.policy import Policy, Rules
+from hub_idle_exporter.domain.poll_state import LatestState, Snapshot
+from hub_idle_exporter.domain.settings import ConfigError, PollSettings
+from hub_idle_exporter.hub.token import Token
+from hub_idle_exporter.metrics import Metrics
 from hub_idle_exporter.serving import server as web
 from hub_idle_exporter.serving.server import Application, WebServer
-from hub_idle_exporter.sidecar import Sidecar
+from hub_idle_exporter.sidecar import Sidecar, assemble
 
 # Seconds on a busy machine; a client that is waited for takes cheroot's 10 s and more.
 UNHINDERED = 8.0
@@ -30,23 +41,29 @@ PATHS = ["/", "/metrics", "/-/healthy", "/-/ready"]
 
 
 class Service:
-    """A web server on a free port over a registry of two metrics."""
+    """A web server on a free port over the metrics of a good poll."""
 
     def __init__(self, host: str = "127.0.0.1") -> None:
-        registry = CollectorRegistry()
-        self.gauge = Gauge("a_gauge", "Who is \u00fcn\u00ef?", ["user"], registry=registry)
-        self.gauge.labels('quo"te\n\u00fc').set(1)
-        Counter("a_counter", "Counted.", registry=registry)
+        rules = Rules((Policy('quo"te\n\u00fc', 3600.0),))
+        snapshot = Snapshot("6.1.1", 0.0, Census.empty(rules))
+        latest = LatestState(poll_states.good(snapshot=snapshot))
+        self.metrics = Metrics(
+            CollectorRegistry(),
+            latest,
+            lambda _state: GateState.OFF,
+            PollSettings(rules.policies[0]),
+        )
         self.dead: str | None = None
         self.unready: str | None = None
         self.page: Callable[[], str] = lambda: "a page"
         application = Application(
-            partial(exposition, registry),
+            self.metrics.exposition,
             lambda: self.dead,
             lambda: self.unready,
             lambda: self.page(),
         )
         self.web = WebServer(host, 0, application)
+        self.web.listen()
         self.address = self.web.address
         self.host, self.port = host, int(self.address.rpartition(":")[2])
 
@@ -177,14 +194,16 @@ def sidecar(
 
     def make(*arguments: str) -> Sidecar:
         context = cli.cli.make_context("x", cli.spelled_out([f"--url={fake_hub.url}", *arguments]))
-        options: dict[str, Any] = context.params
-        for other in ("command", "as_json", "once"):
-            options.pop(other)
-        config = cli.config_of(options)
-        token = token_of(config, {"JUPYTERHUB_API_TOKEN": fake_hub.token})
-        return Sidecar(config, token, threading.Event())
+        return assemble(settings_from(context.params), Token.read_by(lambda: fake_hub.token))
 
     return make
+
+
+def aged(one: Sidecar, seconds: float) -> None:
+    """Let the last good poll be so long ago."""
+    now = read_clocks()
+    then = ClockReading(now.monotonic - seconds, now.wall - seconds)
+    one.latest.state = replace(one.latest.state, last_success=then)
 
 
 @pytest.mark.parametrize(
@@ -194,10 +213,10 @@ def test_ready_while_the_last_good_poll_is_younger_than_three_intervals(
     sidecar: Callable[..., Sidecar], intervals: float, ready: bool
 ) -> None:
     one = sidecar("--interval=20m")
-    assert "no poll has succeeded yet" in (one._unready() or "")
+    assert "no poll has succeeded yet" in (one.not_ready() or "")
     assert one.poller.poll()
-    one.poller.last_success = time.monotonic() - intervals * 1200
-    assert (one._unready() is None) is ready
+    aged(one, intervals * 1200)
+    assert (one.not_ready() is None) is ready
 
 
 def test_one_failed_poll_is_no_reason_to_be_unready(
@@ -207,17 +226,9 @@ def test_one_failed_poll_is_no_reason_to_be_unready(
     assert one.poller.poll()
     fake_hub.hang_up()
     assert not one.poller.poll()
-    assert one._unready() is None
-    one.poller.last_success = time.monotonic() - 180
-    assert "cannot be reached" in (one._unready() or "")
-
-
-def test_healthy_until_the_poll_loop_ends(sidecar: Callable[..., Sidecar]) -> None:
-    one = sidecar()
-    assert one._dead() is None
-    one._stopping.set()
-    one.loop()
-    assert "ended" in (one._dead() or "")
+    assert one.not_ready() is None
+    aged(one, 180)
+    assert "cannot be reached" in (one.not_ready() or "")
 
 
 def test_a_scrape_does_not_wait_for_a_poll_that_hangs(
@@ -226,9 +237,9 @@ def test_a_scrape_does_not_wait_for_a_poll_that_hangs(
     released = threading.Event()
     fake_hub.plan("GET", "/users", hang(released))
     one = sidecar("--web.listen-address=127.0.0.1:0")
-    server = one.serve()
-    server.start()
     polling = threading.Thread(target=one.poller.poll)
+    server = one.serve(polling.is_alive)
+    server.start()
     polling.start()
     try:
         fake_hub.wait_for("GET", "/users")
@@ -242,6 +253,12 @@ def test_a_scrape_does_not_wait_for_a_poll_that_hangs(
     finally:
         released.set()
         polling.join(10)
+    try:
+        connection = http.client.HTTPConnection(host, int(port), timeout=10)
+        with closing(connection):
+            connection.request("GET", "/-/healthy")  # the poll loop has ended
+            assert connection.getresponse().status == 503
+    finally:
         server.stop()
 
 
@@ -264,7 +281,7 @@ def test_openmetrics_where_it_is_asked_for(service: Service, accept: str) -> Non
     response, body = service.ask(Accept=accept)
     assert response.headers["Content-Type"].startswith(OPENMETRICS)
     names = {family.name for family in openmetrics(body.decode())}  # type: ignore[no-untyped-call]
-    assert names == {"a_gauge", "a_counter"}
+    assert {"jupyterhub_up", "hub_idle_exporter_polls"} <= names
 
 
 @pytest.mark.parametrize(
@@ -286,7 +303,44 @@ def test_a_weird_accept_header_gets_a_format_that_can_be_read(
         body = response.read().decode()
     assert response.status == 200
     read = openmetrics if "openmetrics" in response.headers["Content-Type"] else prometheus
-    assert "a_gauge" in {family.name for family in read(body)}
+    assert "jupyterhub_up" in {family.name for family in read(body)}
+
+
+def test_it_is_compressed_where_the_client_takes_it(service: Service) -> None:
+    plain_response, plain = service.ask(Accept=PROMETHEUS_3)
+    response, body = service.ask(Accept=PROMETHEUS_3, Accept_Encoding="deflate, gzip;q=0.5")
+    assert plain_response.headers["Content-Encoding"] is None
+    assert response.headers["Content-Encoding"] == "gzip"
+    assert response.headers["Content-Length"] == str(len(body))
+    assert len(body) < len(plain) / 4
+    unpacking = zlib.decompressobj(wbits=31)
+    assert unpacking.decompress(body) == plain
+    assert (unpacking.eof, unpacking.unused_data) == (True, b"")  # one stream, whole
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["jupyterhub_servers"],
+        ["hub_idle_exporter_polls_total", "hub_idle_exporter_scope_granted", "nothing"],
+        ["jupyterhub_server_idle_seconds_bucket"],
+        ["nothing"],
+    ],
+)
+def test_only_the_metrics_that_are_named_as_the_librarys_own_application(
+    service: Service, names: list[str], encoding: str
+) -> None:
+    query = urlencode([("name[]", name) for name in names])
+    response, body = service.ask(f"/metrics?{query}", Accept_Encoding=encoding)
+    library: list[Any] = []
+    environ = {"PATH_INFO": "/metrics", "QUERY_STRING": query, "REQUEST_METHOD": "GET"}
+    app = make_wsgi_app(service.metrics.registry)
+    expected = b"".join(app(environ, lambda *given: library.extend(given)))
+    assert response.status == 200
+    assert sorted((gzip.decompress(body) if encoding else body).splitlines()) == sorted(
+        expected.splitlines()
+    )
 
 
 # ---- clients that misbehave ---------------------------------------------------------------------
@@ -450,7 +504,7 @@ def test_ipv6() -> None:
 
 def test_all_interfaces(sidecar: Callable[..., Sidecar]) -> None:
     one = sidecar("--web.listen-address=:0")
-    server = one.serve()
+    server = one.serve(lambda: True)
     server.start()
     port = int(server.address.rpartition(":")[2])
     try:
@@ -468,4 +522,4 @@ def test_a_port_that_is_taken_is_one_sentence(sidecar: Callable[..., Sidecar]) -
         port = taken.getsockname()[1]
         one = sidecar(f"--web.listen-address=127.0.0.1:{port}")
         with pytest.raises(ConfigError, match=f"--web.listen-address: 127.0.0.1:{port} cannot"):
-            one.serve()
+            one.serve(lambda: True)

@@ -97,12 +97,12 @@ def test_hostile_names_stay_on_their_line(fake_hub: FakeHub, tmp_path: Path) -> 
     assert rows(tmp_path, fake_hub)[0]["user"] == name
 
 
-def test_users_out_of_sight_are_told(hub: FakeHub, tmp_path: Path) -> None:
+def test_hidden_users_are_told(hub: FakeHub, tmp_path: Path) -> None:
     hub.users["ana"].groups = ["staff"]
     hub.token = hub.add_token(["list:users", "read:servers!group=staff"])
     done = servers(tmp_path, hub, "--json")
     assert len(json.loads(done.out)) == 2
-    assert done.err == "3 users are out of the token's sight.\n"
+    assert done.err == "The servers of 3 users are hidden from the token.\n"
 
 
 def test_failures_are_one_line_and_exit_1(hub: FakeHub, tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from conftest import MakeHub, RunCommand, RunExporter
 from fake_hub import Jupyter, always, before, reply
 from real_hub import ENFORCE, MONITOR, PROBER, RealHub, Service
 
-from hub_idle_exporter.hub.client import Connection, Hub, Token
+from hub_idle_exporter.domain.settings import ConnectionSettings
+from hub_idle_exporter.hub.client import Hub
+from hub_idle_exporter.hub.token import Token
 
 NOW = ("--enforce", "--grace=0", "--interval=1s")
 HOUR = (*NOW, "--timeout=1h")
@@ -68,7 +70,7 @@ def test_computation_without_end_is_stopped_once_seen_busy_for_max_busy(
     clean_real_hub.start_kernel("endless").run("while True: pass")
     exporter = run_exporter(clean_real_hub, *NOW, "--timeout=4s", "--max-busy=3s")
     exporter.wait_event("cull_withheld", user="endless", cause="busy", timeout=40)
-    exporter.wait_event("busy_for_too_long", user="endless", timeout=40)
+    exporter.wait_event("busy_limit_reached", user="endless", timeout=40)
     exporter.wait_event("culled", user="endless", timeout=40)
 
 
@@ -142,7 +144,7 @@ def test_probe_token_opens_one_server_and_nothing_else_and_is_gone_afterwards(
     hub = clean_real_hub
     hub.start_server("ana")
     hub.start_server("bob")
-    client = Hub(Connection(hub.api_url), Token(lambda: hub.token))
+    client = Hub(ConnectionSettings(hub.api_url), Token.read_by(lambda: hub.token))
     minted = client.mint_token(PROBER, "ana", "")
 
     def status(user: str) -> int:
@@ -317,7 +319,7 @@ def test_policy_by_group_that_the_token_cannot_see_suspends_enforcement(
     token = hub.add_token([scope for scope in ENFORCE if scope != "read:users:groups"])
     exporter = run_exporter(hub, *HOUR, f"--policy-file={file}", token=token)
     exporter.wait_value(1, "hub_idle_exporter_enforcement", state="suspended")
-    assert "read:users:groups" in exporter.wait_event("cannot_enforce")["why"]
+    assert "read:users:groups" in exporter.wait_event("requirements_not_met")["why"]
     exporter.wait_polls(2)
     assert runs(hub, "plain")
 
@@ -372,7 +374,7 @@ def test_without_the_scopes_for_asking(
     idle_servers(hub, "ana")
     token = hub.add_token([*MONITOR, "delete:servers"])
     exporter = run_exporter(hub, *HOUR, f"--busy-check={check}", token=token)
-    exporter.wait_event("busy_check_impossible")
+    exporter.wait_event("busy_check_unavailable")
     assert exporter.metrics().value("hub_idle_exporter_busy_check") == 0
     if check == "auto":
         exporter.wait_event("culled", user="ana")

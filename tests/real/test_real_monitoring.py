@@ -85,7 +85,7 @@ def test_token_filtered_to_a_group_sees_its_servers_and_fails_nothing(
     metrics = exporter.wait_value(1, UP)
     assert metrics.value(SERVERS) == 1
     assert metrics.value("hub_idle_exporter_scope_granted", scope="read:servers") == 1
-    exporter.wait_event("users_out_of_sight", users="1")
+    exporter.wait_event("users_hidden", users="1")
     assert run_command(hub, "check", token=token).returncode == 0
 
 
@@ -153,5 +153,5 @@ def test_hub_that_is_down_is_said_once_per_change_and_recovered_from(
     exporter.wait_value(1, UP)
     assert exporter.metrics().value(SERVERS) == 1
     assert len(exporter.events("poll_failed")) <= 4  # refused, and perhaps reset on the way
-    assert len(exporter.events("poll_works")) == 2
+    assert len(exporter.events("poll_succeeded")) == 2
     assert exporter.stop() == 0

@@ -12,7 +12,7 @@ clocks: the Hub's, the wall's and the monotonic one all read `rig.time`.
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
@@ -20,15 +20,26 @@ from urllib.parse import unquote
 from fake_hub import FakeHub, FakeServer, Jupyter, Server
 from prometheus_client import CollectorRegistry
 
-from hub_idle_exporter.culling.culler import Culler, Limits, Pass
+from hub_idle_exporter.culling.cull_pass import CullPass
+from hub_idle_exporter.culling.culler import Culler
 from hub_idle_exporter.culling.gatekeeper import Gatekeeper
 from hub_idle_exporter.culling.probe import Prober
-from hub_idle_exporter.domain.gate import Moment
+from hub_idle_exporter.domain.gate import ClockReading
+from hub_idle_exporter.domain.labels import Cause
 from hub_idle_exporter.domain.policy import Policy
-from hub_idle_exporter.hub.client import Connection, Hub, Token
+from hub_idle_exporter.domain.poll_state import LatestState, PollError, PollState
+from hub_idle_exporter.domain.settings import (
+    BusyCheck,
+    ConnectionSettings,
+    CullSettings,
+    PollSettings,
+)
+from hub_idle_exporter.hub.client import Hub
+from hub_idle_exporter.hub.token import Token
 from hub_idle_exporter.metrics import Metrics
+from hub_idle_exporter.observer import Observer, rules_of
 from hub_idle_exporter.policy_file import PolicySource, parse
-from hub_idle_exporter.poller import Poller, Terms
+from hub_idle_exporter.poller import Poller
 
 START = 1_800_000_000.0
 HOUR = 3600.0
@@ -62,9 +73,9 @@ class Rig:
         token: str | None = None,
         request_timeout: float = 10.0,
         page_size: int = 200,
-        limits: Limits | None = None,
+        poll: Mapping[str, Any] | None = None,
         orphaned: Callable[[], bool] = lambda: False,
-        **terms: Any,
+        **cull: Any,
     ) -> None:
         self.time, self.wall_ahead = START, 0.0
         self.hub = hub
@@ -72,33 +83,43 @@ class Rig:
         self.target = FakeServer()
         self.stopping = threading.Event()
         default = Policy("default", timeout, max_age)
-        self.terms = Terms(default, enforce=enforce, **terms)
+        self.poll_settings = PollSettings(default, **poll or {})
+        busy_check = BusyCheck(cull.pop("busy_check", "auto"))
+        cull |= {"concurrency": cull.get("concurrency", 4), "busy_check": busy_check}
+        self.settings = CullSettings(enforce, grace, **cull)
         source = FixedPolicies(policies, default) if policies else None
-        self.gatekeeper = Gatekeeper(enforce, grace, self._clocks, orphaned)
-        known = source.policies if source else (default,)
-        self.metrics = Metrics(CollectorRegistry(), self.gatekeeper.state, known)
+        rules = rules_of(source, self.poll_settings)
+        self.latest = LatestState(PollState.at_start(rules, self.settings))
+        self.gatekeeper = Gatekeeper(enforce, grace, self.latest, self._clocks, orphaned)
+        self.metrics = Metrics(
+            CollectorRegistry(), self.latest, self.gatekeeper.state, self.poll_settings
+        )
         value = hub.token if token is None else token
-        connection = Connection(hub.url, timeout=request_timeout, page_size=page_size)
-        self.client = Hub(connection, Token(lambda: value), self.gatekeeper.hub_answered)
-        prober = Prober(self.client, self.terms.probe_user, None)
+        connection = ConnectionSettings(hub.url, timeout=request_timeout, page_size=page_size)
+        self.client = Hub(connection, Token.read_by(lambda: value), self.gatekeeper.hub_answered)
+        prober = Prober(self.client, self.settings.probe_user, None)
         self.culler = Culler(
             self.client,
             prober,
             self.gatekeeper,
             self.metrics,
-            limits or Limits(concurrency=4),
+            self.settings,
             self.stopping,
             clock=lambda: self.time,
         )
+        self.culler.start()
+        observer = Observer(
+            self.client, source, self.poll_settings, self.settings, self.gatekeeper, self._clocks
+        )
         self.poller = Poller(
-            self.client,
+            observer,
             source,
-            self.terms,
+            self.latest,
+            self.poll_settings,
             self.gatekeeper,
             self.culler if enforce else None,
             self.metrics,
-            clock=lambda: self.time,
-            wall=lambda: self.time + self.wall_ahead,
+            self._clocks,
         )
 
     def __enter__(self) -> "Rig":
@@ -108,8 +129,8 @@ class Rig:
         self.stopping.set()
         self.target.close()
 
-    def _clocks(self) -> Moment:
-        return Moment(self.time, self.time + self.wall_ahead)
+    def _clocks(self) -> ClockReading:
+        return ClockReading(self.time, self.time + self.wall_ahead)
 
     def run(
         self,
@@ -145,15 +166,20 @@ class Rig:
             self.finish(self.poller.last_pass, within)
         return worked
 
-    def begin(self) -> Pass:
+    def begin(self) -> CullPass:
         """Poll once; give the culling pass that it began."""
         assert self.poller.poll()
         assert self.poller.last_pass is not None
         return self.poller.last_pass
 
-    def finish(self, begun: Pass, within: float = 10) -> None:
+    def finish(self, begun: CullPass, within: float = 10) -> None:
         """Wait for the end of a pass."""
         assert begun.done.wait(within), "the culling pass does not end"
+
+    def suspend(self, why: str) -> None:
+        """Let a poll fail meanwhile."""
+        error = PollError(Cause.HTTP, why)
+        self.latest.state = self.latest.state.failed(error, self._clocks())
 
     def watch(self, seconds: float) -> None:
         """Let time go by with the Hub in sight."""

@@ -400,14 +400,14 @@ MUTANTS = [
     Mutant(
         "max age asks nobody",
         "culling/culler.py",
-        "if current.asks and (idle or self._limits.asked_only):",
+        "if current.asks and (idle or self._limits.only_if_asked):",
         "if current.asks:",
         "integration/test_culler.py::test_max_age_is_the_administrators_order_and_asks_nobody",
     ),
     Mutant(
         "a question without an answer spares",
         "culling/culler.py",
-        "        if found.asked is Asked.FAILED:\n"
+        "        if found.asked is ProbeResult.FAILED:\n"
         "            raise _WithheldError(Withheld.PROBE_FAILED, found.why)\n",
         "",
         "integration/test_culler.py::test_an_odd_answer_of_a_server_spares_it",
@@ -415,7 +415,7 @@ MUTANTS = [
     Mutant(
         "activity that the server knows spares",
         "culling/culler.py",
-        "        if found.asked is Asked.ACTIVE:\n"
+        "        if found.asked is ProbeResult.ACTIVE:\n"
         "            raise _WithheldError(Withheld.ACTIVE_AGAIN, found.why)\n",
         "",
         "integration/test_culler.py::test_activity_that_the_server_knows_and_the_hub_does_not_spares",
@@ -451,14 +451,14 @@ MUTANTS = [
     Mutant(
         "--once stops only what was itself asked",
         "culling/culler.py",
-        "        elif self._limits.asked_only:\n",
+        "        elif self._limits.only_if_asked:\n",
         "        elif False:\n",
         "integration/test_culler.py::test_once_stops_only_what_was_itself_asked",
     ),
     Mutant(
         "--once stops only what was asked and is idle",
         "culling/culler.py",
-        "if self._limits.asked_only and found.asked is not Asked.IDLE:",
+        "if self._limits.only_if_asked and found.asked is not ProbeResult.IDLE:",
         "if False:",
         "integration/test_culler.py::test_once_stops_only_what_was_itself_asked",
     ),
@@ -509,7 +509,7 @@ MUTANTS = [
         "a stop is a cull only when verified",
         "culling/culler.py",
         "        fate = self._verify(fresh, refusal)\n",
-        "        fate = Fate.STOPPED\n",
+        "        fate = StopResult.STOPPED\n",
         "integration/test_culler.py::test_204_with_the_server_alive_is_not_stopped",
     ),
     Mutant(
@@ -564,22 +564,22 @@ MUTANTS = [
     Mutant(
         "a named server is removed only after a verified stop, and not when restarted",
         "culling/culler.py",
-        "if fate is Fate.STOPPED and fresh.server and self._limits.remove_named_servers:",
+        "if fate is StopResult.STOPPED and fresh.server and self._limits.remove_named_servers:",
         "if fresh.server and self._limits.remove_named_servers:",
         "integration/test_culler.py::test_a_named_server_restarted_at_once_is_not_removed",
     ),
     Mutant(
         "a default server is never removed",
         "culling/culler.py",
-        "if fate is Fate.STOPPED and fresh.server and self._limits.remove_named_servers:",
-        "if fate is Fate.STOPPED and self._limits.remove_named_servers:",
+        "if fate is StopResult.STOPPED and fresh.server and self._limits.remove_named_servers:",
+        "if fate is StopResult.STOPPED and self._limits.remove_named_servers:",
         "integration/test_culler.py::test_a_default_server_is_never_removed",
     ),
     Mutant(
         "nothing is removed without the option",
         "culling/culler.py",
-        "if fate is Fate.STOPPED and fresh.server and self._limits.remove_named_servers:",
-        "if fate is Fate.STOPPED and fresh.server:",
+        "if fate is StopResult.STOPPED and fresh.server and self._limits.remove_named_servers:",
+        "if fate is StopResult.STOPPED and fresh.server:",
         "integration/test_culler.py::test_without_the_option_nothing_is_removed",
     ),
     # ---- fate -----------------------------------------------------------------------------------
@@ -593,30 +593,30 @@ MUTANTS = [
     Mutant(
         "a stop under way is followed",
         "domain/stop_result.py",
-        '    if after.pending == "stop":\n        return Fate.STOPPING\n',
+        '    if after.pending == "stop":\n        return StopResult.STOPPING\n',
         "",
         "unit/test_stop_result.py::test_fate",
     ),
     Mutant(
         "a server started anew is not the one that was stopped",
         "domain/stop_result.py",
-        "return Fate.RUNNING if after.started == before.started else Fate.REPLACED",
-        "return Fate.RUNNING",
+        "return StopResult.RUNNING if after.started == before.started else StopResult.REPLACED",
+        "return StopResult.RUNNING",
         "integration/test_culler.py::test_a_stop_restarted_at_once_by_its_user_is_a_cull",
     ),
     # ---- probe and busy -------------------------------------------------------------------------
     Mutant(
         "a server without a route is spared",
         "culling/probe.py",
-        'return Finding(Asked.FAILED, "the proxy has no route to it")',
-        'return Finding(Asked.NO_JUPYTER, "the proxy has no route to it")',
+        'return ProbeAnswer(ProbeResult.FAILED, "the proxy has no route to it")',
+        'return ProbeAnswer(ProbeResult.NO_JUPYTER, "the proxy has no route to it")',
         "integration/test_culler.py::test_a_server_without_a_route_is_spared",
     ),
     Mutant(
         "activity that the route knows spares",
         "culling/probe.py",
-        "        if recent is not None:\n            return Finding(Asked.ACTIVE",
-        "        if False:\n            return Finding(Asked.ACTIVE",
+        "        if recent is not None:\n            return ProbeAnswer(ProbeResult.ACTIVE",
+        "        if False:\n            return ProbeAnswer(ProbeResult.ACTIVE",
         "integration/test_culler.py::test_activity_that_the_route_knows_spares",
     ),
     Mutant(
@@ -707,8 +707,8 @@ MUTANTS = [
     Mutant(
         "the list is read to its end",
         "hub/client.py",
-        "            elif page.pagination.next is None:\n                return Listing",
-        "            elif True:\n                return Listing",
+        "            elif page.pagination.next is None:\n                return UserListing",
+        "            elif True:\n                return UserListing",
         "integration/test_hub.py::test_pages_are_asked_for_by_offset_and_only_active_users",
     ),
     Mutant(

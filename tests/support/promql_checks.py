@@ -10,13 +10,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import poll_states
 import pytest
+from poll_states import RULES
 from prometheus_client import CollectorRegistry
 
-from hub_idle_exporter.domain.census import take
 from hub_idle_exporter.domain.gate import GateState
-from hub_idle_exporter.domain.policy import Policy, Rules
-from hub_idle_exporter.metrics import Metrics, Snapshot
+from hub_idle_exporter.domain.poll_state import LatestState
+from hub_idle_exporter.domain.settings import PollSettings
+from hub_idle_exporter.metrics import Metrics
 
 OPEN_LABELS = frozenset({"policy", "version", "user", "server", "job", "instance"})
 OF_PROMETHEUS = {"up": "gauge", "ALERTS": "gauge"}
@@ -42,9 +44,9 @@ class Vocabulary:
 
 def exporters_vocabulary() -> Vocabulary:
     """Read what the exporter has from its registry."""
-    policy = Policy("default", 3600.0)
-    metrics = Metrics(CollectorRegistry(), lambda: GateState.OFF, [policy])
-    metrics.facts.snapshot = Snapshot("6.1.1", take([], Rules((policy,))))
+    settings = PollSettings(RULES.policies[-1])
+    latest = LatestState(poll_states.good())
+    metrics = Metrics(CollectorRegistry(), latest, lambda _state: GateState.OFF, settings)
     vocabulary = Vocabulary()
     for family in metrics.registry.collect():
         for sample in family.samples:

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from hub_idle_exporter.domain.busy_check import BusyWatch, Replies, Reply, active_within, interpret
-from hub_idle_exporter.domain.labels import Asked
+from hub_idle_exporter.domain.busy_check import JUPYTER, BusyWatch, Reply, active_within, interpret
+from hub_idle_exporter.domain.labels import ProbeResult
 
 NOW = datetime(2027, 1, 15, 8, tzinfo=UTC).timestamp()
 LIMIT = 3600.0
@@ -27,55 +27,57 @@ REST, NONE = said([kernel("idle")]), said([])
 
 
 @pytest.mark.parametrize(
-    ("status", "kernels", "terminals", "asked"),
+    ("status", "kernels", "terminals", "result"),
     [
-        (STATUS, REST, NONE, Asked.IDLE),
-        (STATUS, NONE, NONE, Asked.IDLE),
-        (STATUS, NONE, MISSING, Asked.IDLE),
-        (STATUS, said([kernel("dead")]), NONE, Asked.IDLE),
-        (STATUS, said([kernel("idle", None)]), NONE, Asked.IDLE),
-        (said({"last_activity": AT_LIMIT}), REST, NONE, Asked.IDLE),
-        (said({"last_activity": INSIDE}), REST, NONE, Asked.ACTIVE),
-        (said({"last_activity": "2030-01-01T00:00:00Z"}), REST, NONE, Asked.ACTIVE),
-        (said({"last_activity": "2027-01-15T07:30:00"}), REST, NONE, Asked.ACTIVE),
-        (STATUS, said([kernel("idle"), kernel("idle", INSIDE)]), NONE, Asked.ACTIVE),
-        (STATUS, REST, said([{"name": "1", "last_activity": INSIDE}]), Asked.ACTIVE),
-        (STATUS, REST, said([{"name": "1", "last_activity": LONG_AGO}]), Asked.IDLE),
-        (STATUS, REST, said([{"name": "1"}]), Asked.IDLE),
-        (STATUS, said([kernel("busy")]), NONE, Asked.BUSY),
-        (STATUS, said([kernel("idle"), kernel("busy")]), MISSING, Asked.BUSY),
-        (STATUS, said([kernel("starting")]), NONE, Asked.BUSY),
-        (STATUS, said([kernel("restarting")]), NONE, Asked.BUSY),
-        (MISSING, MISSING, MISSING, Asked.NO_JUPYTER),
-        (MISSING, MISSING, Reply(500, b""), Asked.NO_JUPYTER),
-        (MISSING, NONE, NONE, Asked.FAILED),
-        (STATUS, MISSING, NONE, Asked.FAILED),
-        (STATUS, NONE, Reply(403, b""), Asked.FAILED),
-        (Reply(403, b""), Reply(403, b""), Reply(403, b""), Asked.FAILED),
-        (Reply(302, b""), Reply(302, b""), Reply(302, b""), Asked.FAILED),
-        (Reply(500, b""), MISSING, MISSING, Asked.FAILED),
-        (Reply(200, b"<html>"), REST, NONE, Asked.FAILED),
-        (said([]), REST, NONE, Asked.FAILED),
-        (said({"kernels": 1}), REST, NONE, Asked.FAILED),
-        (said({"last_activity": None}), REST, NONE, Asked.FAILED),
-        (said({"last_activity": 12}), REST, NONE, Asked.FAILED),
-        (STATUS, said({"id": "1"}), NONE, Asked.FAILED),
-        (STATUS, said([{"id": "1"}]), NONE, Asked.FAILED),
-        (STATUS, said([kernel("idle", "yesterday")]), NONE, Asked.FAILED),
-        (STATUS, Reply(200, REST.body[:-1]), NONE, Asked.FAILED),
-        (STATUS, Reply(200, b"[" * 100_000), NONE, Asked.FAILED),
-        (STATUS, Reply(200, b"\xff\xfe"), NONE, Asked.FAILED),
-        (STATUS, Reply(201, REST.body), NONE, Asked.FAILED),
+        (STATUS, REST, NONE, ProbeResult.IDLE),
+        (STATUS, NONE, NONE, ProbeResult.IDLE),
+        (STATUS, NONE, MISSING, ProbeResult.IDLE),
+        (STATUS, said([kernel("dead")]), NONE, ProbeResult.IDLE),
+        (STATUS, said([kernel("idle", None)]), NONE, ProbeResult.IDLE),
+        (said({"last_activity": AT_LIMIT}), REST, NONE, ProbeResult.IDLE),
+        (said({"last_activity": INSIDE}), REST, NONE, ProbeResult.ACTIVE),
+        (said({"last_activity": "2030-01-01T00:00:00Z"}), REST, NONE, ProbeResult.ACTIVE),
+        (said({"last_activity": "2027-01-15T07:30:00"}), REST, NONE, ProbeResult.ACTIVE),
+        (STATUS, said([kernel("idle"), kernel("idle", INSIDE)]), NONE, ProbeResult.ACTIVE),
+        (STATUS, REST, said([{"name": "1", "last_activity": INSIDE}]), ProbeResult.ACTIVE),
+        (STATUS, REST, said([{"name": "1", "last_activity": LONG_AGO}]), ProbeResult.IDLE),
+        (STATUS, REST, said([{"name": "1"}]), ProbeResult.IDLE),
+        (STATUS, said([kernel("busy")]), NONE, ProbeResult.BUSY),
+        (STATUS, said([kernel("idle"), kernel("busy")]), MISSING, ProbeResult.BUSY),
+        (STATUS, said([kernel("starting")]), NONE, ProbeResult.BUSY),
+        (STATUS, said([kernel("restarting")]), NONE, ProbeResult.BUSY),
+        (MISSING, MISSING, MISSING, ProbeResult.NO_JUPYTER),
+        (MISSING, MISSING, Reply(500, b""), ProbeResult.NO_JUPYTER),
+        (MISSING, NONE, NONE, ProbeResult.FAILED),
+        (STATUS, MISSING, NONE, ProbeResult.FAILED),
+        (STATUS, NONE, Reply(403, b""), ProbeResult.FAILED),
+        (Reply(403, b""), Reply(403, b""), Reply(403, b""), ProbeResult.FAILED),
+        (Reply(302, b""), Reply(302, b""), Reply(302, b""), ProbeResult.FAILED),
+        (Reply(500, b""), MISSING, MISSING, ProbeResult.FAILED),
+        (Reply(200, b"<html>"), REST, NONE, ProbeResult.FAILED),
+        (said([]), REST, NONE, ProbeResult.FAILED),
+        (said({"kernels": 1}), REST, NONE, ProbeResult.FAILED),
+        (said({"last_activity": None}), REST, NONE, ProbeResult.FAILED),
+        (said({"last_activity": 12}), REST, NONE, ProbeResult.FAILED),
+        (STATUS, said({"id": "1"}), NONE, ProbeResult.FAILED),
+        (STATUS, said([{"id": "1"}]), NONE, ProbeResult.FAILED),
+        (STATUS, said([kernel("idle", "yesterday")]), NONE, ProbeResult.FAILED),
+        (STATUS, Reply(200, REST.body[:-1]), NONE, ProbeResult.FAILED),
+        (STATUS, Reply(200, b"[" * 100_000), NONE, ProbeResult.FAILED),
+        (STATUS, Reply(200, b"\xff\xfe"), NONE, ProbeResult.FAILED),
+        (STATUS, Reply(201, REST.body), NONE, ProbeResult.FAILED),
     ],
 )
-def test_what_answers_mean(status: Reply, kernels: Reply, terminals: Reply, asked: Asked) -> None:
-    assert interpret(Replies(status, kernels, terminals), NOW, LIMIT).asked is asked
+def test_what_answers_mean(
+    status: Reply, kernels: Reply, terminals: Reply, result: ProbeResult
+) -> None:
+    assert interpret(JUPYTER, [status, kernels, terminals], NOW, LIMIT).result is result
 
 
 @pytest.mark.parametrize("state", ["unknown", "terminating", "autorestarting", "", "Idle"])
 def test_a_kernel_state_nobody_knows_protects(state: str) -> None:
-    found = interpret(Replies(STATUS, said([kernel(state)]), NONE), NOW, LIMIT)
-    assert found.asked in (Asked.BUSY, Asked.FAILED)
+    found = interpret(JUPYTER, [STATUS, said([kernel(state)]), NONE], NOW, LIMIT)
+    assert found.result in (ProbeResult.BUSY, ProbeResult.FAILED)
 
 
 def test_active_within_takes_the_newest_time() -> None:

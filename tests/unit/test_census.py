@@ -8,7 +8,7 @@ from hub_idle_exporter.domain.census import (
     AGE_BOUNDS,
     IDLE_BOUNDS,
     Judged,
-    Spread,
+    SecondsHistogram,
     idle_server_seconds,
     judge_all,
     take,
@@ -86,11 +86,11 @@ def test_histograms_hold_ready_servers_with_known_times_only() -> None:
     [(0, [1, 1, 1]), (60, [1, 1, 1]), (60.5, [0, 1, 1]), (300, [0, 1, 1]), (301, [0, 0, 1])],
 )
 def test_a_value_at_a_bound_belongs_below_it(value: float, counts: list[int]) -> None:
-    assert Spread.of([value], (60, 300)).cumulative == counts
+    assert SecondsHistogram.of([value], (60, 300)).cumulative == counts
 
 
 def test_a_spread_of_nothing() -> None:
-    empty = Spread.of([], (60, 300))
+    empty = SecondsHistogram.of([], (60, 300))
     assert (empty.cumulative, empty.total_seconds) == ([0, 0, 0], 0)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import requests
 from certipy import Certipy  # type: ignore[import-untyped]
 
 from hub_idle_exporter import cli
-from hub_idle_exporter.config import Config, ConfigError, token_of
+from hub_idle_exporter.config import settings_from, shown_settings
+from hub_idle_exporter.domain.settings import ConfigError, Settings
+from hub_idle_exporter.hub.token import Token, find_token
 
 
 @pytest.fixture(autouse=True)
@@ -20,43 +23,47 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def parsed(*arguments: str) -> Config:
+def parsed(*arguments: str) -> Settings:
     """Give the configuration that these arguments, and the environment, make."""
     context = cli.cli.make_context("hub-idle-exporter", cli.spelled_out(arguments))
     options = dict(context.params)
     for other in ("command", "as_json"):
         options.pop(other)
-    return cli.config_of(options, options.pop("once"))
+    return settings_from(options, options.pop("once"))
 
 
-def value_of(config: Config, name: str) -> object:
+def token_of(settings: Settings, environ: Mapping[str, str]) -> Token:
+    return find_token(settings.token_file, environ)
+
+
+def value_of(settings: Settings, name: str) -> object:
     """Find an option's value in the configuration."""
-    terms, limits, connection = config.terms, config.limits, config.connection
+    poll, cull, connection = settings.poll, settings.cull, settings.connection
     places: dict[str, object] = {
         "url": connection.url,
-        "api-token-file": config.token_file,
-        "timeout": terms.default.timeout,
-        "interval": terms.interval,
-        "enforce": terms.enforce,
-        "max-age": terms.default.max_age,
-        "concurrency": limits.concurrency,
-        "max-culls": limits.max_culls,
-        "grace": config.grace,
-        "busy-check": terms.busy_check,
-        "probe-user": terms.probe_user,
-        "max-busy": limits.max_busy,
-        "policy-file": config.policy_file,
-        "cull-default-servers": terms.cull_default_servers,
-        "cull-named-servers": terms.cull_named_servers,
-        "remove-named-servers": limits.remove_named_servers,
+        "api-token-file": settings.token_file,
+        "timeout": poll.default.timeout,
+        "interval": poll.interval,
+        "enforce": cull.enforce,
+        "max-age": poll.default.max_age,
+        "concurrency": cull.concurrency,
+        "max-culls": cull.max_culls,
+        "grace": settings.cull.grace,
+        "busy-check": cull.busy_check,
+        "probe-user": cull.probe_user,
+        "max-busy": cull.max_busy,
+        "policy-file": settings.policy_file,
+        "cull-default-servers": poll.cull_default_servers,
+        "cull-named-servers": poll.cull_named_servers,
+        "remove-named-servers": cull.remove_named_servers,
         "api-page-size": connection.page_size,
         "request-timeout": connection.timeout,
         "ca-file": connection.ca_file,
-        "per-server-metrics": terms.per_server_metrics,
-        "web.listen-address": (config.host, config.port),
-        "log-level": config.log_level,
-        "log-format": config.log_format,
-        "ssl-enabled": config.tls_directory is not None,
+        "per-server-metrics": poll.per_server_metrics,
+        "web.listen-address": (settings.web.host, settings.web.port),
+        "log-level": settings.log.level,
+        "log-format": settings.log.format,
+        "ssl-enabled": settings.tls_directory is not None,
     }
     return places[name]
 
@@ -64,7 +71,7 @@ def value_of(config: Config, name: str) -> object:
 # The contract's table: option, default, another value as it is written, and as it arrives.
 TABLE: list[tuple[str, object, str, object]] = [
     ("url", "http://127.0.0.1:8081/hub/api", "https://hub.example/x/", "https://hub.example/x"),
-    ("api-token-file", None, "token", Path("token")),
+    ("api-token-file", None, "token", "token"),
     ("timeout", 3600.0, "90m", 5400.0),
     ("interval", 60.0, "1", 1.0),
     ("enforce", False, "true", True),
@@ -75,7 +82,7 @@ TABLE: list[tuple[str, object, str, object]] = [
     ("busy-check", "auto", "require", "require"),
     ("probe-user", "idle-prober", "ünï", "ünï"),
     ("max-busy", 86400.0, "1h30m", 5400.0),
-    ("policy-file", None, "policies.yaml", Path("policies.yaml")),
+    ("policy-file", None, "policies.yaml", "policies.yaml"),
     ("cull-default-servers", True, "false", False),
     ("cull-named-servers", True, "false", False),
     ("remove-named-servers", False, "true", True),
@@ -159,13 +166,13 @@ def test_values_may_stand_apart_from_their_option() -> None:
     ],
 )
 def test_enforcing_is_off_unless_asked_for(arguments: list[str], enforce: bool) -> None:
-    assert parsed(*arguments).terms.enforce is enforce
+    assert parsed(*arguments).cull.enforce is enforce
 
 
 def test_no_enforce_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUB_IDLE_EXPORTER_ENFORCE", "true")
-    assert parsed().terms.enforce
-    assert not parsed("--no-enforce").terms.enforce
+    assert parsed().cull.enforce
+    assert not parsed("--no-enforce").cull.enforce
 
 
 def test_unknown_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +182,7 @@ def test_unknown_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cull_every_is_the_interval() -> None:
-    assert parsed("--cull-every=90").terms.interval == 90
+    assert parsed("--cull-every=90").poll.interval == 90
 
 
 # ---- where the Hub is ---------------------------------------------------------------------------
@@ -195,9 +202,9 @@ def test_the_hubs_own_variable_set_and_empty_is_unset(monkeypatch: pytest.Monkey
 
 
 def test_listening_on_a_port_alone_is_listening_everywhere() -> None:
-    config = parsed("--web.listen-address=:9899")
-    assert config.host in ("::", "0.0.0.0")  # noqa: S104
-    assert config.port == 9899
+    settings = parsed("--web.listen-address=:9899")
+    assert settings.web.host in ("::", "0.0.0.0")  # noqa: S104
+    assert settings.web.port == 9899
 
 
 # ---- the token ----------------------------------------------------------------------------------
@@ -255,7 +262,7 @@ def test_a_token_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_the_effective_configuration_shows_no_token(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("s3cret")
-    shown = parsed(f"--api-token-file={file}", "--enforce", "--timeout=90m").shown()
+    shown = shown_settings(parsed(f"--api-token-file={file}", "--enforce", "--timeout=90m"))
     assert "s3cret" not in repr(shown)
     assert (shown["enforce"], shown["timeout"]) == (True, "1h30m")
 

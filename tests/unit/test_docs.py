@@ -14,10 +14,11 @@ from prometheus_client.metrics_core import Metric
 from hub_idle_exporter import COMMANDS, cli, log
 from hub_idle_exporter.domain.census import take
 from hub_idle_exporter.domain.gate import GateState
-from hub_idle_exporter.domain.labels import Asked, Cause, CullFailure, Withheld
+from hub_idle_exporter.domain.labels import Cause, CullFailure, ProbeResult, Withheld
 from hub_idle_exporter.domain.policy import Policy, Rules, State
+from hub_idle_exporter.domain.poll_state import Snapshot
 from hub_idle_exporter.domain.scopes import Scope
-from hub_idle_exporter.metrics import Metrics, Snapshot
+from hub_idle_exporter.metrics import Metrics
 from hub_idle_exporter.policy_file import parse
 
 ROOT = Path(__file__).parents[2]
@@ -121,7 +122,7 @@ VALUES: dict[str, type[StrEnum]] = {
     "jupyterhub_servers": State,
     "hub_idle_exporter_poll_failures_total": Cause,
     "hub_idle_exporter_enforcement": GateState,
-    "hub_idle_exporter_busy_checks_total": Asked,
+    "hub_idle_exporter_busy_checks_total": ProbeResult,
     "hub_idle_exporter_cull_failures_total": CullFailure,
     "hub_idle_exporter_culls_withheld_total": Withheld,
 }

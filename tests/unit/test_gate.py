@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+import poll_states
 import pytest
 
 from hub_idle_exporter.culling.gatekeeper import Gatekeeper
-from hub_idle_exporter.domain.gate import GateState, Moment
+from hub_idle_exporter.domain.gate import ClockReading, GateState
+from hub_idle_exporter.domain.poll_state import LatestState
 
 GRACE = 600.0
 OPEN = GateState.ON
@@ -23,10 +25,12 @@ class Watch:
     orphaned: bool = False
 
     def __post_init__(self) -> None:
+        self.latest = LatestState(poll_states.at_start())
         self.keeper = Gatekeeper(
             self.enforce,
             self.grace,
-            lambda: Moment(self.now, self.now + self.wall_ahead),
+            self.latest,
+            lambda: ClockReading(self.now, self.now + self.wall_ahead),
             lambda: self.orphaned,
         )
 
@@ -37,9 +41,12 @@ class Watch:
     def answer(self, readable: bool = True) -> None:
         self.keeper.hub_answered(self.now + self.hub_ahead if readable else None)
 
-    def poll(self, *obstacles: str) -> None:
+    def poll(self, *unmet: str) -> None:
         self.answer()
-        self.keeper.poll_ended(*obstacles)
+        self.latest.state = poll_states.good(*unmet)
+
+    def fail(self) -> None:
+        self.latest.state = poll_states.failed()
 
     def watch(self, seconds: float) -> None:
         """Let time go by with the Hub in sight."""
@@ -194,7 +201,8 @@ def test_a_skew_that_stays_is_no_jump() -> None:
 
 
 def test_a_failed_poll_suspends_until_the_next_good_one_without_grace(watch: Watch) -> None:
-    watch.poll("the last poll failed")
+    watch.answer()
+    watch.fail()
     assert watch.state is GateState.SUSPENDED
     watch.watch(60)
     assert watch.state is GateState.SUSPENDED
@@ -204,7 +212,7 @@ def test_a_failed_poll_suspends_until_the_next_good_one_without_grace(watch: Wat
 
 def test_a_failed_poll_with_the_hub_away_is_followed_by_grace(watch: Watch) -> None:
     watch.now += 61
-    watch.keeper.poll_ended("the last poll failed")
+    watch.fail()
     watch.poll()
     assert watch.state is GateState.GRACE
 
@@ -215,7 +223,7 @@ def test_a_missing_scope_suspends(watch: Watch) -> None:
     assert "delete:servers" in (watch.keeper.closed() or "")
 
 
-def test_every_obstacle_is_told(watch: Watch) -> None:
+def test_everything_that_suspends_is_told(watch: Watch) -> None:
     watch.poll("one thing", "another")
     assert watch.keeper.why() == "one thing; another"
 

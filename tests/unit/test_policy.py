@@ -8,7 +8,15 @@ import msgspec
 import pytest
 
 from hub_idle_exporter.domain.model import User
-from hub_idle_exporter.domain.policy import Judge, Policy, Reason, Rules, Spared, State, Verdict
+from hub_idle_exporter.domain.policy import (
+    Judge,
+    NotCandidate,
+    Policy,
+    Reason,
+    Rules,
+    State,
+    Verdict,
+)
 from hub_idle_exporter.domain.scopes import Granted
 from hub_idle_exporter.policy_file import parse
 
@@ -120,7 +128,7 @@ def test_unknown_activity_is_never_idle(max_age: int) -> None:
     order = judge(default=Policy("default", HOUR, max_age))
     verdict = verdict_on(user(idle=None, started=None), order)
     assert (verdict.state, verdict.reason) == (State.ACTIVE, None)
-    assert verdict.spared is Spared.UNKNOWN
+    assert verdict.not_candidate is NotCandidate.UNKNOWN
 
 
 def test_without_last_activity_the_start_decides() -> None:
@@ -156,20 +164,24 @@ EITHER = pytest.mark.parametrize("max_age", [0, 1], ids=["idle", "max_age"])
 def test_exempt_is_never_a_candidate_but_counts_as_idle(max_age: int) -> None:
     order = judge({"match": {"users": "ana"}, "exempt": True, "max_age": max_age})
     verdict = verdict_on(user(), order)
-    assert (verdict.state, verdict.reason, verdict.spared) == (State.IDLE, None, Spared.EXEMPT)
+    assert (verdict.state, verdict.reason, verdict.not_candidate) == (
+        State.IDLE,
+        None,
+        NotCandidate.EXEMPT,
+    )
 
 
 @EITHER
 def test_the_switch_of_default_servers_spares_them_alone(max_age: int) -> None:
     order = judge(default=Policy("default", HOUR, max_age), cull_default_servers=False)
-    assert verdict_on(user(), order).spared is Spared.SWITCH
+    assert verdict_on(user(), order).not_candidate is NotCandidate.SWITCHED_OFF
     assert verdict_on(user(server="gpu"), order).reason is not None
 
 
 @EITHER
 def test_the_switch_of_named_servers_spares_them_alone(max_age: int) -> None:
     order = judge(default=Policy("default", HOUR, max_age), cull_named_servers=False)
-    assert verdict_on(user(server="gpu"), order).spared is Spared.SWITCH
+    assert verdict_on(user(server="gpu"), order).not_candidate is NotCandidate.SWITCHED_OFF
     assert verdict_on(user(), order).reason is not None
 
 
@@ -200,7 +212,7 @@ def test_outside_the_filter_of_delete_servers_is_no_candidate(
     order = judge(default=Policy("default", HOUR, max_age), scopes=scopes)
     verdict = verdict_on(user(server="gpu", groups=["staff"]), order)
     assert (verdict.reason is not None) == reached
-    assert (verdict.spared is Spared.REACH) != reached
+    assert (verdict.not_candidate is NotCandidate.OUTSIDE_SCOPE) != reached
 
 
 @pytest.mark.parametrize(
@@ -228,7 +240,7 @@ def test_hidden_groups_are_outside_the_filter_unless_seen_through_it(
 def test_a_policy_that_cannot_be_decided_spares(match: Json, max_age: int) -> None:
     order = judge({"match": match, "exempt": True}, default=Policy("default", HOUR, max_age))
     verdict = verdict_on(user(groups=HIDDEN, admin=HIDDEN), order)
-    assert (verdict.reason, verdict.spared) == (None, Spared.BLIND)
+    assert (verdict.reason, verdict.not_candidate) == (None, NotCandidate.UNDECIDED)
 
 
 @pytest.mark.parametrize(
@@ -336,4 +348,4 @@ def test_a_policy_may_lift_the_max_age_of_the_options() -> None:
 def test_exactly_one_of_reason_and_spared_is_set() -> None:
     for someone in (user(), user(idle=1), user(pending="spawn"), user(idle=None, started=None)):
         verdict = verdict_on(someone)
-        assert (verdict.reason is None) != (verdict.spared is None)
+        assert (verdict.reason is None) != (verdict.not_candidate is None)

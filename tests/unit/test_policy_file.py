@@ -247,22 +247,22 @@ GPU_ONLY = entry(*FINE)
 def test_a_file_that_cannot_be_used_at_the_start_is_refused(file: Path) -> None:
     file.write_text("policies:\n")
     with pytest.raises(PolicyError, match=str(file)):
-        PolicySource(file, DEFAULT)
+        PolicySource.load(file, DEFAULT)
     with pytest.raises(PolicyError, match="No such file"):
-        PolicySource(file.with_name("nowhere"), DEFAULT)
+        PolicySource.load(file.with_name("nowhere"), DEFAULT)
     with pytest.raises(PolicyError, match="Is a directory"):
-        PolicySource(file.parent, DEFAULT)
+        PolicySource.load(file.parent, DEFAULT)
 
 
 def test_an_unchanged_file_is_no_news(file: Path) -> None:
-    source = PolicySource(file, DEFAULT)
+    source = PolicySource.load(file, DEFAULT)
     assert not source.refresh()
     file.write_text(GOOD)
     assert not source.refresh()
 
 
 def test_a_changed_file_is_put_to_use(file: Path) -> None:
-    source = PolicySource(file, DEFAULT)
+    source = PolicySource.load(file, DEFAULT)
     file.write_text(GPU_ONLY)
     assert source.refresh()
     assert (names(source), source.error) == (["gpu", "default"], None)
@@ -299,7 +299,7 @@ def restore(file: Path, text: str) -> None:
 def test_a_file_that_got_worse_keeps_the_old_policies_and_says_so_once(
     file: Path, worse: Callable[[Path], None]
 ) -> None:
-    source = PolicySource(file, DEFAULT)
+    source = PolicySource.load(file, DEFAULT)
     worse(file)
     assert source.refresh()
     assert names(source) == ["staff", "gpu", "scratch", "default"]
@@ -314,7 +314,7 @@ def test_a_file_that_got_worse_keeps_the_old_policies_and_says_so_once(
 def test_a_file_that_got_well_again_is_put_to_use(
     file: Path, worse: Callable[[Path], None], text: str
 ) -> None:
-    source = PolicySource(file, DEFAULT)
+    source = PolicySource.load(file, DEFAULT)
     worse(file)
     source.refresh()
     restore(file, text)
@@ -324,7 +324,7 @@ def test_a_file_that_got_well_again_is_put_to_use(
 
 
 def test_a_broken_file_that_vanishes_and_comes_back_is_still_broken(file: Path) -> None:
-    source = PolicySource(file, DEFAULT)
+    source = PolicySource.load(file, DEFAULT)
     break_it(file)
     source.refresh()
     broken = source.error

@@ -1,0 +1,90 @@
+"""The candidates of one poll on their way, and what is shared among them."""
+
+import threading
+import time
+
+from ..domain.census import Judged
+from ..domain.labels import ProbeResult
+from ..domain.model import Route
+from ..domain.settings import CullSettings
+from ..hub.client import Hub
+from ..hub.errors import HubError
+
+# Routes tell of traffic that the Hub learns of minutes later: in a long pass they are read anew.
+_ROUTES_SECONDS = 30.0
+
+
+class CullPass:
+    """The candidates of one poll on their way; safe to share between workers.
+
+    As many candidates are under way or stopped as `max_culls` allows: one that is withheld makes
+    room for the next, so that busy servers at the head never keep the others alive.
+    """
+
+    def __init__(
+        self, candidates: list[Judged], settings: CullSettings, hub: Hub, asks: bool
+    ) -> None:
+        self.asks = asks
+        self.routes = RouteTable(hub)
+        self.done = threading.Event()
+        self.failed = self.unsure = 0
+        self.results: list[ProbeResult] = []
+        self._room = settings.max_culls or len(candidates)
+        self.workers = min(len(candidates), settings.concurrency, self._room)
+        self._waiting = candidates[::-1]
+        self._working = self.workers
+        self._undecided = 0
+        self._lock = threading.Lock()
+
+    def next_candidate(self) -> Judged | None:
+        """Take the next candidate; None when there is none, or no room."""
+        with self._lock:
+            if not self._waiting or self._room == 0:
+                return None
+            self._room -= 1
+            self._undecided += 1
+            return self._waiting.pop()
+
+    def decided(self, withheld: bool) -> list[Judged]:
+        """Note that a candidate is withheld, which makes room, or is being stopped.
+
+        Give those for whom no room is left, as soon as that is certain.
+        """
+        with self._lock:
+            self._undecided -= 1
+            self._room += withheld
+            if self._undecided or self._room:
+                return []
+            left, self._waiting = self._waiting[::-1], []
+            return left
+
+    def worker_done(self) -> bool:
+        """Note that a worker has ended; tell whether it was the last."""
+        with self._lock:
+            self._working -= 1
+            return self._working == 0
+
+
+class RouteTable:
+    """The proxy's routes, read once for a whole pass, or failing for everyone in it."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub, self._lock = hub, threading.Lock()
+        self._routes: dict[tuple[str | None, str], Route] | HubError | None = None
+        self._read_at = 0.0
+
+    def find(self, user: str, server: str) -> Route | None:
+        """Find a server's route; raise HubError when the routes could not be read."""
+        with self._lock:
+            if self._routes is None or time.monotonic() - self._read_at > _ROUTES_SECONDS:
+                self._read_at = time.monotonic()
+                self._routes = self._read()
+        if isinstance(self._routes, HubError):
+            raise self._routes
+        return self._routes.get((user, server))
+
+    def _read(self) -> dict[tuple[str | None, str], Route] | HubError:
+        try:
+            return {(r.data.user, r.data.server_name or ""): r for r in self._hub.routes()}
+        except HubError as error:
+            return error

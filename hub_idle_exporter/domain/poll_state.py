@@ -1,0 +1,123 @@
+"""All that is known after a poll: one frozen state, swapped in whole at the poll's end.
+
+Metrics, page, readiness, `check` and `servers` read it and nothing else, so that none of them can
+see half of a poll.
+"""
+
+from dataclasses import dataclass, replace
+
+from .census import Census, Judged
+from .gate import ClockReading
+from .labels import Cause
+from .model import Identity
+from .policy import Judge, Rules
+from .requirements import Finding, Requirement, Severity, requirements
+from .scopes import Granted
+from .settings import CullSettings
+
+INTERVALS_UNTIL_STALE = 3
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What one good poll saw of the Hub at `read_at` of the Hub's clock (seconds since 1970).
+
+    `complete` is False when the list changed so much while it was read that servers may be
+    missing from it; `hidden_users` counts users whose servers the token may not see.
+    """
+
+    version: str
+    read_at: float
+    census: Census
+    servers: tuple[Judged, ...] = ()
+    complete: bool = True
+    hidden_users: int = 0
+
+
+@dataclass(frozen=True)
+class PollError:
+    """Why a poll failed; `retry_after` is how many seconds the Hub asked to be left alone.
+
+    `finding` is the requirement that is not met, where that is why.
+    """
+
+    cause: Cause
+    sentence: str
+    retry_after: float = 0.0
+    finding: Finding | None = None
+
+
+@dataclass(frozen=True)
+class PollState:
+    """What is known after a poll; `snapshot` is None before the first and after a failed one.
+
+    What the Hub last said of itself and the token (`version`, `identity`, `granted`) outlives a
+    failed poll. `duration` and `clock_skew` (the Hub's clock minus ours) are seconds.
+    """
+
+    rules: Rules
+    policy_error: str | None = None
+    version: str | None = None
+    identity: Identity | None = None
+    granted: Granted | None = None
+    requirements: tuple[Requirement, ...] = ()
+    asks_servers: bool = False  # before each stop, with --enforce
+    findings: tuple[Finding, ...] = ()
+    snapshot: Snapshot | None = None
+    error: PollError | None = None
+    last_success: ClockReading | None = None
+    failing_since: ClockReading | None = None
+    duration: float = 0.0
+    clock_skew: float | None = None
+
+    @classmethod
+    def at_start(cls, rules: Rules, cull: CullSettings) -> "PollState":
+        """Give the state before the first poll, when the Hub's version is not known."""
+        return cls(rules, requirements=requirements("", cull, rules))
+
+    @property
+    def judge(self) -> Judge:
+        """Give what judges servers now."""
+        return Judge(self.rules, self.granted or Granted())
+
+    @property
+    def suspended_by(self) -> tuple[str, ...] | None:
+        """Say what forbids stopping anything; None before the end of the first poll."""
+        if self.error is not None:
+            return (f"the last poll failed: {self.error.sentence}",)
+        if self.snapshot is None:
+            return None
+        return tuple(str(one) for one in self.findings if one.severity >= Severity.SUSPENDS)
+
+    def seconds_since_success(self, now: ClockReading) -> float | None:
+        """Give the age of the last good poll; None when there was none."""
+        return _since(self.last_success, now)
+
+    def seconds_failing(self, now: ClockReading) -> float | None:
+        """Tell for how long polls have failed; None when the last one did not."""
+        return _since(self.failing_since, now)
+
+    def is_stale(self, now: ClockReading, interval: float) -> bool:
+        """Tell whether the last good poll is three intervals old, or there was none."""
+        age = self.seconds_since_success(now)
+        return age is None or age >= INTERVALS_UNTIL_STALE * interval
+
+    def failed(self, error: PollError, now: ClockReading) -> "PollState":
+        """Give the state after a failed poll: what was seen of servers is gone."""
+        since = self.failing_since or now
+        return replace(self, snapshot=None, error=error, failing_since=since)
+
+    def succeeded(self, snapshot: Snapshot, now: ClockReading) -> "PollState":
+        """Give the state after a good poll."""
+        return replace(self, snapshot=snapshot, error=None, last_success=now, failing_since=None)
+
+
+def _since(then: ClockReading | None, now: ClockReading) -> float | None:
+    return None if then is None else max(0.0, now.monotonic - then.monotonic)
+
+
+@dataclass
+class LatestState:
+    """Holds the newest poll state; one assignment swaps it in for every reader."""
+
+    state: PollState

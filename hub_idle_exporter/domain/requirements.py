@@ -1,0 +1,202 @@
+"""What the token and the Hub must allow for these settings, and which of that is not met.
+
+Worked out once a poll; log, `check`, page and metrics show the same findings.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+from msgspec import UnsetType
+
+from .labels import Cause
+from .model import User, version_numbers
+from .policy import Rules
+from .scopes import PURPOSE, Granted, Scope
+from .settings import BusyCheck, CullSettings
+
+OLDEST_HUB = (2, 0)
+OLDEST_HUB_TO_ENFORCE = (3, 0)
+# Before 6.1 a service that mints a token is checked against `tokens!service=`, not `tokens!user=`.
+_TOKENS_BY_USER = (6, 1)
+
+
+class Severity(IntEnum):
+    """How grave it is when something is missing."""
+
+    NOTE = 0  # these settings do not need it
+    WARNING = 1  # servers are stopped with less protection
+    SUSPENDS = 2  # nothing is stopped
+    FATAL = 3  # the Hub cannot be monitored
+
+
+_WITHOUT = {
+    Severity.WARNING: "stopping servers by last_activity alone, which does not see silent "
+    "computations",
+    Severity.SUSPENDS: "nothing is stopped without it",
+    Severity.FATAL: "the Hub cannot be monitored without it",
+}
+
+
+class Subject(StrEnum):
+    """What a finding is about."""
+
+    VERSION = "version"
+    SCOPE = "scope"
+    BUSY_CHECK = "busy_check"
+    HIDDEN_SERVERS = "hidden_servers"
+    HIDDEN_POLICY_DATA = "hidden_policy_data"
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A scope that these settings make use of.
+
+    `grants` are the scopes as a role must hold them, with filters; `severity` says how grave it is
+    when one of them is missing.
+    """
+
+    scope: Scope
+    grants: tuple[str, ...]
+    severity: Severity
+
+    @property
+    def purpose(self) -> str:
+        """Say what the scope is for."""
+        return PURPOSE[self.scope]
+
+    def missing(self, granted: Granted) -> tuple[str, ...]:
+        """Name what a token lacks of it; a filter on the scope itself is no lack."""
+        if self.grants == (self.scope,):
+            return () if granted.has(self.scope) else self.grants
+        return tuple(grant for grant in self.grants if not granted.allows(grant))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A requirement that is not met; `str()` is a sentence for people.
+
+    `missing` names the scopes to grant, if that is the remedy.
+    """
+
+    subject: Subject
+    severity: Severity
+    problem: str
+    missing: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.problem
+
+    @property
+    def consequence(self) -> str:
+        """Say what does not work because of it."""
+        return _WITHOUT[self.severity]
+
+    @property
+    def cause(self) -> Cause:
+        """Name the cause of a poll that fails by it."""
+        return Cause.RESPONSE if self.subject is Subject.VERSION else Cause.SCOPE
+
+
+def requirements(version: str, cull: CullSettings, rules: Rules) -> tuple[Requirement, ...]:
+    """Give a requirement for each scope, in the order in which people grant them."""
+    groups = Severity.SUSPENDS if rules.need_groups else Severity.NOTE
+    stops = Severity.SUSPENDS if cull.enforce else Severity.NOTE
+    asks = _severity_of_asking(cull)
+    return (
+        Requirement(Scope.LIST_USERS, (Scope.LIST_USERS,), Severity.FATAL),
+        Requirement(Scope.READ_SERVERS, (Scope.READ_SERVERS,), Severity.FATAL),
+        Requirement(Scope.READ_GROUPS, (Scope.READ_GROUPS,), groups),
+        Requirement(Scope.DELETE_SERVERS, (Scope.DELETE_SERVERS,), stops),
+        Requirement(Scope.PROXY, (Scope.PROXY,), asks),
+        Requirement(Scope.TOKENS, _token_grants(version, cull.probe_user), asks),
+    )
+
+
+def _severity_of_asking(cull: CullSettings) -> Severity:
+    if not cull.enforce or cull.busy_check is BusyCheck.OFF:
+        return Severity.NOTE
+    return Severity.SUSPENDS if cull.busy_check is BusyCheck.REQUIRE else Severity.WARNING
+
+
+def _token_grants(version: str, probe_user: str) -> tuple[str, ...]:
+    by_user, by_service = f"tokens!user={probe_user}", f"tokens!service={probe_user}"
+    newer = version_numbers(version) >= _TOKENS_BY_USER
+    return (by_user,) if newer else (by_user, by_service)
+
+
+def can_ask(needed: Iterable[Requirement], granted: Granted, cull: CullSettings) -> bool:
+    """Tell whether servers can be asked if they are busy before they are stopped."""
+    return cull.busy_check is not BusyCheck.OFF and not _missing_to_ask(needed, granted)
+
+
+def _missing_to_ask(needed: Iterable[Requirement], granted: Granted) -> tuple[str, ...]:
+    asking = (one for one in needed if one.scope in (Scope.PROXY, Scope.TOKENS))
+    return tuple(grant for one in asking for grant in one.missing(granted))
+
+
+def version_findings(version: str, cull: CullSettings) -> tuple[Finding, ...]:
+    """Find whether the Hub is too old; this is known before any scope is."""
+    numbers = version_numbers(version)
+    if numbers < OLDEST_HUB:
+        problem = f"JupyterHub {version!r} is too old: 2.0 or newer can be monitored, 3.0 culled"
+        return (Finding(Subject.VERSION, Severity.FATAL, problem),)
+    if cull.enforce and numbers < OLDEST_HUB_TO_ENFORCE:
+        problem = f"JupyterHub {version} is too old to cull: 3.0 or newer is needed"
+        return (Finding(Subject.VERSION, Severity.SUSPENDS, problem),)
+    return ()
+
+
+def scope_findings(needed: Iterable[Requirement], granted: Granted) -> tuple[Finding, ...]:
+    """Find the scopes that these settings need and the token lacks."""
+    needed = [one for one in needed if one.severity > Severity.NOTE]
+    found = [
+        Finding(
+            Subject.SCOPE,
+            one.severity,
+            f"the token lacks the scope {one.scope}, {one.purpose}",
+            missing,
+        )
+        for one in needed
+        if one.scope not in (Scope.PROXY, Scope.TOKENS) and (missing := one.missing(granted))
+    ]
+    missing = _missing_to_ask(needed, granted)
+    if missing:
+        severity = max(one.severity for one in needed if one.scope is Scope.PROXY)
+        problem = f"servers cannot be asked before they are stopped: {_to_ask(needed)}"
+        found.append(Finding(Subject.BUSY_CHECK, severity, problem, missing))
+    return tuple(found)
+
+
+def _to_ask(needed: Iterable[Requirement]) -> str:
+    grants = [g for one in needed if one.scope in (Scope.PROXY, Scope.TOKENS) for g in one.grants]
+    return f"asking servers needs the scopes {', '.join(grants)}"
+
+
+def visibility_findings(
+    users: Iterable[User], hidden_users: int, granted: Granted, rules: Rules
+) -> tuple[Finding, ...]:
+    """Find what a listing hides that must be seen."""
+    if hidden_users and not granted.filtered(Scope.READ_SERVERS):
+        problem = f"the Hub hides the servers of {hidden_users} users from the token"
+        return (Finding(Subject.HIDDEN_SERVERS, Severity.FATAL, problem),)
+    if _hides_policy_data(users, granted, rules):
+        problem = (
+            "a policy matches on groups or admin, which the token cannot see of everyone: "
+            "grant read:users:groups without a filter"
+        )
+        missing = (str(Scope.READ_GROUPS),)
+        return (Finding(Subject.HIDDEN_POLICY_DATA, Severity.SUSPENDS, problem, missing),)
+    return ()
+
+
+def _hides_policy_data(users: Iterable[User], granted: Granted, rules: Rules) -> bool:
+    """Tell whether a policy matches on what is hidden of somebody whose servers are seen."""
+    groups = rules.need_groups and granted.has(Scope.READ_GROUPS)  # else the scope is the finding
+    admin = rules.need_admin
+    return (groups or admin) and any(
+        (groups and isinstance(user.groups, UnsetType))
+        or (admin and isinstance(user.admin, UnsetType))
+        for user in users
+        if user.seen_servers
+    )

@@ -1,0 +1,90 @@
+"""How to connect, poll, cull and serve, as the options say: checked, frozen, in seconds."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from .policy import Policy
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot work; `str()` is one line for people."""
+
+
+class BusyCheck(StrEnum):
+    """Whether a server is asked if it is busy before it is stopped."""
+
+    AUTO = "auto"  # where the token allows it
+    REQUIRE = "require"
+    OFF = "off"
+
+
+@dataclass(frozen=True)
+class ConnectionSettings:
+    """Where the Hub is and how to talk to it."""
+
+    url: str
+    timeout: float = 60.0
+    page_size: int = 200
+    ca_file: str | None = None
+    client_certificate: tuple[str, str] | None = None  # certificate, key (internal_ssl)
+    max_connections: int = 16
+
+
+@dataclass(frozen=True)
+class PollSettings:
+    """How often the Hub is polled, and by what its servers are judged."""
+
+    default: Policy
+    cull_default_servers: bool = True
+    cull_named_servers: bool = True
+    interval: float = 60.0
+    per_server_metrics: bool = False
+
+
+@dataclass(frozen=True)
+class CullSettings:
+    """Whether and how servers are stopped; `max_culls` 0 is no limit.
+
+    With `only_if_asked` a server is stopped only when it was itself asked and is idle: for a
+    single pass, which has no memory of outages.
+    """
+
+    enforce: bool = False
+    grace: float = 600.0
+    busy_check: BusyCheck = BusyCheck.AUTO
+    probe_user: str = "idle-prober"
+    concurrency: int = 10
+    max_culls: int = 0
+    max_busy: float = 86400.0
+    remove_named_servers: bool = False
+    only_if_asked: bool = False
+
+
+@dataclass(frozen=True)
+class WebSettings:
+    """Where metrics and the page are served."""
+
+    host: str = "127.0.0.1"
+    port: int = 9899
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """What is logged, and how."""
+
+    level: str = "info"
+    format: str = "logfmt"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the sidecar needs; files by their names."""
+
+    connection: ConnectionSettings
+    poll: PollSettings
+    cull: CullSettings
+    web: WebSettings = WebSettings()
+    log: LogSettings = LogSettings()
+    token_file: str | None = None
+    policy_file: str | None = None
+    tls_directory: str | None = None  # the Hub's internal_ssl certificates

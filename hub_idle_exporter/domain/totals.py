@@ -1,0 +1,19 @@
+"""Our own counters, as read at one moment for the page."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+Counts = Mapping[tuple[str, ...], float]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What was counted since the start: the values of the labels → how often."""
+
+    polls: float
+    poll_failures: Counts
+    culls: Counts  # policy, reason
+    withheld: Counts
+    cull_failures: Counts
+    busy_checks: Counts
+    idle_server_seconds: Counts  # policy

@@ -1,0 +1,82 @@
+"""The one error of the Hub's client: what went wrong, as a cause and a sentence for people."""
+
+import ssl
+from collections.abc import Iterator
+
+import requests
+
+from ..domain.labels import Cause, Operation
+
+
+class HubError(Exception):
+    """A request to the Hub that did not work; `str()` is one sentence for people.
+
+    `status` is the HTTP status where there was one, `retry_after` the seconds that the Hub asked
+    to be left alone.
+    """
+
+    def __init__(
+        self, cause: Cause, sentence: str, status: int | None = None, retry_after: float = 0.0
+    ) -> None:
+        super().__init__(sentence)
+        self.cause, self.status, self.retry_after = cause, status, retry_after
+
+
+def unreachable(error: Exception, base: str, timeout: float) -> HubError:
+    """Tell apart what went wrong below HTTP. The library's text may hold URLs; it is not used."""
+    if isinstance(error, requests.Timeout):
+        return HubError(Cause.TIMEOUT, f"{base} did not answer within {timeout:g} s")
+    if isinstance(error, requests.exceptions.SSLError):
+        return HubError(Cause.CONNECTION, f"{base} {_tls_problem(error)}")
+    if isinstance(error, requests.exceptions.ContentDecodingError):
+        return HubError(Cause.RESPONSE, f"{base} answered what cannot be unpacked")
+    return HubError(Cause.CONNECTION, f"{base} cannot be reached: {_system_error(error)}")
+
+
+def _tls_problem(error: BaseException) -> str:
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
+        return "has no TLS certificate that is trusted: see --ca-file"
+    return "does not answer in TLS as it should: is it http://, or does it use internal_ssl?"
+
+
+def _system_error(error: BaseException) -> str:
+    """Find what the operating system calls it."""
+    words = (cause.strerror for cause in _causes(error) if isinstance(cause, OSError))
+    return next(filter(None, words), "the connection was lost")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Give an error and what caused it, down to the root; libraries hide it in many places."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        inner = [part for part in found.args if isinstance(part, BaseException)]
+        reason = getattr(found, "reason", None)
+        inner += [reason] if isinstance(reason, BaseException) else []
+        found = inner[-1] if inner else found.__cause__ or found.__context__
+
+
+def refusal(
+    operation: Operation, request: str, status: int, body: bytes, retry_after: float
+) -> HubError:
+    """Name what an unexpected status of the Hub means; `request` is method and URL."""
+    if status in (401, 403):
+        return _forbidden(operation, request, status, body)
+    if 300 <= status < 400:
+        sentence = f"{request} was redirected, which is not followed: --url must end in /hub/api"
+    else:
+        sentence = f"{request} was answered with HTTP {status}"
+    return HubError(Cause.HTTP, sentence, status, retry_after)
+
+
+def _forbidden(operation: Operation, request: str, status: int, body: bytes) -> HubError:
+    """Tell a token that the Hub does not know from one that may not do this."""
+    minting = operation is Operation.MINT_TOKEN and b"credentials" not in body
+    if minting or (operation is not Operation.IDENTITY and b"scope" in body):
+        sentence = f"{request} was refused: the token lacks a scope for it"
+        return HubError(Cause.SCOPE, sentence, status)
+    return HubError(
+        Cause.AUTH,
+        f"{request} was refused: the Hub does not know the token (wrong, expired or revoked)",
+        status,
+    )

@@ -1,0 +1,77 @@
+"""The sidecar's own token: where it comes from, how it is sent, and that it is never shown."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from ..domain.settings import ConfigError
+
+VARIABLES = ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN")
+
+
+class Token:
+    """The sidecar's token; read again from its file when the Hub refuses it (rotation)."""
+
+    def __init__(self, value: str, read: Callable[[], str]) -> None:
+        self._value, self._read = value, read
+
+    @classmethod
+    def read_by(cls, read: Callable[[], str]) -> "Token":
+        """Read the token for a first time; whatever `read` raises comes through."""
+        return cls(read(), read)
+
+    def __repr__(self) -> str:
+        return "Token(masked)"
+
+    @property
+    def header(self) -> str:
+        """Give the `Authorization` header."""
+        return f"token {self._value}"
+
+    def mask(self, text: str) -> str:
+        """Take the token out of a text that is to be shown."""
+        return text.replace(self._value, "***")
+
+    def reread(self) -> bool:
+        """Read the token again; tell whether it changed. An unreadable file keeps the old one."""
+        try:
+            fresh = self._read()
+        except (OSError, ValueError):
+            return False
+        changed, self._value = fresh != self._value, fresh
+        return changed
+
+
+def find_token(token_file: str | None, environ: Mapping[str, str]) -> Token:
+    """Find the token in its file or in the environment; raise ConfigError where there is none."""
+    if token_file is not None:
+        return _token_in_file(Path(token_file))
+    for variable in VARIABLES:
+        value = environ.get(variable, "").strip()
+        if value:
+            where = f"the environment variable {variable}"
+            return Token.read_by(partial(checked_token, value, where))
+    raise ConfigError(
+        "no API token: set JUPYTERHUB_API_TOKEN, or name a file with --api-token-file"
+    )
+
+
+def _token_in_file(path: Path) -> Token:
+    def read() -> str:
+        return checked_token(path.read_text().strip(), f"--api-token-file {path}")
+
+    try:
+        return Token.read_by(read)
+    except OSError as error:
+        raise ConfigError(f"--api-token-file {path} cannot be read: {error.strerror}") from None
+    except UnicodeError:
+        raise ConfigError(f"--api-token-file {path} holds no text") from None
+
+
+def checked_token(value: str, where: str) -> str:
+    """Refuse what cannot be sent in a header, without showing it."""
+    if not value:
+        raise ConfigError(f"{where} is empty: it should hold the API token")
+    if not (value.isascii() and value.isprintable() and " " not in value):
+        raise ConfigError(f"{where} holds something that is no API token (blanks, line breaks)")
+    return value

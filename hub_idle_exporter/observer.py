@@ -1,0 +1,124 @@
+"""Reads the whole Hub once: its version, what the token may do, all servers, each one judged."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from .culling.gatekeeper import Gatekeeper, read_clocks
+from .domain.census import judge_all, take
+from .domain.gate import ClockReading
+from .domain.policy import Rules
+from .domain.poll_state import PollError, PollState, Snapshot
+from .domain.requirements import (
+    Severity,
+    can_ask,
+    requirements,
+    scope_findings,
+    version_findings,
+    visibility_findings,
+)
+from .domain.scopes import Granted
+from .domain.settings import CullSettings, PollSettings
+from .hub.client import Hub
+from .hub.errors import HubError
+from .policy_file import PolicySource
+
+
+class Observer:
+    """Reads the whole Hub once and works out the next poll state; it counts and stops nothing.
+
+    Args:
+        hub: what is read.
+        source: the policy file; None without one.
+        poll: how servers are judged.
+        cull: what the token has to allow.
+        gatekeeper: knows how far the Hub's clock and ours differ.
+        clocks: reads our clocks.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        source: PolicySource | None,
+        poll: PollSettings,
+        cull: CullSettings,
+        gatekeeper: Gatekeeper,
+        clocks: Callable[[], ClockReading] = read_clocks,
+    ) -> None:
+        self._hub, self._source = hub, source
+        self._poll, self._cull = poll, cull
+        self._gatekeeper, self._clocks = gatekeeper, clocks
+
+    def see_hub(self) -> None:
+        """Ask whether the Hub is there; raise HubError when it does not answer."""
+        self._hub.ask_version()
+
+    def observe(self, before: PollState) -> PollState:
+        """Read the Hub; give the state after that, whether all of it could be read or not."""
+        begun = self._clocks()
+        state = replace(
+            before,
+            rules=rules_of(self._source, self._poll),
+            policy_error=self._source.error if self._source else None,
+            findings=(),
+            error=None,
+        )
+        for step in (self._with_version, self._with_token, self._with_servers):
+            state = self._taken(step, state)
+            if state.error is not None:
+                break
+        seconds = self._clocks().monotonic - begun.monotonic
+        return replace(state, duration=seconds, clock_skew=self._gatekeeper.clock_skew())
+
+    def _taken(self, step: Callable[[PollState], PollState], state: PollState) -> PollState:
+        """Take a step; where it fails, or finds that the Hub cannot be monitored, say so."""
+        try:
+            state = step(state)
+        except HubError as error:
+            problem = PollError(error.cause, str(error), error.retry_after)
+            return state.failed(problem, self._clocks())
+        fatal = next((one for one in state.findings if one.severity is Severity.FATAL), None)
+        if fatal is None:
+            return state
+        return state.failed(PollError(fatal.cause, str(fatal), finding=fatal), self._clocks())
+
+    def _with_version(self, state: PollState) -> PollState:
+        version = self._hub.version or self._hub.ask_version()
+        return replace(state, version=version, findings=version_findings(version, self._cull))
+
+    def _with_token(self, state: PollState) -> PollState:
+        """Add whose token it is, what it may do, and what these settings need beyond that."""
+        identity = self._hub.identity()
+        version, granted = self._hub.version or "", Granted.of(identity.scopes)
+        needed = requirements(version, self._cull, state.rules)
+        found = (*version_findings(version, self._cull), *scope_findings(needed, granted))
+        return replace(
+            state,
+            version=version,
+            identity=identity,
+            granted=granted,
+            requirements=needed,
+            asks_servers=self._cull.enforce and can_ask(needed, granted, self._cull),
+            findings=found,
+        )
+
+    def _with_servers(self, state: PollState) -> PollState:
+        """Add all servers, judged, unless the Hub hides what has to be seen."""
+        listing, judge = self._hub.users(), state.judge
+        users, hidden = listing.users.values(), listing.hidden_users
+        found = visibility_findings(users, hidden, judge.granted, state.rules)
+        state = replace(state, findings=(*state.findings, *found))
+        if any(one.severity is Severity.FATAL for one in found):
+            return state
+        judged = tuple(judge_all(judge, users, listing.now))
+        census = take(judged, state.rules)
+        version = self._hub.version or ""
+        snapshot = Snapshot(
+            version, listing.now, census, judged, complete=listing.complete, hidden_users=hidden
+        )
+        return state.succeeded(snapshot, self._clocks())
+
+
+def rules_of(source: PolicySource | None, poll: PollSettings) -> Rules:
+    """Give the rules that hold now."""
+    policies = source.policies if source else (poll.default,)
+    return Rules(policies, poll.cull_default_servers, poll.cull_named_servers)
