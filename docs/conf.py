@@ -25,24 +25,23 @@ html_theme_options = {
 }
 
 _HERE = Path(__file__).parent
-_LINK_UP = re.compile(r"\]\(((?:\.\./)+[^)#]+)\)")
+_MARKDOWN_ABOVE = re.compile(r"\]\(((?:\.\./)+[^)#]+\.md)\)")
 
 
-def _link_to_repository(_app: Sphinx, page: str, source: list[str]) -> None:
-    """Offer files of the repository outside docs/ as downloads.
+def _offer_as_download(_app: Sphinx, page: str, source: list[str]) -> None:
+    """Offer Markdown files outside docs/ as downloads, as MyST does with all other files.
 
-    The pages link to them by relative paths, which work on a forge; the site has no such path, so
-    it gets a copy. A link within docs/ stays a link to a page.
+    The pages link to them by relative paths, which work on a forge. MyST would take the path for
+    that of a page of this site, and warn that there is none.
     """
 
-    def prefixed(link: re.Match[str]) -> str:
+    def marked(link: re.Match[str]) -> str:
         target = (_HERE / page).parent.joinpath(link[1]).resolve()
-        outside = target.is_file() and not target.is_relative_to(_HERE)
-        return f"](path:{link[1]})" if outside else link[0]
+        return link[0] if target.is_relative_to(_HERE) else f"](path:{link[1]})"
 
-    source[0] = _LINK_UP.sub(prefixed, source[0])
+    source[0] = _MARKDOWN_ABOVE.sub(marked, source[0])
 
 
 def setup(app: Sphinx) -> None:
     """Register the above."""
-    app.connect("source-read", _link_to_repository)
+    app.connect("source-read", _offer_as_download)
