@@ -1,4 +1,4 @@
-"""The site of these pages: `make docs`, into `build/docs`. Warnings are errors; nothing is fetched."""
+"""How `make docs` builds these pages into `build/docs`; nothing is fetched for it."""
 
 import re
 from pathlib import Path
