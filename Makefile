@@ -36,7 +36,7 @@ bench: ## cost, latency, drains: ours, the floor and jupyterhub-idle-culler in t
 	@$(PYTHON) tools/environment.py .venv-bench requirements/bench.txt
 	@.venv-bench/bin/python -m bench
 
-screenshot: venv ## the pictures of the README; DASHBOARD_RENDER is the folder of a built renderer
+screenshot: venv ## the pictures of README and docs; DASHBOARD_RENDER is the folder of a built renderer
 	@$(BIN)/python tools/screenshot_page.py
 	@$(BIN)/python tools/screenshot.py "$(DASHBOARD_RENDER)"
 
