@@ -13,10 +13,12 @@ nitpicky = True
 
 html_theme = "pydata_sphinx_theme"
 html_title = "hub_idle_exporter"
-html_static_path: list[str] = []
+templates_path = ["_templates"]
+html_sidebars = {"**": ["pages"]}
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
+    "navbar_center": [],
     "navbar_end": ["theme-switcher"],
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": [],
