@@ -19,7 +19,7 @@ check: venv docs ## style, types, layers, documentation
 	$(BIN)/lint-imports --no-cache
 
 docs: venv ## the documentation as a site in build/docs; a warning is an error
-	@$(BIN)/python -m sphinx -W --keep-going -n -q -d build/doctrees docs build/docs
+	@$(BIN)/python -m sphinx -E -a -W --keep-going -n -q -d build/doctrees docs build/docs
 
 format: venv ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
