@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format lock hubs mutants bench screenshot clean venv
+.PHONY: demo test check docs format lock upgrade hubs mutants bench screenshot clean venv
 
 demo: ## a real JupyterHub with simulated people, culled before your eyes
 	@$(PYTHON) tools/environment.py .venv-demo requirements/demo.txt
@@ -12,11 +12,14 @@ test: check ## everything: style, types, layers, tests
 	@mkdir -p .tmp
 	TMPDIR="$(CURDIR)/.tmp" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-check: venv ## style, types, layers
+check: venv docs ## style, types, layers, documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+docs: venv ## the documentation as a site in build/docs; a warning is an error
+	@$(BIN)/python -m sphinx -E -a -W --keep-going -n -q -d build/doctrees docs build/docs
 
 format: venv ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
@@ -33,12 +36,15 @@ bench: ## cost, latency, drains: ours, the floor and jupyterhub-idle-culler in t
 	@$(PYTHON) tools/environment.py .venv-bench requirements/bench.txt
 	@.venv-bench/bin/python -m bench
 
-screenshot: venv ## the pictures of the README; DASHBOARD_RENDER is the folder of a built renderer
+screenshot: venv ## the pictures of README and docs; DASHBOARD_RENDER is the folder of a built renderer
 	@$(BIN)/python tools/screenshot_page.py
 	@$(BIN)/python tools/screenshot.py "$(DASHBOARD_RENDER)"
 
-lock: ## make the lock files anew: versions and hashes, no addresses
+lock: ## write the lock files after a change of dependencies; other pins stay
 	@$(PYTHON) tools/lock.py
+
+upgrade: ## write the lock files with the newest version of everything
+	@$(PYTHON) tools/lock.py --upgrade
 
 venv:
 	@$(PYTHON) tools/environment.py .venv requirements/dev.txt

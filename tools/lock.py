@@ -1,6 +1,7 @@
-"""Make the lock files in `requirements/` anew: versions and hashes, no addresses.
+"""Write the lock files in `requirements/`: versions and hashes, no addresses.
 
-    python3 tools/lock.py        # `make lock`
+    python3 tools/lock.py              `make lock`: after a change of dependencies; other pins stay
+    python3 tools/lock.py --upgrade    `make upgrade`: the newest version of everything
 
 `uv` resolves for every platform and Python at once; it is installed into `.venv-lock` for that.
 """
@@ -24,21 +25,22 @@ LOCKS = {
 }
 
 
-def _compile(name: str, sources: list[str]) -> None:
+def _compile(name: str, sources: list[str], upgrade: bool) -> None:
     target = f"requirements/{name}.txt"
     print(f"Locking {target} ...", flush=True)
-    uv = [str(TOOLS / "bin" / "uv"), "pip", "compile", "--quiet", "--upgrade", *FLAGS]
+    uv = [str(TOOLS / "bin" / "uv"), "pip", "compile", "--quiet", *FLAGS]
+    uv += ["--upgrade"] if upgrade else []
     python = ["--python-version", "3.11"]
     subprocess.run([*uv, *python, *sources, "-o", target], check=True, cwd=REPO)
 
 
 def main() -> int:
-    """Make every lock file."""
+    """Write every lock file."""
     if not (TOOLS / "bin" / "uv").exists():
         venv.create(TOOLS, with_pip=True)
         subprocess.run([TOOLS / "bin" / "python", "-m", "pip", "install", "-q", "uv"], check=True)
     for name, sources in LOCKS.items():
-        _compile(name, sources)
+        _compile(name, sources, "--upgrade" in sys.argv[1:])
     return 0
 
 

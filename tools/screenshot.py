@@ -1,4 +1,4 @@
-"""Draw the dashboard over a made-up history into docs/images, for looking and for the README.
+"""Draw the dashboard over a simulated history into docs/images, for the docs and the README.
 
     python tools/screenshot.py RENDERER [FOLDER]
 
@@ -7,7 +7,9 @@ Grafana's JSON with Grafana's own component libraries; where it comes from: docs
 Needs Prometheus with promtool, Chromium and Node. All else is in a temporary folder and ended.
 """
 
+import base64
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,10 @@ import requests
 from hub_idle_exporter.demo.launch import free_ports
 
 REPO = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPO / "tests" / "support"))
+
+from chromium import chromium  # noqa: E402
+
 DASHBOARD = REPO / "grafana" / "dashboards" / "idle-servers.json"
 CACHE = REPO / ".cache"
 ROW_PIXELS, FRAME_PIXELS = 38, 130
@@ -46,6 +52,11 @@ PICTURES = (
     Picture("dashboard-1920", 1920),
     Picture("dashboard-light-1280", 1280, FIRST_ROWS, "light"),
 )
+
+
+# The README's pictures: two rows of numbers and the first graphs, at most 700 pixels high.
+OVERVIEWS = {"overview-dark": "dashboard", "overview-light": "dashboard-light-1280"}
+OVERVIEW_TOP, OVERVIEW_WIDTH, OVERVIEW_HEIGHT = 94, 1280, 686
 
 
 class ScreenshotError(Exception):
@@ -109,6 +120,24 @@ def draw(renderer: Path, url: str, picture: Picture, rows: int, folder: Path) ->
     print(target)
 
 
+def cut_overviews(folder: Path) -> None:
+    """Cut the README's pictures out of those of the dashboard."""
+    executable = shutil.which("chromium")
+    if executable is None:
+        raise ScreenshotError("chromium is not installed: apt-get install chromium")
+    with chromium(executable) as browser:
+        for name, source in OVERVIEWS.items():
+            data = base64.b64encode((folder / f"{source}.png").read_bytes()).decode()
+            page = browser.new_page(viewport={"width": OVERVIEW_WIDTH, "height": OVERVIEW_HEIGHT})
+            page.set_content(
+                f'<body style="margin: -{OVERVIEW_TOP}px 0 0">'
+                f'<img src="data:image/png;base64,{data}">'
+            )
+            page.wait_for_function("document.images[0].complete")
+            page.screenshot(path=folder / f"{name}.png")
+            print(folder / f"{name}.png")
+
+
 def main(arguments: list[str]) -> int:
     """Draw them all."""
     if not arguments:
@@ -124,6 +153,7 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
         try:
             draw_all(renderer, target, Path(scratch))
+            cut_overviews(target)
         except ScreenshotError as error:
             print(error, file=sys.stderr)
             return 1

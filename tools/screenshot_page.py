@@ -1,4 +1,4 @@
-"""Draw the page at `/` as a picture for the README.
+"""Draw the page at `/` as a picture for the docs.
 
     python tools/screenshot_page.py [FILE] [WIDTH] [light|dark]
 

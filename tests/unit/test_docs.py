@@ -1,35 +1,43 @@
-"""The README against the code: its tables, examples, links and commands."""
+"""The documentation against the code: its tables, code blocks, links and commands."""
 
 import ast
+import json
 import re
-from enum import StrEnum
+import shlex
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import msgspec
 import pytest
+import yaml
 from exporter_process import fields
-from prometheus_client import CollectorRegistry
-from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from hub_idle_exporter import COMMANDS, cli, log
-from hub_idle_exporter.domain.census import take
-from hub_idle_exporter.domain.gate import GateState
-from hub_idle_exporter.domain.labels import Cause, CullFailure, ProbeResult, Withheld
-from hub_idle_exporter.domain.policy import Policy, Rules, State
-from hub_idle_exporter.domain.poll_state import Snapshot
+from hub_idle_exporter import COMMANDS, cli, policy_file
+from hub_idle_exporter.domain.policy import Policy
 from hub_idle_exporter.domain.scopes import Scope
-from hub_idle_exporter.metrics import Metrics
 from hub_idle_exporter.policy_file import parse
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+PACKAGE = ROOT / "hub_idle_exporter"
 DEFAULT = Policy("default", 3600.0)
+PAGES = [
+    path.relative_to(ROOT).as_posix()
+    for path in (*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md")))
+]
 
 
-def table(heading: str) -> list[list[str]]:
-    """Give the cells of the table that begins with this heading, without its two first rows."""
-    lines = README.splitlines()
-    assert lines.count(heading) == 1, f"the README has one table {heading}"
+def text(page: str) -> str:
+    return (ROOT / page).read_text()
+
+
+def table(page: str, heading: str) -> list[list[str]]:
+    """Give the cells of the table that begins with this heading, without its first two rows."""
+    lines = text(page).splitlines()
+    assert lines.count(heading) == 1, f"{page} has one table {heading}"
     rows = []
     for line in lines[lines.index(heading) + 2 :]:
         if not line.startswith("|"):
@@ -39,22 +47,29 @@ def table(heading: str) -> list[list[str]]:
 
 
 def quoted(cell: str) -> list[str]:
-    """Give what stands in backquotes."""
+    """Give what is in backquotes."""
     return re.findall(r"`([^`]*)`", cell)
 
 
-def blocks(language: str) -> list[str]:
-    """Give the README's code blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+def blocks(language: str, pages: list[str] = PAGES) -> list[tuple[str, str]]:
+    """Give page and text of each code block of a language."""
+    pattern = re.compile(rf"^```{language}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+    return [(page, block) for page in pages for block in pattern.findall(text(page))]
+
+
+def prose(page: str) -> str:
+    """Give a page without its code blocks."""
+    return re.sub(r"^```.*?^```$", "", text(page), flags=re.DOTALL | re.MULTILINE)
 
 
 # ---- options ------------------------------------------------------------------------------------
 
-OPTIONS_TABLE = table("| option | default | meaning |")
+CONFIGURATION = "docs/configuration.md"
+OPTIONS_TABLE = table(CONFIGURATION, "| option | default | meaning |")
 
 
 def options() -> list[click.Option]:
-    """Give the options that people see, but those of single commands."""
+    """Give the options that people see, without those of single commands."""
     return [
         parameter
         for parameter in cli.cli.params
@@ -64,13 +79,17 @@ def options() -> list[click.Option]:
     ]
 
 
+def row_of(option: click.Option) -> list[str]:
+    return next(row for row in OPTIONS_TABLE if quoted(row[0])[0] == option.opts[0])
+
+
 def test_the_options_are_all_there_in_their_order() -> None:
     assert [quoted(row[0])[0] for row in OPTIONS_TABLE] == [one.opts[0] for one in options()]
 
 
 @pytest.mark.parametrize("option", options(), ids=lambda option: str(option.name))
 def test_an_option_has_its_default_variable_and_other_name(option: click.Option) -> None:
-    row = next(row for row in OPTIONS_TABLE if quoted(row[0])[0] == option.opts[0])
+    row = row_of(option)
     shown = None if row[1] == "none" else quoted(row[1])[0]
     assert shown == option.default
     name = option.opts[0].removeprefix("--")
@@ -82,29 +101,41 @@ def test_an_option_has_its_default_variable_and_other_name(option: click.Option)
 
 
 @pytest.mark.parametrize(
-    ("option", "values"),
-    [
-        ("--busy-check", ["auto", "require", "off"]),
-        ("--log-level", list(log.LEVELS)),
-        ("--log-format", list(log.FORMATS)),
-    ],
+    "option",
+    [one for one in options() if "|" in one.type.name and one.type.name != "true|false"],
+    ids=lambda option: str(option.name),
 )
-def test_the_values_of_an_option_are_all_named(option: str, values: list[str]) -> None:
-    row = next(row for row in OPTIONS_TABLE if quoted(row[0])[0] == option)
-    assert quoted(row[2]) == values
+def test_the_values_of_an_option_are_all_named(option: click.Option) -> None:
+    assert quoted(row_of(option)[2]) == option.type.name.split("|")
 
 
-def test_no_option_is_spoken_of_that_is_none() -> None:
-    known = {name for one in cli.cli.params for name in one.opts} | {"--no-enforce"}
-    others = {"--IdleCuller"}  # the idle culler's
-    spoken = set(re.findall(r"(?<![\w-])--[A-Za-z][\w.-]*\w", README.replace("--IdleCuller.*", "")))
-    assert spoken - others <= known
+def test_a_fixed_variable_is_listed_and_read() -> None:
+    """Each variable without our prefix that the page names is read somewhere in the package."""
+    listed = [quoted(row[0])[0] for row in table(CONFIGURATION, "| variable | used for |")]
+    code = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    assert [name for name in listed if f'"{name}"' not in code] == []
+    others = {name for one in options() for name in one.envvar[1:]}  # type: ignore[index]
+    assert others <= set(listed)
+
+
+OF_OTHER_PROGRAMS = {
+    "--query.replica-label",  # Thanos
+    "--read-only", "--publish", "--volume", "--volumes",  # docker
+    "--upgrade", "--no-deps", "--wheel-dir",  # tools/lock.py, pip
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_option_is_mentioned_that_does_not_exist(page: str) -> None:
+    known = {name for one in cli.cli.params for name in one.opts} | {"--no-enforce", "--help"}
+    said = text(page).replace("--IdleCuller.*", "")
+    mentioned = set(re.findall(r"(?<![\w-])--[A-Za-z][\w.-]*\w", said))
+    assert mentioned - OF_OTHER_PROGRAMS <= known
 
 
 def test_the_idle_cullers_options_all_have_a_row() -> None:
-    shown = "".join(
-        row[0] for row in table("| jupyterhub-idle-culler 2.0.0 | its default | here |")
-    )
+    rows = table("docs/migration.md", "| jupyterhub-idle-culler 2.0.0 | its default | here |")
+    shown = "".join(row[0] for row in rows)
     for name in (
         "api-page-size", "concurrency", "config", "cull-admin-users", "cull-default-servers",
         "cull-every", "cull-named-servers", "cull-users", "generate-config",
@@ -115,39 +146,69 @@ def test_the_idle_cullers_options_all_have_a_row() -> None:
     assert "cull_arbiter_hook" in shown
 
 
+# ---- policies -----------------------------------------------------------------------------------
+
+
+def test_the_keys_and_conditions_of_policies_are_all_there() -> None:
+    keys = [quoted(row[0])[0] for row in table(CONFIGURATION, "| key | meaning |")]
+    conditions = [quoted(row[0])[0] for row in table(CONFIGURATION, "| condition | holds when |")]
+    entry = {field.name: field for field in msgspec.structs.fields(policy_file._Entry)}
+    assert sorted(keys) == sorted(entry)
+    matching = msgspec.structs.fields(entry["match"].type)
+    assert sorted(conditions) == sorted(field.name for field in matching)
+
+
+def test_the_examples_of_policy_files_are_valid() -> None:
+    examples = [block for _, block in blocks("yaml") if block.startswith("policies:")]
+    assert examples
+    for block in examples:
+        assert len(parse(block.encode(), "the docs", DEFAULT)) > 1
+
+
 # ---- metrics ------------------------------------------------------------------------------------
 
-METRICS_TABLE = table("| metric | type | labels | meaning |")
-VALUES: dict[str, type[StrEnum]] = {
-    "jupyterhub_servers": State,
-    "hub_idle_exporter_poll_failures_total": Cause,
-    "hub_idle_exporter_enforcement": GateState,
-    "hub_idle_exporter_busy_checks_total": ProbeResult,
-    "hub_idle_exporter_cull_failures_total": CullFailure,
-    "hub_idle_exporter_culls_withheld_total": Withheld,
-}
+METRICS = "docs/metrics.md"
+METRICS_TABLE = table(METRICS, "| metric | type | labels | meaning |")
+ENUMERATED = ("state", "cause", "result", "reason", "operation")
 
 
-def families() -> dict[str, Metric]:
-    """Give all metrics by the name under which they are queried."""
-    metrics = Metrics(CollectorRegistry(), lambda: GateState.OFF, [DEFAULT])
-    metrics.facts.snapshot = Snapshot("6.1.1", take([], Rules((DEFAULT,))))
-    found = metrics.registry.collect()
-    return {
-        f"{family.name}_total" if family.type == "counter" else family.name: family
-        for family in found
-    }
+@dataclass(frozen=True)
+class Family:
+    """A metric as it is exposed; `values` are those of labels that have a fixed set of them."""
+
+    type: str
+    labels: frozenset[str]
+    values: frozenset[str]
+
+
+def families(golden: str) -> dict[str, Family]:
+    """Give the metrics of a golden file, which test_metrics.py compares with the code."""
+    found = {}
+    exposition = (ROOT / "tests" / "golden" / golden).read_text()
+    for family in text_string_to_metric_families(exposition):  # type: ignore[no-untyped-call]
+        labels = [sample.labels for sample in family.samples]
+        found[f"{family.name}_total" if family.type == "counter" else family.name] = Family(
+            "gauge histogram" if family.type == "gaugehistogram" else family.type,
+            frozenset(name for one in labels for name in one),
+            frozenset(one[name] for one in labels for name in ENUMERATED if name in one),
+        )
+    return found
+
+
+FAMILIES = families("at-work.openmetrics")
 
 
 def per_server(name: str) -> bool:
-    return name.endswith(("_last_activity_timestamp_seconds", "_started_timestamp_seconds"))
+    return "user" in next(row[2] for row in METRICS_TABLE if quoted(row[0])[0] == name)
 
 
 def test_the_metrics_are_all_there() -> None:
     shown = [quoted(row[0])[0] for row in METRICS_TABLE]
     assert len(shown) == len(set(shown))
-    assert {name for name in shown if not per_server(name)} == set(families())
-    assert len([name for name in shown if per_server(name)]) == 2
+    assert {name for name in shown if not per_server(name)} == set(FAMILIES)
+    golden = (ROOT / "tests" / "golden" / "per-server.txt").read_text()
+    lines = [line for line in golden.splitlines() if re.match(r'\w+\{server="[^"]*",user=', line)]
+    assert {name for name in shown if per_server(name)} == {line.split("{")[0] for line in lines}
 
 
 @pytest.mark.parametrize("row", METRICS_TABLE, ids=lambda row: row[0].strip("`"))
@@ -157,68 +218,314 @@ def test_a_metric_has_its_type_labels_and_values(row: list[str]) -> None:
         assert (row[1], quoted(row[2])) == ("gauge", ["user", "server"])
         assert "--per-server-metrics" in row[3]
         return
-    family = families()[name]
-    assert row[1].replace(" ", "") == family.type
-    labels = {label for sample in family.samples for label in sample.labels}
-    assert set(quoted(row[2])) == labels - ({"le"} if family.type == "histogram" else set())
-    if name in VALUES:
-        assert {str(value) for value in VALUES[name]} <= set(quoted(row[3]))
+    family = FAMILIES[name]
+    assert row[1] == family.type
+    assert set(quoted(row[2])) == family.labels
+    assert family.values <= set(quoted(row[3]))
 
 
-# ---- scopes, commands, examples -----------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("heading", "name"),
+    [
+        ("| `state` of `jupyterhub_servers` | a server that |", "jupyterhub_servers"),
+        ("| `state` of `enforcement` | means |", "hub_idle_exporter_enforcement"),
+        (
+            "| `cause` of `poll_failures` | the poll failed because |",
+            "hub_idle_exporter_poll_failures_total",
+        ),
+        (
+            "| `result` of `busy_checks` | the server answered |",
+            "hub_idle_exporter_busy_checks_total",
+        ),
+        (
+            "| `cause` of `culls_withheld` | the server was not stopped because |",
+            "hub_idle_exporter_culls_withheld_total",
+        ),
+        (
+            "| `cause` of `cull_failures` | the stop failed because |",
+            "hub_idle_exporter_cull_failures_total",
+        ),
+    ],
+    ids=lambda value: value.strip("| ").split(" | ")[0] if "|" in value else "",
+)
+def test_each_value_of_a_label_is_explained(heading: str, name: str) -> None:
+    explained = [quoted(row[0])[0] for row in table(METRICS, heading)]
+    assert sorted(explained) == sorted(FAMILIES[name].values)
 
 
-def test_the_scopes_are_all_there() -> None:
-    rows = table("| scope | needed for |")
-    assert [quoted(row[0])[0] for row in rows] == [str(scope) for scope in Scope]
+# ---- log events ---------------------------------------------------------------------------------
+
+LOG_EVENTS = "docs/log-events.md"
+EVENTS_TABLE = table(LOG_EVENTS, "| event | level | logged when | fields |")
+LEVELS = {"debug", "info", "warning", "error"}
+LOGGERS = {"log", "logger", "_log", "_logger"}
+HANDED_ON = {"_say", "log_on_change", "_log_on_change"}  # helpers that get the event handed on
+SNAKE_CASE = re.compile(r"[a-z]+(_[a-z]+)*")
 
 
-def test_the_roles_grant_each_scope() -> None:
-    roles = next(block for block in blocks("python") if "load_roles" in block)
-    for scope in Scope:
-        assert f'"{scope}' in roles
+@dataclass(frozen=True)
+class Event:
+    """One place where an event is logged; `level` None where only the run tells."""
+
+    name: str
+    level: str | None
+    fields: frozenset[str]
 
 
-def test_the_commands_are_all_there() -> None:
-    shown = [quoted(row[0])[0] for row in table("| command | does |")]
-    assert [line.split()[1] for line in shown[1:]] == list(COMMANDS)
+def _name(node: ast.expr) -> str:
+    """Give the last part of `name`, `self.name` or `module.name`."""
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
 
 
-@pytest.mark.parametrize("block", blocks("python"))
-def test_python_in_the_readme_is_python(block: str) -> None:
-    ast.parse(block)
+def _level(node: ast.expr) -> str | None:
+    """Give the level of `log.info` and the like, None for anything else."""
+    if isinstance(node, ast.Attribute) and node.attr in LEVELS and _name(node.value) in LOGGERS:
+        return node.attr
+    return None
 
 
-def test_the_example_of_a_policy_file_works() -> None:
-    examples = [block for block in blocks("yaml") if block.startswith("policies:")]
-    assert examples
-    for block in examples:
-        assert len(parse(block.encode(), "README.md", DEFAULT)) > 1
+def events_of(source: str) -> Iterator[Event]:
+    """Find each event that a module logs: a literal argument of a logger or of a helper."""
+    tree = ast.parse(source)
+    variables = {
+        _name(node.targets[0]): _literals(node.value, {})
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+    }
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        level, helper = _level(node.func), _name(node.func)
+        if level is None and helper not in HANDED_ON | {"write"}:
+            continue
+        # A helper gets its topic first.
+        arguments = node.args[1:] if helper in HANDED_ON else node.args[:1]
+        levels = [level, *map(_level, node.args)]
+        known_level = next((one for one in levels if one), None)
+        named = frozenset(keyword.arg for keyword in node.keywords if keyword.arg)
+        for argument in arguments:
+            for name in _literals(argument, variables):
+                yield Event(name, known_level, named)
 
 
-def test_the_example_of_the_log_names_what_the_audit_needs() -> None:
-    lines = [line for line in README.splitlines() if line.startswith("level=")]
+def _literals(argument: ast.expr, variables: Mapping[str, list[str]]) -> list[str]:
+    """Give the event names that an argument can be, also of `"one" if ... else "other"`."""
+    if isinstance(argument, ast.IfExp):
+        return [*_literals(argument.body, variables), *_literals(argument.orelse, variables)]
+    if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+        return [argument.value] if SNAKE_CASE.fullmatch(argument.value) else []
+    return variables.get(_name(argument), []) if isinstance(argument, ast.Name) else []
+
+
+EVENTS = [event for path in PACKAGE.rglob("*.py") for event in events_of(path.read_text())]
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "level"),
+    [
+        ('log.info("an_event", some=1)', "an_event", "info"),
+        ('self._log.error("an_event", **audit)', "an_event", "error"),
+        ('log_on_change("topic", why, log.error, "an_event", why=why)', "an_event", "error"),
+        ('self._say("topic", 3, write, "an_event")', "an_event", None),
+        ('write("an_event", error=text)', "an_event", None),
+    ],
+)
+def test_events_are_found_however_they_are_logged(
+    source: str, name: str, level: str | None
+) -> None:
+    assert [(event.name, event.level) for event in events_of(source)] == [(name, level)]
+
+
+def test_an_event_in_a_variable_is_found() -> None:
+    source = (
+        'event = "one_event" if bad else "other_event"\nself._say("topic", 3, log.error, event)'
+    )
+    assert [event.name for event in events_of(source)] == ["one_event", "other_event"]
+
+
+def test_the_log_events_are_all_there() -> None:
+    shown = [quoted(row[0])[0] for row in EVENTS_TABLE]
+    assert len(shown) == len(set(shown))
+    assert sorted(shown) == sorted({event.name for event in EVENTS})
+
+
+@pytest.mark.parametrize("row", EVENTS_TABLE, ids=lambda row: row[0].strip("`"))
+def test_a_log_event_has_its_level_and_fields(row: list[str]) -> None:
+    levels = row[1].split(", ")
+    assert set(levels) <= LEVELS
+    for event in EVENTS:
+        if event.name == quoted(row[0])[0]:
+            assert event.level is None or event.level in levels
+            assert event.fields - {"level"} <= set(quoted(row[3])), "fields"
+
+
+def test_the_example_of_the_log_has_what_the_audit_needs() -> None:
+    lines = [line for line in text(LOG_EVENTS).splitlines() if line.startswith("level=")]
+    known = {event.name for event in EVENTS}
     assert lines
     for line in lines:
         assert fields(line).keys() >= {"user", "server", "policy", "reason", "idle", "age"}
+        assert fields(line)["event"] in known
 
 
-def test_links_lead_somewhere() -> None:
-    links = re.findall(r"\]\(([^)#]+)[^)]*\)", README)
-    assert links
+# ---- scopes, commands ---------------------------------------------------------------------------
+
+
+def test_the_scopes_are_all_there() -> None:
+    rows = table("docs/install.md", "| scope | needed for |")
+    assert [quoted(row[0])[0] for row in rows] == [str(scope) for scope in Scope]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/install.md"])
+def test_the_roles_grant_what_culling_needs(page: str) -> None:
+    roles = next(block for _, block in blocks("python", [page]) if "load_roles" in block)
+    for scope in set(Scope) - ({Scope.READ_GROUPS} if page == "README.md" else set()):
+        assert f'"{scope}' in roles
+    assert '"access:servers"' in roles
+
+
+def test_the_commands_are_all_there() -> None:
+    shown = [quoted(row[0])[0] for row in table(CONFIGURATION, "| command | does |")]
+    assert [line.split()[1] for line in shown[1:]] == list(COMMANDS)
+
+
+# ---- code blocks --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("page", "block"), blocks("python"))
+def test_python_is_python(page: str, block: str) -> None:
+    ast.parse(block, page)
+
+
+@pytest.mark.parametrize(("page", "block"), blocks("yaml"))
+def test_yaml_is_yaml(page: str, block: str) -> None:
+    assert yaml.safe_load(block), page
+
+
+MAKE_TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+PROGRAMS = {"curl", "docker", "openssl", "pip", "sed", "sudo"}
+
+
+@pytest.mark.parametrize(
+    ("page", "line"),
+    [(page, line) for page, block in blocks("sh") for line in block.splitlines()],
+)
+def test_a_shell_command_exists(page: str, line: str) -> None:
+    words = shlex.split(line, comments=True)
+    if words[0] == "export":
+        assert "=" in words[1], page
+    elif words[0] == "make":
+        assert set(words[1:]) <= set(MAKE_TARGETS)
+    elif words[0] == "hub-idle-exporter":
+        assert cli.cli.make_context("hub-idle-exporter", cli.spelled_out(words[1:]))
+    elif words[:2] == ["docker", "run"]:
+        ours = words[words.index("hub-idle-exporter") + 1 :]
+        assert cli.cli.make_context("hub-idle-exporter", cli.spelled_out(ours))
+    elif words[0] == ".venv/bin/python":
+        assert all((ROOT / word).exists() for word in words if "/" in word and word != words[0])
+    else:
+        assert words[0] in PROGRAMS
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_make_has_what_is_mentioned(page: str) -> None:
+    mentioned = set(re.findall(r"`make ([a-z-]+)`", prose(page)))
+    assert mentioned <= set(MAKE_TARGETS)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_file_that_is_mentioned_exists(page: str) -> None:
+    """By its path in the repository or, as in the recipes, in the package."""
+    files = [name for name in quoted(prose(page)) if re.fullmatch(r"[\w-]+/[\w./-]*\.\w+", name)]
+    assert [one for one in files if not ((ROOT / one).exists() or (PACKAGE / one).exists())] == []
+
+
+# ---- links and pictures -------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    """Give the anchors of a page's headings, as a forge and the site make them."""
+    headings = re.findall(r"^#+ (.+)$", prose(page.relative_to(ROOT).as_posix()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", prose(page))
+    links += re.findall(r'(?:src|srcset)="([^"]+)"', text(page))
     for link in links:
-        assert "://" in link or (ROOT / link).exists(), link
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.is_file(), link
+        assert not anchor or anchor in anchors(target.resolve()), link
 
 
-def test_make_has_what_the_readme_speaks_of() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"\bmake ([a-z-]+)\b", "\n".join(blocks("sh")))) <= targets
+def test_every_page_is_in_the_sites_contents() -> None:
+    trees = re.findall(r"^```\{toctree\}\n(.*?)^```$", text("docs/index.md"), re.DOTALL | re.M)
+    listed = {line for tree in trees for line in tree.split() if not line.startswith(":")}
+    pages = {page.removeprefix("docs/").removesuffix(".md") for page in PAGES if "docs/" in page}
+    assert pages - {"index"} <= listed
+
+
+def test_the_readme_is_short_and_its_picture_small() -> None:
+    readme = text("README.md")
+    assert len(readme.splitlines()) <= 150
+    picture = re.findall(r"<picture>.*?</picture>", readme, re.DOTALL)
+    assert len(picture) == 1
+    assert readme.count("<img") == 1
+    assert "![" not in readme
+    dark, light = re.findall(r'(?:src|srcset)="([^"]+\.png)"', picture[0])
+    assert "prefers-color-scheme: dark" in picture[0].partition(dark)[0]
+    assert dark != light
+    for name in (dark, light):
+        _, height = struct.unpack(">II", (ROOT / name).read_bytes()[16:24])
+        assert height <= 700
+
+
+def test_the_glossary_is_short() -> None:
+    glossary = text("CONTRIBUTING.md").partition("## Glossary\n")[2].partition("\n## ")[0]
+    lines = [line for line in glossary.splitlines() if line]
+    assert 0 < len(lines) <= 15
+    for term in ("Hub", "Candidate", "Withheld", "Gate", "Prober", "Poll state"):
+        assert f"**{term}**" in glossary
+
+
+# ---- dashboards, alerts, cost -------------------------------------------------------------------
+
+
+def test_the_panels_are_all_there() -> None:
+    board = json.loads((ROOT / "grafana" / "dashboards" / "idle-servers.json").read_text())
+    panels = [inner for one in board["panels"] for inner in (one, *one.get("panels", []))]
+    shown = [row[0].strip("*") for row in table("docs/dashboards.md", "| panel | answers |")]
+    assert shown == list(dict.fromkeys(panel["title"] for panel in panels))
+
+
+def test_the_alerts_are_all_there() -> None:
+    groups = yaml.safe_load((ROOT / "prometheus" / "rules.yml").read_text())["groups"]
+    alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
+    shown = [row[:2] for row in table("docs/dashboards.md", "| alert | severity | fires when |")]
+    assert shown == [[rule["alert"], rule["labels"]["severity"]] for rule in alerts]
+
+
+def test_the_runbook_addresses_of_the_alerts_are_valid() -> None:
+    rules = (ROOT / "prometheus" / "rules.yml").read_text()
+    addresses = re.findall(r"runbook_url: (\S+)", rules)
+    assert addresses
+    for address in addresses:
+        path, _, anchor = address.partition("#")
+        assert anchor in anchors(ROOT / path)
 
 
 def test_what_it_costs_is_what_the_benchmark_wrote() -> None:
-    """Each figure of the README stands in the benchmark's own table."""
-    section = README.partition("## What it costs")[2].partition("\n## ")[0]
-    rows = [line for line in section.splitlines() if line.startswith("| ")]
+    """Each figure stands in the benchmark's own table."""
+    rows = table("docs/cost.md", "| goal | wanted | measured | |")
     written = (ROOT / "bench" / "RESULTS.md").read_text().splitlines()
     assert len(rows) > 10
-    assert [row for row in rows if row not in written] == []
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in written]
+    assert [row for row in rows if row not in cells] == []
+    measured = next(line for line in written if line.startswith("Measured"))
+    assert measured.partition(" by ")[0] in text("docs/cost.md")
