@@ -9,6 +9,7 @@ from real_hub import RealHub
 LIMIT = 30  # seconds
 
 
+@pytest.mark.slow("outage")
 @pytest.mark.timeout(400)
 def test_outage_longer_than_the_limit_stops_nobody(
     make_hub: MakeHub, run_exporter: RunExporter
