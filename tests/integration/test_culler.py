@@ -13,6 +13,10 @@ from fake_hub import FakeHub, Fault, Reply, Request, Server
 
 from hub_idle_exporter.culling import culler, probe
 from hub_idle_exporter.culling.culler import Limits
+from hub_idle_exporter.culling.probe import Prober
+from hub_idle_exporter.domain.labels import Asked
+from hub_idle_exporter.domain.model import Route
+from hub_idle_exporter.hub.client import Connection, Hub, Token
 
 MakeRig = Callable[..., Rig]
 Events = list[MutableMapping[str, Any]]
@@ -377,6 +381,17 @@ def test_a_route_that_leads_nowhere_spares(rig: Rig, target: str) -> None:
     rig.poll()
     assert_spared(rig, "probe_failed")
     assert server.ready
+
+
+@pytest.mark.parametrize("target", ["http://a b:80/", "http://\udcff/"])
+def test_a_route_that_is_no_address_fails_its_own_check_alone(
+    fake_hub: FakeHub, target: str
+) -> None:
+    fake_hub.add_server("ana")
+    hub = Hub(Connection(fake_hub.url), Token(lambda: fake_hub.token))
+    route = Route("/user/ana/", target)
+    found = Prober(hub, "idle-prober", None).ask("ana", "", route, 0.0, 60.0)
+    assert found.asked is Asked.FAILED
 
 
 @pytest.mark.parametrize(("default", "named"), [("idle", "busy"), ("busy", "idle")])

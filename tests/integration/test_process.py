@@ -119,6 +119,22 @@ def test_two_signals_are_as_good_as_one(fake_hub: FakeHub, run_exporter: RunExpo
     assert "Traceback" not in exporter.text
 
 
+def test_nothing_is_stopped_after_the_signal_to_end(
+    fake_hub: FakeHub, run_exporter: RunExporter
+) -> None:
+    """What is under way has a line of its own before it is sent."""
+    server = FakeServer()
+    with server:
+        fake_hub.add_servers(200, idle=7200, age=9000, target=server, stop_takes=0.2)
+        exporter = run_exporter(fake_hub, *CULLING, "--concurrency=2")
+        fake_hub.wait_for("DELETE", "/users/*/server")
+        assert exporter.stop() == 0
+    sent = len(fake_hub.log("DELETE", "/users/*/server"))
+    assert sent < 50
+    announced = exporter.events("stopping_server")
+    assert sent <= len(announced) <= sent + 2
+
+
 # ---- started by a Hub ---------------------------------------------------------------------------
 
 PARENT = "import subprocess, sys; subprocess.Popen(sys.argv[1:]).wait()"
