@@ -2,15 +2,22 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check docs format lock upgrade hubs mutants bench screenshot clean venv
+.PHONY: demo test test-all check docs format lock upgrade hubs mutants bench screenshot clean venv
 
 demo: ## a real JupyterHub with simulated people, culled before your eyes
 	@$(PYTHON) tools/environment.py .venv-demo requirements/demo.txt
 	@exec .venv-demo/bin/python -m hub_idle_exporter demo
 
-test: check ## everything: style, types, layers, tests
+# Four at once on two cores: most of the time a test waits for a Hub, a kernel or a browser.
+PYTEST = TMPDIR="$(CURDIR)/.tmp" $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+
+test: check ## style, types, layers, and the tests but for those that wait minutes
 	@mkdir -p .tmp
-	TMPDIR="$(CURDIR)/.tmp" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+test-all: check hubs ## everything, as CI runs it
+	@mkdir -p .tmp
+	$(PYTEST)
 
 check: venv docs ## style, types, layers, documentation
 	$(BIN)/ruff check .

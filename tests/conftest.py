@@ -23,11 +23,15 @@ import structlog
 from exporter_process import Exporter
 from fake_hub import FakeHub, Jupyter
 from real_hub import RealHub
+from run_summary import RunSummary
 
 MakeHub = Callable[..., RealHub]
 RunExporter = Callable[..., Exporter]
 RunCommand = Callable[..., subprocess.CompletedProcess[str]]
 GIVEN = "the Hub's"
+# What takes longest begins, so that all else runs beside it.
+LONGEST = ("test_real_outage", "test_real_culling", "test_other_hubs", "test_demo")
+ORDER = (*LONGEST, "real", "observability", "integration", "unit")
 
 
 class AnyHub(Protocol):
@@ -56,7 +60,8 @@ def hub_python(pytestconfig: pytest.Config) -> Path:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let a test run that is terminated clean up as after Ctrl-C."""
+    """Say at the end what was left out; let a run that is terminated clean up as after Ctrl-C."""
+    config.pluginmanager.register(RunSummary(config))
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -72,8 +77,13 @@ def log_of_its_own() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes minutes of waiting, so that all else runs beside it."""
-    items.sort(key=lambda item: item.path.name != "test_real_outage.py")
+    """Sort by how long files take: xdist hands them out in this order."""
+
+    def place(item: pytest.Item) -> int:
+        names = (item.path.stem, item.path.parent.name)
+        return next(ORDER.index(name) for name in names if name in ORDER)
+
+    items.sort(key=place)
 
 
 @pytest.fixture

@@ -12,6 +12,12 @@ from culling_rig import HOUR, Rig
 from fake_hub import FakeHub, Fault, Reply, Request, Server
 
 from hub_idle_exporter.culling import probe, stopping
+from hub_idle_exporter.culling.probe import Prober
+from hub_idle_exporter.domain.labels import ProbeResult
+from hub_idle_exporter.domain.model import Route
+from hub_idle_exporter.domain.settings import ConnectionSettings
+from hub_idle_exporter.hub.client import Hub
+from hub_idle_exporter.hub.token import Token
 
 MakeRig = Callable[..., Rig]
 Events = list[MutableMapping[str, Any]]
@@ -376,6 +382,17 @@ def test_a_route_that_leads_nowhere_spares(rig: Rig, target: str) -> None:
     rig.poll()
     assert_spared(rig, "probe_failed")
     assert server.ready
+
+
+@pytest.mark.parametrize("target", ["http://a b:80/", "http://\udcff/"])
+def test_a_route_that_is_no_address_fails_its_own_check_alone(
+    fake_hub: FakeHub, target: str
+) -> None:
+    fake_hub.add_server("ana")
+    hub = Hub(ConnectionSettings(fake_hub.url), Token.read_by(lambda: fake_hub.token))
+    route = Route("/user/ana/", target)
+    found = Prober(hub, "idle-prober", None).ask("ana", "", route, 0.0, 60.0)
+    assert found.result is ProbeResult.FAILED
 
 
 @pytest.mark.parametrize(("default", "named"), [("idle", "busy"), ("busy", "idle")])

@@ -233,6 +233,9 @@ FAULTS: dict[str, tuple[Fault, Cause, str]] = {
     "impossible Date": (
         faults.dated("Sun, 99 Nov 2026 99:00:00 GMT"), Cause.RESPONSE, "Date header",
     ),
+    "Date beyond the calendar": (
+        faults.dated("Fri, 31 Dec 9999 23:59:59 -2359"), Cause.RESPONSE, "Date header",
+    ),
 }  # fmt: skip
 
 

@@ -424,6 +424,7 @@ def test_version_numbers() -> None:
     assert version_numbers("5") == (5,)
     assert version_numbers("5.x") == (5,)
     assert version_numbers("²") == ()
+    assert version_numbers("9" * 5000) == ()
 
 
 # ---- idle server-seconds ------------------------------------------------------------------------
@@ -536,7 +537,14 @@ def test_a_changed_file_is_read_again(fake_hub: FakeHub, file: Path, logs: Logs)
     assert said(logs).count("policy_file_reloaded") == 1
 
 
-@pytest.mark.parametrize("spoil", [lambda file: file.write_text("policies"), Path.unlink])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda file: file.write_text("policies"),
+        lambda file: file.write_text(policy("first", "9" * 400)),
+        Path.unlink,
+    ],
+)
 def test_a_broken_file_keeps_the_old_policies_and_shows(
     fake_hub: FakeHub, file: Path, logs: Logs, spoil: Callable[[Path], object]
 ) -> None:

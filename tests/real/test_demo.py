@@ -67,6 +67,7 @@ def folder_of(told: str) -> Path:
     return Path(match[1])
 
 
+@pytest.mark.slow("demo")
 def test_everyone_ends_as_they_should_and_nothing_is_left(demo: subprocess.Popen[str]) -> None:
     told = read_until(demo, "It runs on")
     folder = folder_of(told)

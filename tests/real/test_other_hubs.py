@@ -14,6 +14,7 @@ from real_hub import ENFORCE, MONITOR, RealHub
 
 REPO = Path(__file__).parents[2]
 HUBS = {"3": "3.0", "4": "4.0", "5": "5.4"}
+pytestmark = pytest.mark.slow("older Hubs")
 CULLS = "hub_idle_exporter_culls_total"
 
 

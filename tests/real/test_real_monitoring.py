@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 from conftest import MakeHub, RunCommand, RunExporter
-from real_hub import ENFORCE, MONITOR, RealHub
+from real_hub import ENFORCE, MONITOR, RealHub, server_path
 
 REGISTERED, DEFAULT, NAMED = 1000, 350, 49
 UP = "jupyterhub_up"
@@ -155,3 +155,22 @@ def test_hub_that_is_down_is_said_once_per_change_and_recovered_from(
     assert len(exporter.events("poll_failed")) <= 4  # refused, and perhaps reset on the way
     assert len(exporter.events("poll_succeeded")) == 2
     assert exporter.stop() == 0
+
+
+@pytest.mark.parametrize("value", [b"NaN", b"1e400", b'"\\ud800"'])
+def test_users_options_that_are_no_json_blind_nobody(
+    clean_paper_hub: RealHub, run_exporter: RunExporter, value: bytes
+) -> None:
+    """A user starts a server with options that Python's json lets through and JSON forbids."""
+    hub = clean_paper_hub
+    hub.ensure_user("ana")
+    body = b'{"user_options": {"x": ' + value + b"}}"
+    headers = {
+        "Authorization": f"token {hub.user_token('ana')}",
+        "Content-Type": "application/json",
+    }
+    url = f"{hub.api_url}{server_path('ana')}"
+    assert hub._http.post(url, data=body, headers=headers, timeout=30).status_code in (201, 202)
+    exporter = run_exporter(hub, "--interval=1s")
+    exporter.wait_value(1, "jupyterhub_servers")
+    assert exporter.metrics().value("hub_idle_exporter_poll_failures_total") == 0

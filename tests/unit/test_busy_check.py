@@ -1,6 +1,7 @@
 """What a server's own answers mean, as tables; and how long being busy protects."""
 
 import json
+import threading
 from datetime import UTC, datetime
 
 import pytest
@@ -118,3 +119,22 @@ def test_servers_that_run_no_more_are_forgotten() -> None:
     watch.keep({ben})
     assert watch.busy(ANA, 400) == 0
     assert watch.busy(ben, 400) == 300
+
+
+def test_servers_seen_busy_are_forgotten_while_others_are_noted() -> None:
+    """The poll forgets while the lanes note: neither may trip over the other."""
+    watch = BusyWatch()
+    done = threading.Event()
+
+    def note() -> None:
+        number = 0
+        while not done.is_set():
+            number += 1
+            watch.busy((f"u{number % 5000}", "", None), 0.0)
+
+    lane = threading.Thread(target=note)
+    lane.start()
+    for _ in range(300):
+        watch.keep(set())
+    done.set()
+    lane.join()
