@@ -76,10 +76,12 @@ class Census:
 
 def judge_all(judge: Judge, users: Iterable[User], now: float) -> list[Judged]:
     """Judge every server that the list shows."""
+    verdict = judge.verdict
     return [
-        Judged(user.name, name, server, judge.verdict(user, name, server, now))
+        Judged(user.name, name, server, verdict(user, name, server, now))
         for user in users
-        for name, server in user.seen_servers.items()
+        if (servers := user.servers)
+        for name, server in servers.items()
     ]
 
 

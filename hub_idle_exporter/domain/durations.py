@@ -1,11 +1,14 @@
 """Durations as people write them (`3600`, `90m`, `1h30m`, `2d`), in seconds."""
 
 import math
+import re
 
 import durationpy
 
 ALLOWED = "seconds (3600) or a duration such as 90m, 1h30m, 2d"
 _LONGEST = 100 * 365 * 86400.0
+# durationpy also takes weeks, years, and `mm` for months, which reads like minutes.
+_UNITS = re.compile(r"([\d.]+(d|h|m|s|ms))+")
 
 
 def seconds_of(text: str | float) -> float:
@@ -25,6 +28,8 @@ def _parse(text: str | float) -> float:
         return math.nan
     except ValueError:
         pass
+    if not _UNITS.fullmatch(str(text)):
+        return math.nan
     try:
         return float(durationpy.from_str(str(text)).total_seconds())
     except (durationpy.DurationError, ValueError, OverflowError):

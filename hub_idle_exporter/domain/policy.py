@@ -166,11 +166,8 @@ class Judge:
     def verdict(self, user: User, name: str, server: Server, now: float) -> Verdict:
         """Judge one server; `now` is the Hub's clock in seconds since 1970."""
         policy, undecided = self._only_policy or self._policy_of(user, name, server)
-        moment = _moment(now)
-        age = _since(server.started, moment)
-        idle = _since(server.last_activity or server.started, moment)
-        state = _state(server, idle, policy.timeout)
-        reason, why_not = _decide(policy, state, idle, age)
+        idle, age = _times(server, _moment(now))
+        state, reason, why_not = _decide(policy, server, idle, age)
         if reason is not None:
             why_not = self._protection(user, name, policy, undecided)
             reason = None if why_not else reason
@@ -212,27 +209,32 @@ def _moment(now: float) -> datetime:
     return datetime.fromtimestamp(now, UTC)
 
 
+def _times(server: Server, now: datetime) -> tuple[float | None, float | None]:
+    """Give the seconds since a server was last active and since it was started.
+
+    A moment in the future is now. Where the Hub knows no activity the start stands for it.
+    """
+    try:
+        idle = (now - server.last_activity).total_seconds()  # type: ignore[operator]
+        age = (now - server.started).total_seconds()  # type: ignore[operator]
+    except TypeError:  # one is unknown, or has no zone
+        return _since(server.last_activity or server.started, now), _since(server.started, now)
+    return idle if idle > 0.0 else 0.0, age if age > 0.0 else 0.0
+
+
 def _since(moment: datetime | None, now: datetime) -> float | None:
-    """Give the seconds since a moment; a moment in the future is now."""
-    if moment is None:
-        return None
-    return max(0.0, (now - utc(moment)).total_seconds())
-
-
-def _state(server: Server, idle: float | None, timeout: float) -> State:
-    if server.pending or not server.ready:
-        return State.PENDING
-    return State.IDLE if idle is not None and idle >= timeout else State.ACTIVE
+    return None if moment is None else max(0.0, (now - utc(moment)).total_seconds())
 
 
 def _decide(
-    policy: Policy, state: State, idle: float | None, age: float | None
-) -> tuple[Reason | None, NotCandidate | None]:
+    policy: Policy, server: Server, idle: float | None, age: float | None
+) -> tuple[State, Reason | None, NotCandidate | None]:
     """Name the limit that is passed. Max age first: nothing that is asked protects from it."""
-    if state is State.PENDING:
-        return None, NotCandidate.PENDING
+    if server.pending or not server.ready:
+        return State.PENDING, None, NotCandidate.PENDING
+    state = State.IDLE if idle is not None and idle >= policy.timeout else State.ACTIVE
     if policy.max_age and age is not None and age >= policy.max_age:
-        return Reason.MAX_AGE, None
+        return state, Reason.MAX_AGE, None
     if state is State.IDLE:
-        return Reason.IDLE, None
-    return None, NotCandidate.UNKNOWN if idle is None else NotCandidate.IN_USE
+        return state, Reason.IDLE, None
+    return state, None, NotCandidate.UNKNOWN if idle is None else NotCandidate.IN_USE

@@ -2,11 +2,20 @@
 
 import json
 import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
 
-from hub_idle_exporter.domain.busy_check import JUPYTER, BusyWatch, Reply, active_within, interpret
+from hub_idle_exporter.domain.busy_check import (
+    JUPYTER,
+    Activity,
+    BusyWatch,
+    Reply,
+    ServerKind,
+    active_within,
+    interpret,
+)
 from hub_idle_exporter.domain.labels import ProbeResult
 
 NOW = datetime(2027, 1, 15, 8, tzinfo=UTC).timestamp()
@@ -79,6 +88,28 @@ def test_what_answers_mean(
 def test_a_kernel_state_nobody_knows_protects(state: str) -> None:
     found = interpret(JUPYTER, [STATUS, said([kernel(state)]), NONE], NOW, LIMIT)
     assert found.result in (ProbeResult.BUSY, ProbeResult.FAILED)
+
+
+def test_another_kind_of_server_needs_only_what_to_ask_and_how_to_read_it() -> None:
+    """A made-up one: it tells at one address when it was used, and how many jobs it runs."""
+
+    def read(replies: Sequence[Reply]) -> Activity | None:
+        (reply,) = replies
+        if reply.status == 404:
+            return None
+        told = json.loads(reply.body)
+        used = datetime.fromtimestamp(NOW - told["idle"], UTC)
+        return Activity((used,), "a job runs" if told["jobs"] else None, "no job runs")
+
+    kind = ServerKind("RStudio", ("rstudio/status",), read)
+    for reply, result in (
+        (said({"idle": 2 * LIMIT, "jobs": 0}), ProbeResult.IDLE),
+        (said({"idle": 2 * LIMIT, "jobs": 1}), ProbeResult.BUSY),
+        (said({"idle": 5, "jobs": 0}), ProbeResult.ACTIVE),
+        (MISSING, ProbeResult.NO_JUPYTER),
+        (Reply(200, b"<html>"), ProbeResult.FAILED),
+    ):
+        assert interpret(kind, [reply], NOW, LIMIT).result is result
 
 
 def test_active_within_takes_the_newest_time() -> None:

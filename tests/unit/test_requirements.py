@@ -1,0 +1,158 @@
+"""What the token and the Hub must allow: which scope, what for, and how grave its lack is."""
+
+import pytest
+
+from hub_idle_exporter.domain.labels import Cause
+from hub_idle_exporter.domain.model import Server, User
+from hub_idle_exporter.domain.policy import Globs, Match, Policy, Rules
+from hub_idle_exporter.domain.requirements import (
+    Finding,
+    Severity,
+    Subject,
+    can_ask,
+    requirements,
+    scope_findings,
+    version_findings,
+    visibility_findings,
+)
+from hub_idle_exporter.domain.scopes import Granted, Scope
+from hub_idle_exporter.domain.settings import BusyCheck, CullSettings
+
+DEFAULT = Policy("default", 3600.0)
+PLAIN = Rules((DEFAULT,))
+BY_GROUP = Rules((Policy("staff", 3600.0, match=Match(groups=Globs(["staff"]))), DEFAULT))
+BY_ADMIN = Rules((Policy("admins", 3600.0, match=Match(admin=True)), DEFAULT))
+MONITOR = CullSettings()
+AUTO, REQUIRE, OFF = (CullSettings(enforce=True, busy_check=each) for each in BusyCheck)
+READ = ["list:users", "read:servers"]
+CULL = [*READ, "delete:servers"]
+ASK = ["proxy", "tokens!user=idle-prober"]
+N, W, S, F = Severity
+
+
+def found(
+    cull: CullSettings, held: list[str], version: str = "6.1.1", rules: Rules = PLAIN
+) -> tuple[Finding, ...]:
+    return scope_findings(requirements(version, cull, rules), Granted.of(held))
+
+
+@pytest.mark.parametrize(
+    ("cull", "rules", "severities"),
+    [
+        (MONITOR, PLAIN, [F, F, N, N, N, N]),
+        (MONITOR, BY_GROUP, [F, F, S, N, N, N]),
+        (AUTO, PLAIN, [F, F, N, S, W, W]),
+        (REQUIRE, BY_GROUP, [F, F, S, S, S, S]),
+        (OFF, PLAIN, [F, F, N, S, N, N]),
+    ],
+)
+def test_each_scope_is_as_grave_as_what_fails_without_it(
+    cull: CullSettings, rules: Rules, severities: list[Severity]
+) -> None:
+    needed = requirements("6.1.1", cull, rules)
+    assert [one.scope for one in needed] == list(Scope)
+    assert [one.severity for one in needed] == severities
+
+
+@pytest.mark.parametrize("missing", CULL)
+def test_a_missing_scope_is_named_with_what_it_is_for(missing: str) -> None:
+    (finding,) = found(OFF, [scope for scope in CULL if scope != missing])
+    assert (finding.subject, finding.missing) == (Subject.SCOPE, (missing,))
+    assert finding.cause is Cause.SCOPE
+    assert f"lacks the scope {missing}, to " in str(finding)
+
+
+def test_a_filter_is_no_lack() -> None:
+    filtered = ["list:users!group=g", "read:servers!group=g", "delete:servers!user=ana", *ASK]
+    assert found(REQUIRE, filtered) == ()
+
+
+@pytest.mark.parametrize(
+    ("version", "held", "missing"),
+    [
+        ("6.1.1", [], ("proxy", "tokens!user=idle-prober")),
+        ("6.1.1", ["tokens!user=somebody", "proxy"], ("tokens!user=idle-prober",)),
+        ("6.1.1", ASK, ()),
+        ("6.1.1", ["proxy", "tokens"], ()),
+        ("5.5.4", ASK, ("tokens!service=idle-prober",)),
+        ("5.5.4", [*ASK, "tokens!service=idle-prober"], ()),
+        ("5.5.4", ["proxy", "tokens"], ()),
+        ("", ASK, ("tokens!service=idle-prober",)),  # a Hub that is not known yet
+    ],
+)
+@pytest.mark.parametrize(
+    ("cull", "severity"), [(AUTO, Severity.WARNING), (REQUIRE, Severity.SUSPENDS)]
+)
+def test_asking_servers_is_one_finding_with_all_that_is_missing(
+    version: str, held: list[str], missing: tuple[str, ...], cull: CullSettings, severity: Severity
+) -> None:
+    needed, granted = requirements(version, cull, PLAIN), Granted.of([*CULL, *held])
+    findings = scope_findings(needed, granted)
+    assert [(one.subject, one.severity, one.missing) for one in findings] == (
+        [(Subject.BUSY_CHECK, severity, missing)] if missing else []
+    )
+    assert can_ask(needed, granted, cull) == (not missing)
+
+
+def test_the_probe_users_name_is_in_what_is_asked_for() -> None:
+    named = CullSettings(enforce=True, busy_check=BusyCheck.REQUIRE, probe_user="other")
+    (finding,) = found(named, [*CULL, *ASK])
+    assert finding.missing == ("tokens!user=other",)
+
+
+def test_without_asking_its_scopes_are_not_needed() -> None:
+    needed, everything = requirements("6.1.1", OFF, PLAIN), Granted.of([*CULL, *ASK])
+    assert found(OFF, CULL) == ()
+    assert not can_ask(needed, everything, OFF)
+    assert found(MONITOR, READ) == ()
+
+
+@pytest.mark.parametrize(
+    ("version", "cull", "severities"),
+    [
+        ("6.1.1", REQUIRE, []),
+        ("3.0.0", REQUIRE, []),
+        ("2.3.1", REQUIRE, [Severity.SUSPENDS]),
+        ("2.3.1", MONITOR, []),
+        ("1.5.1", MONITOR, [Severity.FATAL]),
+        ("soon", MONITOR, [Severity.FATAL]),
+    ],
+)
+def test_old_hubs(version: str, cull: CullSettings, severities: list[Severity]) -> None:
+    findings = version_findings(version, cull)
+    assert [one.severity for one in findings] == severities
+    assert all(one.subject is Subject.VERSION for one in findings)
+    assert all(one.cause is Cause.RESPONSE for one in findings)
+
+
+RUNNING = {"": Server(ready=True)}
+SEEN = User("ana", False, ("staff",), RUNNING)
+GROUPS_HIDDEN = User("bob", False, servers=RUNNING)
+ADMIN_HIDDEN = User("cy", groups=(), servers=RUNNING)
+NO_SERVERS_SEEN = User("dee")
+ALL = Granted.of([*READ, "read:users:groups"])
+
+
+@pytest.mark.parametrize(
+    ("users", "rules", "hides"),
+    [
+        ([SEEN], BY_GROUP, False),
+        ([SEEN, GROUPS_HIDDEN], BY_GROUP, True),
+        ([SEEN, GROUPS_HIDDEN], PLAIN, False),
+        ([ADMIN_HIDDEN], BY_ADMIN, True),
+        ([ADMIN_HIDDEN], BY_GROUP, False),
+        ([NO_SERVERS_SEEN], BY_GROUP, False),
+    ],
+)
+def test_what_a_policy_matches_on_must_be_seen(
+    users: list[User], rules: Rules, hides: bool
+) -> None:
+    findings = visibility_findings(users, 0, ALL, rules)
+    assert [one.subject for one in findings] == ([Subject.HIDDEN_POLICY_DATA] if hides else [])
+
+
+def test_servers_are_hidden_by_a_filter_alone() -> None:
+    (finding,) = visibility_findings([NO_SERVERS_SEEN], 1, ALL, PLAIN)
+    assert (finding.subject, finding.severity) == (Subject.HIDDEN_SERVERS, Severity.FATAL)
+    filtered = Granted.of(["list:users", "read:servers!group=g"])
+    assert visibility_findings([NO_SERVERS_SEEN], 1, filtered, PLAIN) == ()
