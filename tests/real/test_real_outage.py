@@ -33,8 +33,11 @@ def test_outage_longer_than_the_limit_stops_nobody(
     hub.start()
     fresh = run_exporter(hub, *options, "--interval=1s", "--grace=25s")
     for sidecar in (steady, fresh):
-        sidecar.wait_value(1, "jupyterhub_up")
-        assert sidecar.metrics().value(state, state="grace") == 1
+        sidecar.wait_for(
+            lambda metrics: (
+                metrics.value("jupyterhub_up") == metrics.value(state, state="grace") == 1
+            )
+        )
     for sidecar in (steady, fresh):
         sidecar.wait_value(1, state, state="on", timeout=60)
         sidecar.wait_polls(2)
