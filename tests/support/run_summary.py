@@ -38,18 +38,22 @@ class RunSummary:
         if self._config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
             return  # somebody runs a file or two
         skipped = len(terminalreporter.stats.get("skipped", []))
-        said = sentence(self._left_out) + (f"; {skipped} were skipped, see above" * bool(skipped))
-        terminalreporter.write_line(said)
+        more = f"; {_tests(skipped)} skipped, see above" if skipped else ""
+        terminalreporter.write_line(sentence(self._left_out) + more)
 
 
 def sentence(left_out: Counter[str]) -> str:
-    """Say what was left out."""
+    """Say what was left out: slow tests by what they wait for, and others."""
     others = left_out["others"]
     slow = left_out - Counter(others=others)
     parts = []
     if slow:
         what = ", ".join(sorted(slow))
-        parts.append(f"left to make test-all: {slow.total()} tests that wait minutes ({what})")
+        parts.append(f"left to make test-all: {_tests(slow.total(), 'slow ')} ({what})")
     if others:
-        parts.append(f"{others} tests were not selected")
+        parts.append(f"{_tests(others)} not selected")
     return "; ".join(parts) or "no test was left out"
+
+
+def _tests(count: int, kind: str = "") -> str:
+    return f"{count} {kind}test{'s' * (count != 1)}"
