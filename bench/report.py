@@ -77,11 +77,11 @@ def _poll_goals(rows: list[dict[str, Any]]) -> Iterator[Goal]:
     if row is None:
         return
     yield _at_most(
-        "poll CPU of 10,000 servers, of the floor's", 1.6, row["cpu_of_floor"]["ours"]["median"]
+        "poll CPU of 10,000 servers, of the floor's", 2.2, row["cpu_of_floor"]["ours"]["median"]
     )
     yield _at_least(
         "poll CPU of 10,000 servers: times less than the peer",
-        12,
+        15,
         row["peer_cpu_of_ours"]["median"],
     )
     yield _at_most(

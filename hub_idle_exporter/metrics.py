@@ -20,11 +20,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from . import __version__
-from .domain.census import Census, Judged, SecondsHistogram
+from .domain.census import Census, SecondsHistogram, take
 from .domain.gate import GateState
 from .domain.labels import Cause, CullFailure, Operation, ProbeResult, Withheld
 from .domain.model import epoch
-from .domain.policy import Policy, Reason, State
+from .domain.policy import JudgedServer, Policy, Reason, State
 from .domain.poll_state import LatestState, PollState, Snapshot
 from .domain.scopes import Granted, Scope
 from .domain.settings import PollSettings
@@ -53,8 +53,8 @@ def _hub_facts(state: PollState, per_server: bool) -> Iterator[Metric]:
         )
         yield from _server_facts(snapshot.census)
         yield from _policy_facts(snapshot.census)
-        if per_server and snapshot.servers:
-            yield from _per_server_facts(snapshot.servers)
+        if per_server and snapshot.census.named:
+            yield from _per_server_facts(snapshot.census.named)
 
 
 def _server_facts(census: Census) -> Iterator[Metric]:
@@ -108,7 +108,7 @@ def _policy_facts(census: Census) -> Iterator[Metric]:
     yield from (candidates, timeout, max_age)
 
 
-def _per_server_facts(judged: Iterable[Judged]) -> Iterator[Metric]:
+def _per_server_facts(judged: Iterable[JudgedServer]) -> Iterator[Metric]:
     last_activity = GaugeMetricFamily(
         "jupyterhub_server_last_activity_timestamp_seconds",
         "When a server was last active." + SINCE,
@@ -215,7 +215,7 @@ class Metrics(Collector):
     def describe(self) -> Iterable[Metric]:
         """Name all metrics, those too that are there only after a good poll."""
         rules = self.latest.state.rules
-        seen = PollState(rules, snapshot=Snapshot("", 0.0, Census.empty(rules)))
+        seen = PollState(rules, snapshot=Snapshot("", 0.0, take([], rules)))
         yield from _hub_facts(seen, per_server=False)
         yield from _per_server_facts([])
         yield from self._own_families(self.latest.state)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from .culling.gatekeeper import Gatekeeper, read_clocks
 from .domain.census import judge_all, take
@@ -52,8 +53,11 @@ class Observer:
         """Ask whether the Hub is there; raise HubError when it does not answer."""
         self._hub.ask_version()
 
-    def observe(self, before: PollState) -> PollState:
-        """Read the Hub; give the state after that, whether all of it could be read or not."""
+    def observe(self, before: PollState, keep_all: bool = False) -> PollState:
+        """Read the Hub; give the state after that, whether all of it could be read or not.
+
+        The state names servers that are past a limit, with `keep_all` the others too.
+        """
         begun = self._clocks()
         state = replace(
             before,
@@ -62,7 +66,8 @@ class Observer:
             findings=(),
             error=None,
         )
-        for step in (self._with_version, self._with_token, self._with_servers):
+        with_servers = partial(self._with_servers, keep_all)
+        for step in (self._with_version, self._with_token, with_servers):
             state = self._taken(step, state)
             if state.error is not None:
                 break
@@ -101,7 +106,7 @@ class Observer:
             findings=found,
         )
 
-    def _with_servers(self, state: PollState) -> PollState:
+    def _with_servers(self, keep_all: bool, state: PollState) -> PollState:
         """Add all servers, judged, unless the Hub hides what has to be seen."""
         listing, judge = self._hub.users(), state.judge
         users, hidden = listing.users.values(), listing.hidden_users
@@ -109,11 +114,10 @@ class Observer:
         state = replace(state, findings=(*state.findings, *found))
         if any(one.severity is Severity.FATAL for one in found):
             return state
-        judged = tuple(judge_all(judge, users, listing.now))
-        census = take(judged, state.rules)
+        census = take(judge_all(judge, users, listing.now), state.rules, keep_all)
         version = self._hub.version or ""
         snapshot = Snapshot(
-            version, listing.now, census, judged, complete=listing.complete, hidden_users=hidden
+            version, listing.now, census, complete=listing.complete, hidden_users=hidden
         )
         return state.succeeded(snapshot, self._clocks())
 

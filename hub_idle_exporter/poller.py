@@ -68,7 +68,7 @@ class Poller:
             return False
         self._refresh_policies()
         self._metrics.polls.inc()
-        state = self._observer.observe(self._latest.state)
+        state = self._observer.observe(self._latest.state, self._settings.per_server_metrics)
         self._latest.state = state
         self._log_duration(state.duration)
         if state.error is not None:
@@ -103,7 +103,9 @@ class Poller:
             return  # nothing was seen of the time before the first poll
         elapsed = max(0.0, snapshot.read_at - since)
         longest = _INTERVALS_COUNTED * self._settings.interval
-        for policy, seconds in idle_server_seconds(snapshot.servers, elapsed, longest).items():
+        for policy, seconds in idle_server_seconds(
+            snapshot.census.past_limit, elapsed, longest
+        ).items():
             self._metrics.idle_server_seconds.labels(policy).inc(seconds)
 
     def _cull(self, state: PollState, snapshot: Snapshot) -> None:
@@ -121,7 +123,7 @@ class Poller:
 
     def _log_changes(self, state: PollState, snapshot: Snapshot) -> None:
         """Log what differs from the last good poll."""
-        servers = len(snapshot.servers)
+        servers = snapshot.census.total
         self._log_on_change(
             "poll", None, log.info, "poll_succeeded", version=snapshot.version, servers=servers
         )
@@ -149,7 +151,7 @@ class Poller:
 
     def _log_reach(self, snapshot: Snapshot) -> None:
         beyond = sum(
-            one.verdict.not_candidate is NotCandidate.OUTSIDE_SCOPE for one in snapshot.servers
+            one.not_candidate is NotCandidate.OUTSIDE_SCOPE for one in snapshot.census.past_limit
         )
         if beyond:
             why = "past their limit, but not seen to be inside the filter of delete:servers"

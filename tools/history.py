@@ -138,7 +138,7 @@ class Sidecar:
         ]
         judged = census.judge_all(before.judge, listed, now)
         taken = census.take(judged, before.rules)
-        state = before.succeeded(Snapshot("6.1.1", now, taken, tuple(judged)), clocks)
+        state = before.succeeded(Snapshot("6.1.1", now, taken), clocks)
         since = now - self.last_success if self.last_success else 0.0
         for policy, seconds in census.idle_server_seconds(judged, since, 3 * POLL).items():
             metrics.idle_server_seconds.labels(policy).inc(seconds)
@@ -165,7 +165,7 @@ class Sidecar:
     def _cull(self, taken: census.Census, now: float) -> None:
         by_name = {person.user.name: person for person in self.everybody}
         for candidate in taken.candidates:
-            person, verdict = by_name[candidate.user], candidate.verdict
+            person, verdict = by_name[candidate.user], candidate
             reason = verdict.reason or Reason.IDLE
             self._request(Operation.GET_USER, 0.015)
             if reason is Reason.MAX_AGE or self._may_stop(person, now):

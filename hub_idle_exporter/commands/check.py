@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import click
 
-from ..domain.census import Judged
 from ..domain.durations import shown
+from ..domain.policy import JudgedServer
 from ..domain.poll_state import PollState, Snapshot
 from ..domain.requirements import Severity, Subject
 from ..domain.settings import BusyCheck, Settings
@@ -164,14 +164,13 @@ def _servers(report: _Report, settings: Settings, snapshot: Snapshot) -> None:
         report.note(f"the servers of {snapshot.hidden_users} users are hidden from the token")
     candidates = snapshot.census.candidates
     when = "now" if settings.cull.enforce else "with --enforce"
-    report.good(f"{len(snapshot.servers)} servers seen")
+    report.good(f"{snapshot.census.total} servers seen")
     report.good(f"{len(candidates)} would be stopped {when}, if they are idle when asked")
     for candidate in candidates[:_MOST_SHOWN]:
         click.echo(f"         {printable(_described(candidate))}")
 
 
-def _described(candidate: Judged) -> str:
-    verdict = candidate.verdict
+def _described(candidate: JudgedServer) -> str:
     name = f"{candidate.user}/{candidate.server}" if candidate.server else candidate.user
-    idle = "unknown" if verdict.idle is None else shown(verdict.idle)
-    return f"{name}: {verdict.reason}, idle {idle}, policy {verdict.policy.name}"
+    idle = "unknown" if candidate.idle is None else shown(candidate.idle)
+    return f"{name}: {candidate.reason}, idle {idle}, policy {candidate.policy.name}"

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from ..domain.census import Judged
 from ..domain.durations import shown
+from ..domain.policy import JudgedServer
 from ..domain.settings import Settings
 from ..log import printable
 from ..sidecar import assemble, prepared
@@ -18,12 +18,12 @@ _COLUMNS = ("user", "server", "state", "idle", "age", "policy", "verdict", "why"
 def list_servers(settings: Settings, environ: Mapping[str, str], as_json: bool) -> int:
     """Print the servers; give 0, or 1 with a line on what went wrong."""
     sidecar = assemble(settings, prepared(settings, environ))
-    state = sidecar.observer.observe(sidecar.latest.state)
+    state = sidecar.observer.observe(sidecar.latest.state, keep_all=True)
     if state.snapshot is None:
         problem = state.error.sentence if state.error else "the Hub could not be read"
         click.echo(f"hub-idle-exporter: {problem}", err=True)
         return 1
-    judged = sorted(state.snapshot.servers, key=lambda one: -(one.verdict.idle or 0.0))
+    judged = sorted(state.snapshot.census.named, key=lambda one: -(one.idle or 0.0))
     rows = [_row(one) for one in judged]
     click.echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else _table(rows))
     if hidden := state.snapshot.hidden_users:
@@ -31,18 +31,17 @@ def list_servers(settings: Settings, environ: Mapping[str, str], as_json: bool) 
     return 0
 
 
-def _row(one: Judged) -> dict[str, Any]:
+def _row(one: JudgedServer) -> dict[str, Any]:
     """Give one server; idle and age in seconds, None where unknown."""
-    verdict = one.verdict
     return {
         "user": one.user,
         "server": one.server,
-        "state": str(verdict.state),
-        "idle": _rounded(verdict.idle),
-        "age": _rounded(verdict.age),
-        "policy": verdict.policy.name,
-        "verdict": "stop" if verdict.reason else "keep",
-        "why": f"past its {verdict.reason} limit" if verdict.reason else f"{verdict.not_candidate}",
+        "state": str(one.state),
+        "idle": _rounded(one.idle),
+        "age": _rounded(one.age),
+        "policy": one.policy.name,
+        "verdict": "stop" if one.reason else "keep",
+        "why": f"past its {one.reason} limit" if one.reason else f"{one.not_candidate}",
     }
 
 

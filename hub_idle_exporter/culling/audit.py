@@ -4,8 +4,8 @@ from typing import Any
 
 import structlog
 
-from ..domain.census import Judged
 from ..domain.labels import CullFailure, Withheld
+from ..domain.policy import JudgedServer
 from ..metrics import Metrics
 
 log = structlog.get_logger()
@@ -17,23 +17,23 @@ class Audit:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    def withheld(self, candidate: Judged, cause: Withheld, why: str) -> None:
+    def withheld(self, candidate: JudgedServer, cause: Withheld, why: str) -> None:
         """Note that a candidate is not stopped."""
         self._metrics.withheld.labels(cause).inc()
         log.info("cull_withheld", **fields(candidate), outcome="spared", cause=cause, why=why)
 
-    def stopping(self, server: Judged) -> None:
+    def stopping(self, server: JudgedServer) -> None:
         """Note that a stop is about to be sent."""
         log.info("stopping_server", **fields(server))
         self._metrics.attempts.labels(*_labels(server)).inc()
 
-    def stopped(self, server: Judged, seconds: float) -> None:
+    def stopped(self, server: JudgedServer, seconds: float) -> None:
         """Note a stop that was verified, `seconds` after it was sent."""
         self._metrics.cull_duration.observe(seconds)
         self._metrics.culls.labels(*_labels(server)).inc()
         log.info("culled", **fields(server), outcome="stopped", seconds=seconds)
 
-    def failed(self, server: Judged, cause: CullFailure, why: str) -> None:
+    def failed(self, server: JudgedServer, cause: CullFailure, why: str) -> None:
         """Note a stop that did not work."""
         self._metrics.cull_failures.labels(cause).inc()
         if cause is CullFailure.NOT_STOPPED:
@@ -41,18 +41,17 @@ class Audit:
         log.error("cull_failed", **fields(server), outcome="failed", cause=cause, why=why)
 
 
-def fields(server: Judged) -> dict[str, Any]:
+def fields(server: JudgedServer) -> dict[str, Any]:
     """Give what every line of the audit trail names; times in seconds."""
-    verdict = server.verdict
     return {
         "user": server.user,
         "server": server.server,
-        "policy": verdict.policy.name,
-        "reason": str(verdict.reason),
-        "idle": verdict.idle,
-        "age": verdict.age,
+        "policy": server.policy.name,
+        "reason": str(server.reason),
+        "idle": server.idle,
+        "age": server.age,
     }
 
 
-def _labels(server: Judged) -> tuple[str, str]:
-    return server.verdict.policy.name, server.verdict.reason or ""
+def _labels(server: JudgedServer) -> tuple[str, str]:
+    return server.policy.name, server.reason or ""

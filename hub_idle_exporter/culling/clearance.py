@@ -7,10 +7,9 @@ from datetime import datetime
 import structlog
 
 from ..domain.busy_check import BusyWatch, ProbeAnswer
-from ..domain.census import Judged
 from ..domain.labels import ProbeResult, Withheld
 from ..domain.model import Server
-from ..domain.policy import Judge, NotCandidate, Reason
+from ..domain.policy import Judge, JudgedServer, NotCandidate, Reason
 from ..domain.settings import CullSettings
 from ..hub.client import Hub, UserReading
 from ..hub.errors import HubError
@@ -63,7 +62,7 @@ class Clearance:
         self._judge: Judge | None = None
         self._busy = BusyWatch()
 
-    def update(self, judge: Judge, candidates: Iterable[Judged]) -> None:
+    def update(self, judge: Judge, candidates: Iterable[JudgedServer]) -> None:
         """Judge by this from now on, also those under way.
 
         Forget since when a server was seen busy, unless it is still a candidate: one that is gone
@@ -72,11 +71,11 @@ class Clearance:
         self._judge = judge
         self._busy.keep({_start_of(candidate) for candidate in candidates})
 
-    def clear(self, current: CullPass, candidate: Judged) -> Judged:
+    def clear(self, current: CullPass, candidate: JudgedServer) -> JudgedServer:
         """Give the candidate as it is now, free to be stopped; raise WithheldError otherwise."""
         looked = self._clock()
         fresh, now = self._look_again(candidate)
-        idle = fresh.verdict.reason is Reason.IDLE
+        idle = fresh.reason is Reason.IDLE
         if current.asks and (idle or self._settings.only_if_asked):
             self._ask(current, fresh, now)
             if self._clock() - looked > _LOOK_SECONDS:
@@ -88,7 +87,7 @@ class Clearance:
             raise WithheldError(Withheld.GATE, closed)
         return fresh
 
-    def _look_again(self, candidate: Judged) -> tuple[Judged, float]:
+    def _look_again(self, candidate: JudgedServer) -> tuple[JudgedServer, float]:
         """Fetch the user again: the same server, still a candidate by the same judge."""
         try:
             reading = self._hub.user(candidate.user)
@@ -104,19 +103,21 @@ class Clearance:
             raise WithheldError(Withheld.RESTARTED, "it was restarted meanwhile")
         return self._judge_again(candidate, reading, server), reading.now
 
-    def _judge_again(self, candidate: Judged, reading: UserReading, server: Server) -> Judged:
+    def _judge_again(
+        self, candidate: JudgedServer, reading: UserReading, server: Server
+    ) -> JudgedServer:
         assert self._judge is not None  # noqa: S101 - updated before any candidate
-        verdict = self._judge.verdict(reading.user, candidate.server, server, reading.now)
-        why_not = verdict.not_candidate
+        judged = self._judge.verdict(reading.user, candidate.server, server, reading.now)
+        why_not = judged.not_candidate
         if why_not is NotCandidate.PENDING:
             raise WithheldError(Withheld.PENDING, f"it {why_not}")
         if why_not in (NotCandidate.IN_USE, NotCandidate.UNKNOWN):
             raise WithheldError(Withheld.ACTIVE_AGAIN, f"it {why_not}")
         if why_not is not None:
-            raise WithheldError(Withheld.GATE, f"policy {verdict.policy.name}: {why_not}")
-        return Judged(candidate.user, candidate.server, server, verdict)
+            raise WithheldError(Withheld.GATE, f"policy {judged.policy.name}: {why_not}")
+        return judged
 
-    def _ask(self, current: CullPass, fresh: Judged, now: float) -> None:
+    def _ask(self, current: CullPass, fresh: JudgedServer, now: float) -> None:
         """Ask the server itself; only one that is at rest, or runs no Jupyter, goes on."""
         answer = self._answer(current, fresh, now)
         self._metrics.busy_checks.labels(answer.result).inc()
@@ -132,16 +133,16 @@ class Clearance:
         if self._settings.only_if_asked and answer.result is not ProbeResult.IDLE:
             raise WithheldError(Withheld.GATE, f"a single pass has to be sure: {answer.why}")
 
-    def _answer(self, current: CullPass, fresh: Judged, now: float) -> ProbeAnswer:
+    def _answer(self, current: CullPass, fresh: JudgedServer, now: float) -> ProbeAnswer:
         try:
             route = current.routes.find(fresh.user, fresh.server)
         except HubError as error:
             why = f"the proxy's routes cannot be read: {error}"
             return ProbeAnswer(ProbeResult.FAILED, why)
-        limit = fresh.verdict.policy.timeout
+        limit = fresh.policy.timeout
         return self._prober.ask(fresh.user, fresh.server, route, now, limit)
 
-    def _protect_busy(self, fresh: Judged, why: str) -> None:
+    def _protect_busy(self, fresh: JudgedServer, why: str) -> None:
         """Spare a busy server, unless it was seen busy for longer than `max_busy`."""
         seconds = self._busy.busy(_start_of(fresh), self._clock())
         if seconds < self._settings.max_busy:
@@ -149,6 +150,6 @@ class Clearance:
         log.warning("busy_limit_reached", **audit.fields(fresh), seconds_busy=seconds, why=why)
 
 
-def _start_of(server: Judged) -> tuple[str, str, datetime | None]:
+def _start_of(server: JudgedServer) -> tuple[str, str, datetime | None]:
     """Name one start of one server."""
     return server.user, server.server, server.seen.started

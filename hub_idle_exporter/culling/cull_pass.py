@@ -3,9 +3,9 @@
 import threading
 import time
 
-from ..domain.census import Judged
 from ..domain.labels import ProbeResult
 from ..domain.model import Route
+from ..domain.policy import JudgedServer
 from ..domain.settings import CullSettings
 from ..hub.client import Hub
 from ..hub.errors import HubError
@@ -22,7 +22,7 @@ class CullPass:
     """
 
     def __init__(
-        self, candidates: list[Judged], settings: CullSettings, hub: Hub, asks: bool
+        self, candidates: list[JudgedServer], settings: CullSettings, hub: Hub, asks: bool
     ) -> None:
         self.asks = asks
         self.routes = RouteTable(hub)
@@ -36,7 +36,7 @@ class CullPass:
         self._undecided = 0
         self._lock = threading.Lock()
 
-    def next_candidate(self) -> Judged | None:
+    def next_candidate(self) -> JudgedServer | None:
         """Take the next candidate; None when there is none, or no room."""
         with self._lock:
             if not self._waiting or self._room == 0:
@@ -45,7 +45,7 @@ class CullPass:
             self._undecided += 1
             return self._waiting.pop()
 
-    def decided(self, withheld: bool) -> list[Judged]:
+    def decided(self, withheld: bool) -> list[JudgedServer]:
         """Note that a candidate is withheld, which makes room, or is being stopped.
 
         Give those for whom no room is left, as soon as that is certain.

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from ..domain.census import Judged
 from ..domain.labels import ProbeResult, Withheld
-from ..domain.policy import Judge
+from ..domain.policy import Judge, JudgedServer
 from ..domain.settings import CullSettings
 from ..hub.client import Hub
 from ..metrics import Metrics
@@ -67,7 +66,7 @@ class Culler:
         for number in range(self._settings.concurrency):
             threading.Thread(target=self._run, name=f"culler-{number}", daemon=True).start()
 
-    def begin(self, candidates: Iterable[Judged], asks: bool) -> CullPass:
+    def begin(self, candidates: Iterable[JudgedServer], asks: bool) -> CullPass:
         """Send candidates on their way, the most idle first, and return at once.
 
         Those still on their way from an earlier poll are left out. `asks` says whether servers are
@@ -82,16 +81,16 @@ class Culler:
             new.done.set()
         return new
 
-    def update(self, judge: Judge, candidates: Iterable[Judged]) -> None:
+    def update(self, judge: Judge, candidates: Iterable[JudgedServer]) -> None:
         """Tell who is a candidate by the newest poll, and what judges from now on."""
         self._clearance.update(judge, candidates)
 
-    def withhold(self, candidates: Iterable[Judged], why: str) -> None:
+    def withhold(self, candidates: Iterable[JudgedServer], why: str) -> None:
         """Count and log candidates that are not even to be looked at."""
         for candidate in self._not_under_way(candidates):
             self._audit.withheld(candidate, Withheld.GATE, why)
 
-    def _not_under_way(self, candidates: Iterable[Judged]) -> list[Judged]:
+    def _not_under_way(self, candidates: Iterable[JudgedServer]) -> list[JudgedServer]:
         return [c for c in candidates if (c.user, c.server) not in self._claimed]
 
     def _run(self) -> None:
@@ -114,7 +113,7 @@ class Culler:
             )
         ended.done.set()
 
-    def _handle(self, current: CullPass, candidate: Judged) -> None:
+    def _handle(self, current: CullPass, candidate: JudgedServer) -> None:
         """See one candidate through to its one end."""
         try:
             fresh = self._clearance.clear(current, candidate)
@@ -128,13 +127,13 @@ class Culler:
         finally:
             self._claimed.discard((candidate.user, candidate.server))
 
-    def _leave_out(self, left: list[Judged]) -> None:
+    def _leave_out(self, left: list[JudgedServer]) -> None:
         for candidate in left:
             why = f"--max-culls {self._settings.max_culls} reached"
             self._audit.withheld(candidate, Withheld.LIMIT, why)
             self._claimed.discard((candidate.user, candidate.server))
 
-    def _stop(self, current: CullPass, fresh: Judged) -> None:
+    def _stop(self, current: CullPass, fresh: JudgedServer) -> None:
         try:
             self._stopper.stop(fresh)
         except FailedError as failed:

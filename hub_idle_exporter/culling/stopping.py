@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import structlog
 
-from ..domain.census import Judged
 from ..domain.labels import Cause, CullFailure
+from ..domain.policy import JudgedServer
 from ..domain.settings import CullSettings
 from ..domain.stop_result import StopResult, stop_result
 from ..hub.client import Hub, UserReading
@@ -55,7 +55,7 @@ class Stopper:
         self._hub, self._gatekeeper, self._audit = hub, gatekeeper, audit
         self._settings, self._stopping, self._clock = settings, stopping, clock
 
-    def stop(self, server: Judged) -> None:
+    def stop(self, server: JudgedServer) -> None:
         """Stop a server and see that it happened; raise FailedError otherwise."""
         begun = self._clock()
         self._audit.stopping(server)
@@ -65,7 +65,7 @@ class Stopper:
         if result is StopResult.STOPPED and server.server and self._settings.remove_named_servers:
             self._remove(server)
 
-    def _send(self, server: Judged) -> HubError | None:
+    def _send(self, server: JudgedServer) -> HubError | None:
         """Send the DELETE; give the error of one that may have worked, raise for a refused one."""
         try:
             self._hub.stop(server.user, server.server)
@@ -76,7 +76,7 @@ class Stopper:
             return error
         return None
 
-    def _verify(self, server: Judged, error: HubError | None) -> StopResult:
+    def _verify(self, server: JudgedServer, error: HubError | None) -> StopResult:
         """Follow a stop to its end: the server stopped, or FailedError says what went wrong."""
         deadline = self._clock() + SLOW_SECONDS
         while True:
@@ -95,7 +95,7 @@ class Stopper:
                 why = "told to end before it was known whether the server stopped"
                 raise FailedError(problem.cause, why)
 
-    def _remove(self, server: Judged) -> None:
+    def _remove(self, server: JudgedServer) -> None:
         """Remove the record of a named server that was seen stopped."""
         problem = self._gatekeeper.closed()
         try:
@@ -113,7 +113,9 @@ def _failure(error: HubError) -> FailedError:
     return FailedError(_FAILURES.get(error.cause, CullFailure.HTTP), str(error))
 
 
-def _result_seen(server: Judged, reading: UserReading | None, error: HubError | None) -> StopResult:
+def _result_seen(
+    server: JudgedServer, reading: UserReading | None, error: HubError | None
+) -> StopResult:
     """Tell what became of a stop; raise FailedError where the server lives on, or is not seen.
 
     `error` is that of a DELETE that may have worked all the same. What is not seen is no evidence

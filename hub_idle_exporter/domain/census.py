@@ -1,29 +1,18 @@
-"""Judged servers counted: states by policy, histograms of idle time and age, candidates."""
+"""JudgedServer servers counted: states by policy, histograms of idle time and age, candidates."""
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-import msgspec
-
-from .model import Server, User
-from .policy import Judge, Policy, Reason, Rules, State, Verdict
+from .model import User
+from .policy import WITHIN_LIMITS, Judge, JudgedServer, Policy, Reason, Rules, State
 
 # Seconds. The limits people think in (15 min ... 1 d) are all there: a dashboard reads from these
 # buckets how many servers such a limit would stop.
 IDLE_BOUNDS = (60, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 43200, 86400, 172800, 604800)
 AGE_BOUNDS = (900, 3600, 7200, 14400, 28800, 43200, 86400, 172800, 604800, 1209600, 2592000)
-
-
-class Judged(msgspec.Struct, frozen=True, gc=False):
-    """One server with its verdict."""
-
-    user: str
-    server: str
-    seen: Server
-    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -54,53 +43,79 @@ class SecondsHistogram:
 
 @dataclass(frozen=True)
 class Census:
-    """What one poll saw; `candidates` come the most idle first."""
+    """Servers judged and counted.
+
+    `past_limit` are those past a limit, candidates or not, the most idle first; `named` are all,
+    only where they are kept for series by server and for lists.
+    """
 
     policies: tuple[Policy, ...]
     servers: Mapping[tuple[str, State], int]
-    candidates: tuple[Judged, ...]
     idle: SecondsHistogram
     age: SecondsHistogram
+    past_limit: tuple[JudgedServer, ...]
+    named: tuple[JudgedServer, ...] = ()
 
-    @classmethod
-    def empty(cls, rules: Rules) -> "Census":
-        """Give the census of a Hub without servers."""
-        return take([], rules)
+    @cached_property
+    def candidates(self) -> tuple[JudgedServer, ...]:
+        """Give what is to be stopped, the most idle first."""
+        return tuple(one for one in self.past_limit if one.reason)
 
     @cached_property
     def candidate_counts(self) -> Mapping[tuple[str, Reason], int]:
         """Candidates by policy and reason, counted once for all scrapes."""
-        verdicts = (judged.verdict for judged in self.candidates)
-        return Counter((v.policy.name, v.reason) for v in verdicts if v.reason)
+        return Counter((one.policy.name, one.reason) for one in self.candidates if one.reason)
+
+    @property
+    def total(self) -> int:
+        """Count all servers."""
+        return sum(self.servers.values())
 
 
-def judge_all(judge: Judge, users: Iterable[User], now: float) -> list[Judged]:
-    """Judge every server that the list shows."""
+def judge_all(judge: Judge, users: Iterable[User], now: float) -> Iterator[JudgedServer]:
+    """Judge every server that the list shows; `now` is the Hub's clock, seconds since 1970."""
     verdict = judge.verdict
-    return [
-        Judged(user.name, name, server, verdict(user, name, server, now))
+    return (
+        verdict(user, name, server, now)
         for user in users
         if (servers := user.servers)
         for name, server in servers.items()
-    ]
+    )
 
 
-def take(judged: Iterable[Judged], rules: Rules) -> Census:
-    """Count judged servers; unknown idle times and ages are in no histogram."""
-    judged = tuple(judged)
-    candidates = [one for one in judged if one.verdict.reason]
-    ready = [one.verdict for one in judged if one.verdict.state is not State.PENDING]
+def take(judged: Iterable[JudgedServer], rules: Rules, keep_all: bool = False) -> Census:
+    """Count judged servers in one pass; unknown idle times and ages are in no histogram.
+
+    Only those past a limit are kept, unless it is to `keep_all`: on a large Hub to keep ten
+    thousand others from poll to poll costs as much as judging them.
+    """
+    counts = defaultdict[tuple[str, State], int](int)
+    idle, age = list[float](), list[float]()
+    past_limit, named = list[JudgedServer](), list[JudgedServer]()
+    pending = State.PENDING
+    for one in judged:
+        counts[one.policy.name, one.state] += 1
+        if one.state is not pending:
+            if one.idle is not None:
+                idle.append(one.idle)
+            if one.age is not None:
+                age.append(one.age)
+        if one.not_candidate not in WITHIN_LIMITS:
+            past_limit.append(one)
+        if keep_all:
+            named.append(one)
     return Census(
         policies=rules.policies,
-        servers=Counter((one.verdict.policy.name, one.verdict.state) for one in judged),
-        candidates=tuple(sorted(candidates, key=lambda one: -(one.verdict.idle or 0.0))),
-        idle=SecondsHistogram.of((v.idle for v in ready if v.idle is not None), IDLE_BOUNDS),
-        age=SecondsHistogram.of((v.age for v in ready if v.age is not None), AGE_BOUNDS),
+        servers=dict(counts),
+        idle=SecondsHistogram.of(idle, IDLE_BOUNDS),
+        age=SecondsHistogram.of(age, AGE_BOUNDS),
+        past_limit=tuple(sorted(past_limit, key=lambda one: -(one.idle or 0.0))),
+        named=tuple(named),
     )
 
 
 def idle_server_seconds(
-    judged: Iterable[Judged], since_last: float, longest: float
+    judged: Iterable[JudgedServer], since_last: float, longest: float
 ) -> Mapping[str, float]:
     """Sum per policy the seconds that servers spent idle past their limit since the last poll.
 
@@ -111,8 +126,7 @@ def idle_server_seconds(
     """
     spent: defaultdict[str, float] = defaultdict(float)
     for one in judged:
-        verdict = one.verdict
-        if verdict.state is State.IDLE and verdict.idle is not None:
-            past = verdict.idle - verdict.policy.timeout
-            spent[verdict.policy.name] += min(past, since_last, longest)
+        if one.state is State.IDLE and one.idle is not None:
+            past = one.idle - one.policy.timeout
+            spent[one.policy.name] += min(past, since_last, longest)
     return spent

@@ -6,7 +6,7 @@ see half of a poll.
 
 from dataclasses import dataclass, replace
 
-from .census import Census, Judged
+from .census import Census
 from .gate import ClockReading
 from .labels import Cause
 from .model import Identity
@@ -29,7 +29,6 @@ class Snapshot:
     version: str
     read_at: float
     census: Census
-    servers: tuple[Judged, ...] = ()
     complete: bool = True
     hidden_users: int = 0
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from http.cookiejar import DefaultCookiePolicy
 from itertools import pairwise
 from typing import TypeVar
 from urllib.parse import quote
@@ -18,6 +17,7 @@ from urllib.parse import quote
 import requests
 from msgspec import UNSET
 from requests.adapters import HTTPAdapter
+from requests.utils import default_headers
 from urllib3.exceptions import HTTPError
 
 from ..domain.labels import Cause, Operation
@@ -41,6 +41,7 @@ from .token import Token
 PAGINATED = "application/jupyterhub-pagination+json"
 PROBE_TOKEN_SECONDS = 60
 _ROUTES_PER_PAGE = 200
+_HEADERS = {**default_headers(), "Accept": PAGINATED}
 _Answer = TypeVar("_Answer")
 
 
@@ -103,7 +104,7 @@ class Hub:
         self._connection, self._token = connection, token
         self._base = connection.url.rstrip("/")
         self._on_answer, self._on_request = on_answer, on_request
-        self._session = _session(connection)
+        self._adapter = HTTPAdapter(pool_maxsize=connection.max_connections)
         self._rotating = threading.Lock()
         self.version: str | None = None
 
@@ -131,7 +132,8 @@ class Hub:
             response = self._send(Operation.LIST_USERS, "GET", query)
             page = self._decode(response, UserPage)
             now = now or self._clock(response)
-            users.update({user.name: user for user in page.items})
+            for user in page.items:
+                users[user.name] = user
             totals.append(page.pagination.total)
             vanished = max(0, totals[-2] - totals[-1]) if len(totals) > 1 else 0
             if vanished and offset and _is_steady(totals):
@@ -249,23 +251,24 @@ class Hub:
     def _exchange(
         self, operation: Operation, method: str, path: str, body: object, authorization: str | None
     ) -> _Response:
-        headers = dict(self._session.headers)
-        if authorization is not None:
-            headers["Authorization"] = authorization
-        # Prepared by itself: merging a session's settings into it would cost half as much again.
+        headers = _HEADERS if authorization is None else _HEADERS | {"Authorization": authorization}
         request = requests.Request(method, self._base + path, headers=headers, json=body)
+        connection = self._connection
         begun = time.monotonic()
         try:
-            with self._session.send(
+            # Without a session: no redirect is followed, no cookie kept, and no proxy or .netrc of
+            # the environment used.
+            with self._adapter.send(
                 request.prepare(),
-                timeout=(min(10.0, self._connection.timeout), self._connection.timeout),
-                allow_redirects=False,
+                timeout=(min(10.0, connection.timeout), connection.timeout),
                 stream=True,
+                verify=connection.ca_file or True,
+                cert=connection.client_certificate,
             ) as answer:
                 # All at once; by itself it would be put together from pieces of 10 kB.
                 content = b"".join(answer.iter_content(None))
         except (OSError, HTTPError) as error:  # some of urllib3's own come through as they are
-            raise unreachable(error, self._base, self._connection.timeout) from None
+            raise unreachable(error, self._base, connection.timeout) from None
         finally:
             self._on_request(operation, time.monotonic() - begun)
         return _Response(
@@ -275,19 +278,6 @@ class Hub:
             answer.headers.get("X-JupyterHub-Version"),
             seconds_of(answer.headers.get("Retry-After")),
         )
-
-
-def _session(connection: ConnectionSettings) -> requests.Session:
-    session = requests.Session()
-    session.headers["Accept"] = PAGINATED
-    session.trust_env = False  # no .netrc in place of our token, no proxy that would see it
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    session.verify = connection.ca_file or True
-    session.cert = connection.client_certificate
-    adapter = HTTPAdapter(pool_maxsize=connection.max_connections)
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    return session
 
 
 def _quoted(name: str) -> str:

@@ -11,9 +11,9 @@ from enum import StrEnum
 from heapq import nlargest
 from typing import TypeVar
 
-from ..domain.census import Census, Judged, SecondsHistogram
+from ..domain.census import Census, SecondsHistogram
 from ..domain.gate import ClockReading, GateState
-from ..domain.policy import Policy, Reason, State
+from ..domain.policy import JudgedServer, Policy, Reason, State
 from ..domain.poll_state import PollState
 from ..domain.requirements import Requirement, Severity
 from ..domain.scopes import Granted
@@ -58,10 +58,10 @@ class Reading:
         return self.state.snapshot.census if self.state.snapshot else None
 
     @property
-    def judged(self) -> Sequence[Judged]:
+    def judged(self) -> Sequence[JudgedServer]:
         """Give the servers whose names may be shown."""
-        named = self.settings.poll.per_server_metrics and self.state.snapshot
-        return self.state.snapshot.servers if named and self.state.snapshot else ()
+        census = self.census
+        return census.named if census and self.settings.poll.per_server_metrics else ()
 
     @property
     def last_success_age(self) -> float | None:
@@ -268,15 +268,14 @@ def _part(count: int, whole: int) -> float:
     return count / whole if whole else 0.0
 
 
-def _most_idle(judged: Sequence[Judged]) -> list[Judged]:
-    return nlargest(MOST_SERVERS, judged, key=lambda one: one.verdict.idle or 0.0)
+def _most_idle(judged: Sequence[JudgedServer]) -> list[JudgedServer]:
+    return nlargest(MOST_SERVERS, judged, key=lambda one: one.idle or 0.0)
 
 
-def _server_row(one: Judged) -> ServerRow:
-    verdict = one.verdict
-    why = f"past its {verdict.reason} limit" if verdict.reason else f"{verdict.not_candidate}"
-    policy = verdict.policy.name
-    return ServerRow(one.user, one.server, verdict.state, verdict.idle, verdict.age, policy, why)
+def _server_row(one: JudgedServer) -> ServerRow:
+    why = f"past its {one.reason} limit" if one.reason else f"{one.not_candidate}"
+    policy = one.policy.name
+    return ServerRow(one.user, one.server, one.state, one.idle, one.age, policy, why)
 
 
 def _policies(reading: Reading) -> tuple[PolicyRow, ...]:

@@ -22,11 +22,11 @@ from prometheus_client.parser import text_string_to_metric_families as prometheu
 from prometheus_client.samples import Sample
 
 from hub_idle_exporter import __version__
-from hub_idle_exporter.domain.census import Judged, judge_all, take
+from hub_idle_exporter.domain.census import judge_all, take
 from hub_idle_exporter.domain.gate import ClockReading, GateState
 from hub_idle_exporter.domain.labels import Cause, CullFailure, Operation, ProbeResult, Withheld
 from hub_idle_exporter.domain.model import Server, User
-from hub_idle_exporter.domain.policy import Judge, Policy, Rules
+from hub_idle_exporter.domain.policy import Judge, JudgedServer, Policy, Rules
 from hub_idle_exporter.domain.poll_state import LatestState, PollState, Snapshot
 from hub_idle_exporter.domain.scopes import Granted, Scope
 from hub_idle_exporter.domain.settings import PollSettings
@@ -156,14 +156,14 @@ def hub() -> list[User]:
     ]  # fmt: skip
 
 
-def judged(users: list[User] | None = None) -> list[Judged]:
+def judged(users: list[User] | None = None) -> list[JudgedServer]:
     rules = Rules(POLICIES)
-    return judge_all(Judge(rules, Granted()), hub() if users is None else users, NOW)
+    return list(judge_all(Judge(rules, Granted()), hub() if users is None else users, NOW))
 
 
 def snapshot(users: list[User] | None = None) -> Snapshot:
     found = judged(users)
-    return Snapshot("6.1.1", NOW, take(found, Rules(POLICIES)), tuple(found))
+    return Snapshot("6.1.1", NOW, take(found, Rules(POLICIES), keep_all=True))
 
 
 def show(metrics: Metrics, state: PollState) -> None:

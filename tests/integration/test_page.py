@@ -109,7 +109,7 @@ def reading(
     cull = CullSettings(enforce, busy_check=busy_check)
     granted = Granted.of([*Scope, "tokens!user=idle-prober"])
     judged = judge_all(Judge(rules, Granted()), users or people(), NOW)
-    snapshot = Snapshot("6.1.1", NOW, take(judged, rules), tuple(judged))
+    snapshot = Snapshot("6.1.1", NOW, take(judged, rules, per_server))
     known: dict[str, Any] = {"version": "6.1.1", "granted": granted, "asks_servers": True}
     known |= {"requirements": requirements("6.1.1", cull, rules)}
     known |= {"duration": 0.125, "clock_skew": 0.4}

@@ -195,7 +195,7 @@ def test_the_census_is_the_oracles(hub: list[Json], given: Json, held: list[str]
     }
     assert sum(census.servers.values()) == sum(len(sent["servers"]) for sent in hub)
     if len({sent["name"] for sent in hub}) == len(hub):
-        found = {(one.user, one.server): one.verdict.reason for one in census.candidates}
+        found = {(one.user, one.server): one.reason for one in census.candidates}
         assert found == {key: one.reason for key, one in opinions.items() if one.reason}
 
 

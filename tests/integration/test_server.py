@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families as prometheu
 from hub_idle_exporter import cli
 from hub_idle_exporter.config import settings_from
 from hub_idle_exporter.culling.gatekeeper import read_clocks
-from hub_idle_exporter.domain.census import Census
+from hub_idle_exporter.domain.census import take
 from hub_idle_exporter.domain.gate import ClockReading, GateState
 from hub_idle_exporter.domain.policy import Policy, Rules
 from hub_idle_exporter.domain.poll_state import LatestState, Snapshot
@@ -45,7 +45,7 @@ class Service:
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         rules = Rules((Policy('quo"te\n\u00fc', 3600.0),))
-        snapshot = Snapshot("6.1.1", 0.0, Census.empty(rules))
+        snapshot = Snapshot("6.1.1", 0.0, take([], rules))
         latest = LatestState(poll_states.good(snapshot=snapshot))
         self.metrics = Metrics(
             CollectorRegistry(),

@@ -23,8 +23,8 @@ MUTANTS = [
     Mutant(
         "the idle limit is reached at the limit",
         "domain/policy.py",
-        "idle >= policy.timeout else",
-        "idle > policy.timeout else",
+        "idle >= policy.timeout\n",
+        "idle > policy.timeout\n",
         "unit/test_policy.py::test_the_idle_limit_is_reached_at_the_limit",
     ),
     Mutant(
@@ -58,15 +58,15 @@ MUTANTS = [
     Mutant(
         "pending protects from max age too",
         "domain/policy.py",
-        "return State.PENDING, None, NotCandidate.PENDING",
-        "return State.PENDING, Reason.MAX_AGE if policy.max_age else None, None",
+        "        return _NOT_READY\n",
+        "        return _TOO_OLD if policy.max_age else _NOT_READY\n",
         "unit/test_policy.py::test_pending_is_never_a_candidate",
     ),
     Mutant(
         "unknown activity is never idle",
         "domain/policy.py",
-        "State.IDLE if idle is not None and idle >=",
-        "State.IDLE if idle is None or idle >=",
+        "is_idle = idle is not None and idle >=",
+        "is_idle = idle is None or idle >=",
         "unit/test_policy.py::test_unknown_activity_is_never_idle",
     ),
     Mutant(
@@ -164,8 +164,8 @@ MUTANTS = [
     Mutant(
         "candidates come the most idle first",
         "domain/census.py",
-        "key=lambda one: -(one.verdict.idle or 0.0)",
-        "key=lambda one: (one.verdict.idle or 0.0)",
+        "key=lambda one: -(one.idle or 0.0)",
+        "key=lambda one: (one.idle or 0.0)",
         "unit/test_census.py::test_candidates_come_the_most_idle_first_with_their_reasons",
     ),
     Mutant(
@@ -741,8 +741,8 @@ MUTANTS = [
     Mutant(
         "no redirect is followed",
         "hub/client.py",
-        "allow_redirects=False",
-        "allow_redirects=True",
+        "with self._adapter.send(",
+        "with requests.Session().send(",
         "integration/test_hub.py::test_a_redirect_is_not_followed",
     ),
     Mutant(

@@ -1,4 +1,4 @@
-"""Judged servers counted: by policy and state, as histograms, as candidates, as idle time."""
+"""JudgedServer servers counted: by policy and state, as histograms, as candidates, as idle time."""
 
 from datetime import UTC, datetime
 
@@ -7,14 +7,13 @@ import pytest
 from hub_idle_exporter.domain.census import (
     AGE_BOUNDS,
     IDLE_BOUNDS,
-    Judged,
     SecondsHistogram,
     idle_server_seconds,
     judge_all,
     take,
 )
 from hub_idle_exporter.domain.model import Server, User
-from hub_idle_exporter.domain.policy import Judge, Policy, Reason, Rules, State
+from hub_idle_exporter.domain.policy import Judge, JudgedServer, Policy, Reason, Rules, State
 from hub_idle_exporter.domain.scopes import Granted
 
 NOW = 1_800_000_000.0
@@ -25,7 +24,7 @@ def ago(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(NOW - seconds, UTC)
 
 
-def judged(*servers: tuple[str, float | None, float | None, str | None]) -> list[Judged]:
+def judged(*servers: tuple[str, float | None, float | None, str | None]) -> list[JudgedServer]:
     """Judge servers given as user, idle, age, pending."""
     users = [
         User(
@@ -43,7 +42,7 @@ def judged(*servers: tuple[str, float | None, float | None, str | None]) -> list
         )
         for user, idle, age, pending in servers
     ]
-    return judge_all(Judge(RULES, Granted()), users, NOW)
+    return list(judge_all(Judge(RULES, Granted()), users, NOW))
 
 
 def test_states_sum_to_all_servers() -> None:

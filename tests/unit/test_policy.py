@@ -10,12 +10,12 @@ import pytest
 from hub_idle_exporter.domain.model import User
 from hub_idle_exporter.domain.policy import (
     Judge,
+    JudgedServer,
     NotCandidate,
     Policy,
     Reason,
     Rules,
     State,
-    Verdict,
 )
 from hub_idle_exporter.domain.scopes import Granted
 from hub_idle_exporter.policy_file import parse
@@ -60,7 +60,7 @@ def judge(
     return Judge(Rules(found, **switches), Granted.of(held))
 
 
-def verdict_on(someone: User, by: Judge | None = None, now: float = NOW) -> Verdict:
+def verdict_on(someone: User, by: Judge | None = None, now: float = NOW) -> JudgedServer:
     assert isinstance(someone.servers, dict)
     ((name, server),) = someone.servers.items()
     return (by or judge()).verdict(someone, name, server, now)
