@@ -1,4 +1,4 @@
-"""Judged servers counted: states by policy, histograms of idle time and age, candidates."""
+"""Count judged servers: states by policy, histograms of idle time and age, candidates."""
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
@@ -11,7 +11,7 @@ import msgspec
 from .model import Server, User
 from .policy import Judge, Policy, Reason, Rules, State, Verdict
 
-# Seconds. The limits people think in (15 min ... 1 d) are all there: a dashboard reads from these
+# Seconds. The usual limits (15 min ... 1 d) are all bounds, so that a dashboard can tell from the
 # buckets how many servers such a limit would stop.
 IDLE_BOUNDS = (60, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 43200, 86400, 172800, 604800)
 AGE_BOUNDS = (900, 3600, 7200, 14400, 28800, 43200, 86400, 172800, 604800, 1209600, 2592000)
@@ -28,7 +28,7 @@ class Judged(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True)
 class SecondsHistogram:
-    """Counts of values by range; the last of `counts` is of those over every bound (seconds)."""
+    """Counts of values by range; the last of `counts` is for those over every bound (seconds)."""
 
     bounds: tuple[int, ...]
     counts: tuple[int, ...]
@@ -44,7 +44,7 @@ class SecondsHistogram:
 
     @property
     def cumulative(self) -> list[int]:
-        """Give the number of values at or below each bound, and at last of all."""
+        """Return the number of values at or below each bound, and finally of all."""
         sums, running = [], 0
         for count in self.counts:
             running += count
@@ -54,7 +54,7 @@ class SecondsHistogram:
 
 @dataclass(frozen=True)
 class Census:
-    """What one poll saw; `candidates` come the most idle first."""
+    """The counts of one poll; `candidates` are sorted, most idle first."""
 
     policies: tuple[Policy, ...]
     servers: Mapping[tuple[str, State], int]
@@ -64,7 +64,7 @@ class Census:
 
     @classmethod
     def empty(cls, rules: Rules) -> "Census":
-        """Give the census of a Hub without servers."""
+        """Return the census of a Hub without servers."""
         return take([], rules)
 
     @cached_property
@@ -75,7 +75,7 @@ class Census:
 
 
 def judge_all(judge: Judge, users: Iterable[User], now: float) -> list[Judged]:
-    """Judge every server that the list shows."""
+    """Judge every server in the list."""
     verdict = judge.verdict
     return [
         Judged(user.name, name, server, verdict(user, name, server, now))
@@ -106,7 +106,7 @@ def idle_server_seconds(
 
     Args:
         judged: the servers of this poll.
-        since_last: seconds since the last good poll.
+        since_last: seconds since the last successful poll.
         longest: the most that one server may add, in seconds (three intervals).
     """
     spent: defaultdict[str, float] = defaultdict(float)
