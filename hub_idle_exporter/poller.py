@@ -153,7 +153,7 @@ class Poller:
             one.verdict.not_candidate is NotCandidate.OUTSIDE_SCOPE for one in snapshot.servers
         )
         if outside:
-            why = "past their limit, but the filter of delete:servers does not seem to include them"
+            why = "past their limit, but not known to be inside the filter of delete:servers"
             self._log_on_change(
                 "reach", True, log.info, "servers_outside_scope", servers=outside, why=why
             )

@@ -139,7 +139,10 @@ def version_findings(version: str, cull: CullSettings) -> tuple[Finding, ...]:
     """Find out whether the Hub is too old; this is known before any scope is."""
     numbers = version_numbers(version)
     if numbers < OLDEST_HUB:
-        problem = f"JupyterHub {version!r} is too old: 2.0 is needed to monitor it, 3.0 to cull"
+        problem = (
+            f"JupyterHub {version!r} is too old: 2.0 or newer is needed to monitor it, and 3.0 or "
+            "newer to cull"
+        )
         return (Finding(Subject.VERSION, Severity.FATAL, problem),)
     if cull.enforce and numbers < OLDEST_HUB_TO_ENFORCE:
         problem = f"JupyterHub {version} is too old to cull: 3.0 or newer is needed"

@@ -217,7 +217,8 @@ class Hub:
 
     def _next_offset(self, offset: int, following: Next) -> int:
         if following.offset <= offset:
-            raise HubError(Cause.RESPONSE, f"{self._base} repeats the page at offset {offset}")
+            why = f"{self._base} names a next page that does not advance past offset {offset}"
+            raise HubError(Cause.RESPONSE, why)
         return following.offset
 
     def _send(

@@ -71,5 +71,7 @@ def checked_token(value: str, where: str) -> str:
     if not value:
         raise ConfigError(f"{where} is empty: it must contain the API token")
     if not (value.isascii() and value.isprintable() and " " not in value):
-        raise ConfigError(f"{where} is not an API token: it has spaces, line breaks or the like")
+        raise ConfigError(
+            f"{where} is not an API token: it has spaces, line breaks or other invalid characters"
+        )
     return value

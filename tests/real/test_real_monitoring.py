@@ -132,7 +132,7 @@ def test_check_says_what_is_missing_for_asking_and_prints_the_roles(
         hub, "check", "--enforce", "--busy-check=require", "--probe-user=nobody", token=nobody
     )
     assert done.returncode == 1
-    assert "is there a user nobody" in done.stdout
+    assert "does the user nobody exist" in done.stdout
 
 
 def test_hub_that_is_down_is_said_once_per_change_and_recovered_from(
