@@ -155,7 +155,8 @@ OPTIONS = [
     _option("grace", _duration(0), "Grace period: no stops for this long after the start and "
             "after an outage of the Hub.", "10m"),
     _option("busy-check", _one_of(*BusyCheck), "Ask each server whether it is busy before "
-            "it is stopped: auto (if the token allows it), require, off.", "auto"),
+            "it is stopped: auto (if the token allows it), require (or stop nothing), off.",
+            "auto"),
     _option("probe-user", Kind("name", _name), "Hub user who owns the tokens of the busy check.",
             "idle-prober"),
     _option("max-busy", _duration(1), "Cull a server even if busy, once it has been busy for "

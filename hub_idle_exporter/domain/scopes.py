@@ -25,7 +25,7 @@ class Scope(StrEnum):
 
 PURPOSE = {
     Scope.LIST_USERS: "to list the Hub's users",
-    Scope.READ_SERVERS: "to see their servers and when they were last active",
+    Scope.READ_SERVERS: "to see users' servers and when they were last active",
     Scope.READ_GROUPS: "to match policies by group",
     Scope.DELETE_SERVERS: "to stop servers",
     Scope.PROXY: "to find the address of a server for the busy check",

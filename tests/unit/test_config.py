@@ -243,7 +243,7 @@ def test_a_token_that_cannot_be_sent_is_refused_unseen(value: str, tmp_path: Pat
         (parsed(), {"JUPYTERHUB_API_TOKEN": value}),
         (parsed(f"--api-token-file={file}"), {}),
     ):
-        with pytest.raises(ConfigError, match="no API token") as caught:
+        with pytest.raises(ConfigError, match="not an API token") as caught:
             token_of(config, environ)
         assert "s3cr" not in str(caught.value)
         assert "\n" not in str(caught.value)
