@@ -4,14 +4,14 @@ BIN := .venv/bin
 
 .PHONY: demo test test-all check docs format lock upgrade hubs mutants bench screenshot clean venv
 
-demo: ## a real JupyterHub with simulated people, culled before your eyes
+demo: ## a real JupyterHub with simulated people, culled while you watch
 	@$(PYTHON) tools/environment.py .venv-demo requirements/demo.txt
 	@exec .venv-demo/bin/python -m hub_idle_exporter demo
 
 # Four at once on two cores: most of the time a test waits for a Hub, a kernel or a browser.
 PYTEST = TMPDIR="$(CURDIR)/.tmp" $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
-test: check ## style, types, layers, and the tests but for those that wait minutes
+test: check ## style, types, layers, and all tests except those that wait for minutes
 	@mkdir -p .tmp
 	$(PYTEST) -m "not slow"
 
@@ -28,7 +28,7 @@ check: venv docs ## style, types, layers, documentation
 docs: venv ## the documentation as a site in build/docs; a warning is an error
 	@$(BIN)/python -m sphinx -E -a -W --keep-going -n -q -d build/doctrees docs build/docs
 
-format: venv ## let ruff mend what it can
+format: venv ## let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -36,7 +36,7 @@ hubs: hub-3 hub-4 hub-5 ## older JupyterHubs, for tests/real/test_other_hubs.py
 hub-%:
 	@$(PYTHON) tools/environment.py .venv-hub$* requirements/hub-$*.txt --no-project
 
-mutants: venv ## take each safety rule out of the code and see its test fail
+mutants: venv ## remove each safety rule from the code in turn, and expect its test to fail
 	@$(BIN)/python tools/mutants.py
 
 bench: ## cost, latency, drains: ours, the floor and jupyterhub-idle-culler in the same run
@@ -56,5 +56,5 @@ upgrade: ## write the lock files with the newest version of everything
 venv:
 	@$(PYTHON) tools/environment.py .venv requirements/dev.txt
 
-clean: ## forget every environment, cache and leftover
+clean: ## remove every environment, cache and leftover
 	rm -rf .venv* .cache .demo .tmp .hypothesis .pytest_cache .mypy_cache .ruff_cache build dist

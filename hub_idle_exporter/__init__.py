@@ -1,4 +1,4 @@
-"""Prometheus-instrumented sidecar for JupyterHub: who is idle, and with `--enforce`, no longer."""
+"""Prometheus exporter for idle JupyterHub servers; with `--enforce` it also stops them."""
 
 __version__ = "0.1.0"
 

@@ -1,7 +1,7 @@
 """`python -m hub_idle_exporter` is the same as `hub-idle-exporter`.
 
-What must not wait until everything is imported comes first: to note who started this process, who
-may be gone a moment later, and to end in good order when told to.
+Two things must not wait for the slow imports: to record the parent process, which may end a moment
+later, and to handle signals, so that the process exits cleanly from its first moment on.
 """
 
 import os
@@ -11,7 +11,7 @@ from types import FrameType
 
 from . import (
     COMMANDS,
-    parent,  # noqa: F401 - it notes who started us
+    parent,  # noqa: F401 - records the parent process when imported
 )
 
 

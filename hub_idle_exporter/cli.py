@@ -1,4 +1,4 @@
-"""Commands and options: flags and environment → `Config` → what was asked for."""
+"""The command line: flags and environment → `Settings` → the command."""
 
 import io
 import os
@@ -27,9 +27,9 @@ _BOOLEANS = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
 class Kind(click.ParamType[object]):
-    """An option's type made of a function that raises ValueError saying what is allowed.
+    """The type of an option, made from a function that raises ValueError saying what is allowed.
 
-    An option of a `flag` kind may stand without a value: then it is true.
+    A `flag` may be given without a value, which means true.
     """
 
     def __init__(self, name: str, parse: Callable[[str], object], flag: bool = False) -> None:
@@ -38,7 +38,7 @@ class Kind(click.ParamType[object]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> object:
-        """Parse, or end with one line that names option, value and what is allowed."""
+        """Parse, or exit with one line: the option, the value, and what is allowed."""
         if not isinstance(value, str):
             return value
         try:
@@ -49,7 +49,7 @@ class Kind(click.ParamType[object]):
 
 
 def _origin(param: click.Parameter | None, ctx: click.Context | None) -> str:
-    """Name the environment variable that a value came from: nobody remembers having set it."""
+    """Name the environment variable that a value came from: it may have been set long ago."""
     if param is None or ctx is None or param.name is None:
         return ""
     if ctx.get_parameter_source(param.name) is not ParameterSource.ENVIRONMENT:
@@ -59,7 +59,7 @@ def _origin(param: click.Parameter | None, ctx: click.Context | None) -> str:
 
 
 def _presentable(value: str) -> str:
-    """Take passwords out of a URL, and an end to what is too long for a line."""
+    """Mask passwords in a URL, and cut a value that is too long for one line."""
     masked = re.sub(r"//[^/]*@", "//***@", value)
     return masked if len(masked) <= _LONGEST_SHOWN else f"{masked[:_LONGEST_SHOWN]}..."
 
@@ -68,7 +68,7 @@ def _duration(least: float) -> Kind:
     def parse(value: str) -> float:
         seconds = seconds_of(value)
         if seconds < least:
-            raise ValueError(f"allowed are {ALLOWED}, at least {least:g} s")
+            raise ValueError(f"must be {ALLOWED}; at least {least:g} s")
         return seconds
 
     return Kind("duration", parse)
@@ -77,7 +77,7 @@ def _duration(least: float) -> Kind:
 def _whole(least: int, most: int) -> Kind:
     def parse(value: str) -> int:
         if not re.fullmatch("[0-9]{1,9}", value) or not least <= int(value) <= most:
-            raise ValueError(f"allowed are whole numbers from {least} to {most}")
+            raise ValueError(f"must be a whole number from {least} to {most}")
         return int(value)
 
     return Kind("number", parse)
@@ -87,13 +87,13 @@ def _boolean(value: str) -> bool:
     for truth, spellings in zip((True, False), _BOOLEANS, strict=True):
         if value.lower() in spellings:
             return truth
-    raise ValueError("allowed are true and false")
+    raise ValueError("must be true or false")
 
 
 def _one_of(*choices: str) -> Kind:
     def parse(value: str) -> str:
         if value not in choices:
-            raise ValueError(f"allowed are {', '.join(choices)}")
+            raise ValueError(f"must be one of {', '.join(choices)}")
         return value
 
     return Kind("|".join(choices), parse)
@@ -101,7 +101,7 @@ def _one_of(*choices: str) -> Kind:
 
 def _name(value: str) -> str:
     if not value.strip() or not value.isprintable():
-        raise ValueError("allowed is the name of a Hub user")
+        raise ValueError("must be the name of a Hub user")
     return value
 
 
@@ -119,7 +119,7 @@ FILE = Kind("file", str)
 def _option(
     name: str, kind: Kind, text: str, default: str | None = None, *names: str, **more: Any
 ) -> Callable[[Any], Any]:
-    """Declare an option that is also read from `HUB_IDLE_EXPORTER_` + its name."""
+    """Declare an option that can also be set by `HUB_IDLE_EXPORTER_` + its name."""
     variable = PREFIX + name.upper().replace("-", "_").replace(".", "_")
     also = more.pop("also", ())
     return click.option(
@@ -137,62 +137,63 @@ def _option(
     )
 
 
-# The order is that of `--help` and of the README's table.
+# In the order of `--help` and of the table in docs/configuration.md.
 OPTIONS = [
-    _option("url", Kind("url", checked_url), "The Hub's API.", DEFAULT_URL,
+    _option("url", Kind("url", checked_url), "URL of the Hub's API.", DEFAULT_URL,
             also=("JUPYTERHUB_API_URL",)),
-    _option("api-token-file", FILE, "File that holds the token, read again when the Hub refuses "
-            "it. Otherwise $JUPYTERHUB_API_TOKEN or $JPY_API_TOKEN; never an argument."),
+    _option("api-token-file", FILE, "File with the API token. It is read again when the Hub "
+            "refuses the token. Without it: $JUPYTERHUB_API_TOKEN or $JPY_API_TOKEN."),
     _option("timeout", _duration(1), "Idle limit.", "1h"),
     _option("interval", _duration(1), "Time between polls.", "60s", "cull-every"),
-    _option("enforce", BOOLEAN, "Cull servers past their limit; without it nothing is ever "
-            "stopped and no user's server is contacted.", "false"),
-    _option("max-age", _duration(0), "Also stop servers older than this, at work or not; "
-            "0 for none.", "0"),
-    _option("concurrency", _whole(1, 1000), "Stops under way at once.", "10"),
-    _option("max-culls", _whole(0, 1_000_000), "Maximum culls per poll, the most idle first; "
+    _option("enforce", BOOLEAN, "Stop servers past their limit. Without it nothing is stopped, "
+            "and no user's server is contacted.", "false"),
+    _option("max-age", _duration(0), "Also stop servers older than this, even if in use; "
             "0 for no limit.", "0"),
-    _option("grace", _duration(0), "No stops for this long after the start and after an outage "
-            "of the Hub.", "10m"),
-    _option("busy-check", _one_of(*BusyCheck), "Ask a server itself before it is "
-            "stopped: auto (where the token allows it), require, off.", "auto"),
-    _option("probe-user", Kind("name", _name), "The Hub user who owns the tokens for asking.",
+    _option("concurrency", _whole(1, 1000), "Maximum number of stops in flight.", "10"),
+    _option("max-culls", _whole(0, 1_000_000), "Maximum culls per poll, most idle first; "
+            "0 for no limit.", "0"),
+    _option("grace", _duration(0), "Grace period: no stops for this long after the start and "
+            "after an outage of the Hub.", "10m"),
+    _option("busy-check", _one_of(*BusyCheck), "Ask each server whether it is busy before "
+            "it is stopped: auto (if the token allows it), require (or stop nothing), off.",
+            "auto"),
+    _option("probe-user", Kind("name", _name), "Hub user who owns the tokens of the busy check.",
             "idle-prober"),
-    _option("max-busy", _duration(1), "Cull a server even if busy, after this long "
-            "without a break.",
-            "24h"),
+    _option("max-busy", _duration(1), "Cull a server even if busy, once it has been busy for "
+            "this long without a break.", "24h"),
     _option("policy-file", FILE, "YAML file with policies."),
     _option("cull-default-servers", BOOLEAN, "Whether default servers may be stopped.", "true"),
     _option("cull-named-servers", BOOLEAN, "Whether named servers may be stopped.", "true"),
-    _option("remove-named-servers", BOOLEAN, "Remove named servers once they are stopped.",
-            "false"),
-    _option("api-page-size", _whole(1, 10_000), "Users per page.", "200"),
-    _option("request-timeout", _duration(1), "Longest wait for one answer of the Hub.", "60s"),
+    _option("remove-named-servers", BOOLEAN, "Remove a named server from the Hub once its stop "
+            "is verified.", "false"),
+    _option("api-page-size", _whole(1, 10_000), "Users per page when users are listed.", "200"),
+    _option("request-timeout", _duration(1), "Timeout of one request to the Hub.", "60s"),
     _option("ssl-enabled", BOOLEAN, "The Hub uses internal_ssl.", "false"),
-    _option("internal-certs-location", FILE, "Folder of the Hub's internal_ssl certificates.",
+    _option("internal-certs-location", FILE, "Folder with the Hub's internal_ssl certificates.",
             "internal-ssl"),
-    _option("ca-file", FILE, "Private certificate authority of the Hub."),
-    _option("per-server-metrics", BOOLEAN, "Series by user and server name.", "false"),
-    _option("web.listen-address", Kind("address", checked_address), "Where to serve /metrics; "
-            ":9899 listens on all interfaces.", "127.0.0.1:9899"),
-    _option("log-level", _one_of(*LEVELS), "Least severity that is logged.", "info"),
-    _option("log-format", _one_of(*FORMATS), "How events are written.", "logfmt"),
+    _option("ca-file", FILE, "File with the private CA (PEM) that signed the Hub's certificate."),
+    _option("per-server-metrics", BOOLEAN, "Export series by user and server name.", "false"),
+    _option("web.listen-address", Kind("address", checked_address), "Address to serve /metrics "
+            "and the page on; :9899 listens on all interfaces.", "127.0.0.1:9899"),
+    _option("log-level", _one_of(*LEVELS), "Lowest level that is logged.", "info"),
+    _option("log-format", _one_of(*FORMATS), "Format of the log.", "logfmt"),
 ]  # fmt: skip
 
-_LATER = "deleting users comes with a later version: leave it out"
-_NOT_HERE = "there is no configuration file: use the options, and --policy-file for policies"
+_NO_DELETION = "deleting users is not supported yet: leave this option out"
+_NO_CONFIG = "there is no configuration file: use the options, and --policy-file for policies"
+_LATER, _CULLERS = "Not supported yet.", "An option of jupyterhub-idle-culler."
 REFUSED = [
-    _option("web.config.file", _refused("TLS and passwords come with a later version: put a "
-            "reverse proxy in front"), "Comes later.", hidden=True),
-    _option("cull-users", _refused(_LATER, flag=True), "Comes later.", hidden=True),
-    _option("cull-admin-users", _refused(_LATER, flag=True), "Comes later.", hidden=True),
-    _option("config", _refused(_NOT_HERE), "The idle culler's.", hidden=True),
-    _option("generate-config", _refused(_NOT_HERE, flag=True), "The idle culler's.", hidden=True),
+    _option("web.config.file", _refused("TLS and passwords are not supported yet: put a "
+            "reverse proxy in front"), _LATER, hidden=True),
+    _option("cull-users", _refused(_NO_DELETION, flag=True), _LATER, hidden=True),
+    _option("cull-admin-users", _refused(_NO_DELETION, flag=True), _LATER, hidden=True),
+    _option("config", _refused(_NO_CONFIG), _CULLERS, hidden=True),
+    _option("generate-config", _refused(_NO_CONFIG, flag=True), _CULLERS, hidden=True),
 ]  # fmt: skip
 
 
 def spelled_out(arguments: Sequence[str]) -> list[str]:
-    """Write bare booleans and the idle culler's spellings as `--name=value`."""
+    """Write bare booleans and `--no-enforce` as `--name=value`; refuse traitlets."""
     flags = {
         name
         for option in cli.params
@@ -203,7 +204,7 @@ def spelled_out(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         name, equals, _ = argument.partition("=")
         if name.startswith("--IdleCuller."):
-            raise click.UsageError(f"{name}: traitlets are not read here: {_NOT_HERE}")
+            raise click.UsageError(f"{name}: traitlets are not supported: {_NO_CONFIG}")
         if name == "--no-enforce" and not equals:
             argument = "--enforce=false"
         elif name in flags and not equals:
@@ -220,30 +221,30 @@ def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Each option is also read from HUB_IDLE_EXPORTER_ + its name in capitals, with - and "
-    ". as _ (HUB_IDLE_EXPORTER_TIMEOUT=2h). A true|false option by itself (--enforce) is true; "
-    "--no-enforce is --enforce=false.",
+    epilog="Each option can also be set by a variable: HUB_IDLE_EXPORTER_ and its name in "
+    "capitals, with _ for - and . (HUB_IDLE_EXPORTER_TIMEOUT=2h). A true|false option without a "
+    "value (--enforce) is true; --no-enforce is --enforce=false.",
 )
 @click.argument("command", required=False, type=_one_of(*COMMANDS), metavar="[COMMAND]")
-@click.option("--once", is_flag=True, help="Poll once (and cull once, with --enforce), and end.")
-@click.option("--json", "as_json", is_flag=True, help="With `servers`: as JSON.")
+@click.option("--once", is_flag=True, help="Poll once (and cull once, with --enforce), then exit.")
+@click.option("--json", "as_json", is_flag=True, help="With `servers`: print JSON.")
 @_with_options
 @click.version_option(__version__, prog_name="hub-idle-exporter")
 def cli(command: str | None, once: bool, as_json: bool, **options: Any) -> int:
-    """Watch a JupyterHub's idle servers for Prometheus and, with --enforce, stop them.
+    """Export a JupyterHub's idle servers to Prometheus and, with --enforce, stop them.
 
-    Without COMMAND the sidecar runs until it is told to end. `check` is a preflight that changes
-    nothing, `servers` a table of all servers with verdicts, `demo` a JupyterHub to try it on.
+    Without COMMAND, run until SIGTERM or SIGINT. `check` checks the configuration and changes
+    nothing. `servers` lists all servers with their verdicts. `demo` runs a JupyterHub to try it on.
     """
     if as_json and command != "servers":
-        raise click.UsageError("--json goes with the command `servers`")
+        raise click.UsageError("--json works only with the command `servers`")
     if once and command is not None:
-        raise click.UsageError("--once goes with the sidecar, not with a command")
-    if command is not None:  # these are ended as every command is
+        raise click.UsageError("--once cannot be combined with a command")
+    if command is not None:  # the usual signal handling of a command
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if command == "demo":
-        from .demo import run as run_demo  # it needs the extra
+        from .demo import run as run_demo  # needs the extra `demo`
 
         return run_demo()
     _refuse_culler_config()
@@ -257,14 +258,16 @@ def cli(command: str | None, once: bool, as_json: bool, **options: Any) -> int:
 
 
 def _refuse_culler_config() -> None:
-    """End where the idle culler would have read a file that nobody reads here."""
+    """Refuse to start next to the idle culler's configuration, which would be ignored."""
     if Path("idle_culler_config.py").exists():
-        raise click.UsageError(f"idle_culler_config.py is here, but {_NOT_HERE}; then remove it")
+        raise click.UsageError(
+            f"idle_culler_config.py is in this directory, but {_NO_CONFIG}; then remove the file"
+        )
 
 
 def main() -> None:
-    """Run; mistakes of people end in one line and exit 2."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not know every user's letters
+    """Run the command line; report a usage error in one line and exit with 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # it may not be able to encode every name
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         arguments = spelled_out(sys.argv[1:])
@@ -275,8 +278,8 @@ def main() -> None:
         sys.exit(_complain(str(error)))
     except click.Abort:
         sys.exit(130)
-    except OSError as error:  # nobody reads, or the disk is full
-        sys.exit(_complain(f"standard output cannot be written to: {error.strerror}"))
+    except OSError as error:  # the reader is gone, or the disk is full
+        sys.exit(_complain(f"cannot write to standard output: {error.strerror}"))
     sys.exit(code or 0)
 
 

@@ -1,4 +1,4 @@
-"""Options → `Settings`, checked: every bad value is named, with what is allowed."""
+"""Turn options into checked `Settings`; an error names the value and what is allowed."""
 
 import re
 import socket
@@ -21,15 +21,15 @@ from .domain.settings import (
     WebSettings,
 )
 
-# Connections to the Hub beside those of the culling workers.
-_CONNECTIONS_BESIDE = 4
+# Connections to the Hub in addition to those of the culling workers.
+_MORE_CONNECTIONS = 4
 
 
 def settings_from(options: Mapping[str, Any], once: bool = False) -> Settings:
-    """Put the parsed options together, by their names with `_`; raise ConfigError.
+    """Build the settings from the parsed options (names with `_`); raise ConfigError.
 
-    A single pass (`once`) has no memory of outages: it is under no grace, and stops only what it
-    has asked, unless the grace is 0.
+    A single run (`once`) cannot know about past outages. It has no grace period, and stops only
+    servers whose busy check found them idle, unless `--grace` is 0.
     """
     host, port = options["web_listen_address"]
     tls_directory = options["internal_certs_location"] if options["ssl_enabled"] else None
@@ -73,12 +73,12 @@ def _connection(options: Mapping[str, Any], tls_directory: str | None) -> Connec
         page_size=options["api_page_size"],
         ca_file=authority,
         client_certificate=(certificate, key) if certificate and key else None,
-        max_connections=options["concurrency"] + _CONNECTIONS_BESIDE,
+        max_connections=options["concurrency"] + _MORE_CONNECTIONS,
     )
 
 
 def shown_settings(settings: Settings) -> dict[str, object]:
-    """Give the effective settings by option, for log and page; there is no token in it."""
+    """Return the effective settings by option, for the log and the page; without the token."""
     poll, cull, connection = settings.poll, settings.cull, settings.connection
     return {
         "url": connection.url,
@@ -112,7 +112,7 @@ def shown_settings(settings: Settings) -> dict[str, object]:
 
 
 def checked_url(value: str) -> str:
-    """Take a Hub API address; raise ValueError saying what is allowed."""
+    """Check the URL of the Hub's API; raise ValueError saying what is allowed."""
     try:
         parts = urlsplit(value)
         host = (parts.hostname or "").encode("idna")  # refuses what cannot be looked up
@@ -121,7 +121,7 @@ def checked_url(value: str) -> str:
         usable = False
     blank = not value.isprintable() or " " in value
     if not usable or blank or parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("allowed is http(s)://HOST[:PORT]/PATH without user, query or fragment")
+        raise ValueError("must be http(s)://HOST[:PORT]/PATH without user, query or fragment")
     return value.rstrip("/")
 
 
@@ -129,39 +129,39 @@ def checked_address(value: str) -> tuple[str, int]:
     """Split `[HOST]:PORT`; raise ValueError saying what is allowed. No host: all interfaces."""
     host, colon, port = value.rpartition(":")
     if not colon or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
-        raise ValueError("allowed is HOST:PORT or :PORT, with a port up to 65535")
+        raise ValueError("must be HOST:PORT or :PORT, with a port up to 65535")
     host = host.removeprefix("[").removesuffix("]")
     everywhere = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 - `:9899` says so
     return host or everywhere, int(port)
 
 
 def internal_tls(directory: str) -> tuple[str, str, str]:
-    """Name the certificate, key and authority that the Hub made for internal_ssl."""
+    """Return the paths of certificate, key and CA that the Hub created for internal_ssl."""
     pair = Path(directory, "hub-internal", "hub-internal")
     files = (f"{pair}.crt", f"{pair}.key", str(Path(directory, "hub-ca_trust.crt")))
     for file in files:
         if not Path(file).is_file():
             raise ConfigError(
-                f"--ssl-enabled: {file} is missing; --internal-certs-location names the "
-                "folder that the Hub wrote with internal_ssl (its internal_certs_location)"
+                f"--ssl-enabled: {file} is missing; set --internal-certs-location to the folder "
+                "of the Hub's internal_ssl certificates (c.JupyterHub.internal_certs_location)"
             )
     _tls_context(*files, f"--internal-certs-location {directory}")
     return files
 
 
 def checked_authority(file: str) -> str:
-    """Take a file with certificate authorities; raise ConfigError where it holds none."""
+    """Check a file with CA certificates; raise ConfigError if it has none."""
     if not Path(file).is_file():
-        raise ConfigError(f"--ca-file: {file} is no file")
+        raise ConfigError(f"--ca-file: {file} does not exist, or is not a file")
     try:
         ssl.create_default_context(cafile=file)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--ca-file: {file} holds no certificate (PEM): {error}") from None
+        raise ConfigError(f"--ca-file: {file} has no usable certificate (PEM): {error}") from None
     return file
 
 
 def server_tls(tls_directory: str | None) -> ssl.SSLContext | None:
-    """Make the TLS context for asking servers behind internal_ssl, None without it."""
+    """Build the TLS context for the busy check with internal_ssl; None without it."""
     if tls_directory is None:
         return None
     files = internal_tls(tls_directory)
@@ -173,5 +173,5 @@ def _tls_context(certificate: str, key: str, authority: str, where: str) -> ssl.
         context = ssl.create_default_context(cafile=authority)
         context.load_cert_chain(certificate, key)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{where}: its certificates cannot be used: {error}") from None
+        raise ConfigError(f"{where}: the certificates cannot be used: {error}") from None
     return context

@@ -1,4 +1,4 @@
-"""The log: one line an event, logfmt or JSON, on standard error; the token never in it."""
+"""The log: one line per event, logfmt or JSON, on standard error, with the token masked."""
 
 import sys
 from collections.abc import Callable, MutableMapping
@@ -13,7 +13,7 @@ _FIRST = ["ts", "level", "event"]
 
 
 def configure(level: str, form: str, mask: Callable[[str], str]) -> None:
-    """Set up the log of this process; `mask` takes secrets out of a text."""
+    """Set up the log of this process; `mask` masks secrets in a text."""
 
     def masked(
         _log: object, _name: str, event: MutableMapping[str, Any]
@@ -38,7 +38,7 @@ def configure(level: str, form: str, mask: Callable[[str], str]) -> None:
 
 
 class _Lenient:
-    """A stream that may go away (a closed terminal, a reader that ended) without ending us."""
+    """A stream whose errors are ignored: the terminal may be closed, or the reader gone."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -55,7 +55,7 @@ class _Lenient:
 def _printable(
     _log: object, _name: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Keep one event on one line, whatever a name or an answer holds."""
+    """Keep one event on one line, whatever a name or an answer contains."""
     return {
         key: round(value, 3) if isinstance(value, float) else _with_texts(value, printable)
         for key, value in event.items()
@@ -70,7 +70,7 @@ def _with_texts(value: object, change: Callable[[str], str]) -> object:
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal or a log could take for a command or a line's end."""
+    """Escape control characters and line breaks."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

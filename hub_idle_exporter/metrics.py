@@ -1,9 +1,9 @@
-"""The whole of `/metrics`: facts about the Hub from the poll state, and counters of our own doings.
+"""`/metrics`: facts about the Hub from the poll state, and counters of what the exporter did.
 
-`jupyterhub_*` are facts *as of the last successful poll*: after a failed one they vanish, for stale
-numbers look like facts; `jupyterhub_up` alone stays. `hub_idle_exporter_*` are our own; every
-label value is there from the first sample, so that `increase()` misses no event. One scrape reads
-one poll state, which is immutable: it never sees half of a poll.
+`jupyterhub_*` are facts *as of the last successful poll*. After a failed poll only `jupyterhub_up`
+stays, because stale numbers look like facts. `hub_idle_exporter_*` are about the exporter itself;
+every label value exists from the first scrape, so that `increase()` misses no event. One scrape
+reads one poll state, which is immutable: it never sees half of a poll.
 """
 
 import zlib
@@ -31,7 +31,7 @@ from .domain.settings import PollSettings
 from .domain.totals import Counts, Totals
 
 SINCE = " As of the last successful poll."
-_END = b"# EOF\n"  # of a text in the format OpenMetrics
+_END = b"# EOF\n"  # the last line of OpenMetrics
 _MOST_FORMATS = 2  # kept rendered: text and OpenMetrics
 _GZIP = 31  # zlib's number for a gzip stream
 _GZIP_LEVEL = 6
@@ -44,7 +44,7 @@ _Own = TypeVar("_Own", Counter, Histogram)
 
 
 def _hub_facts(state: PollState, per_server: bool) -> Iterator[Metric]:
-    """Give the facts about the Hub; without a snapshot there is but one."""
+    """Yield the facts about the Hub; without a snapshot there is only one."""
     snapshot = state.snapshot
     yield _value("jupyterhub_up", "Whether the last poll of the Hub succeeded.", bool(snapshot))
     if snapshot is not None:
@@ -162,7 +162,7 @@ class _Text:
         return compressor.compress(self.plain), compressor
 
     def followed_by(self, rest: bytes, compressed: bool) -> bytes:
-        """Append what differs from scrape to scrape; a compressor can be copied and go on."""
+        """Append what changes from scrape to scrape; the compressor is copied and continued."""
         if not compressed:
             return self.plain + rest
         begun, compressor = self._compressed
@@ -171,13 +171,13 @@ class _Text:
 
 
 class _Families(Collector):
-    """Metrics that are at hand, as what the library's encoders take."""
+    """Wraps given metrics as a collector, which the library's encoders need."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = families
 
     def collect(self) -> Iterable[Metric]:
-        """Give them."""
+        """Return them."""
         return self._families
 
 
@@ -190,7 +190,7 @@ class Metrics(Collector):
     Args:
         registry: where it is registered.
         latest: the newest poll state.
-        gate_state: tells the state of the gate after a poll, at any time and from any thread.
+        gate_state: returns the state of the gate for a poll state; safe to call from any thread.
         settings: the interval, and whether there are series by server.
     """
 
@@ -213,7 +213,7 @@ class Metrics(Collector):
         registry.register(self)
 
     def describe(self) -> Iterable[Metric]:
-        """Name all metrics, those too that are there only after a good poll."""
+        """Name all metrics, including those that exist only after a successful poll."""
         rules = self.latest.state.rules
         seen = PollState(rules, snapshot=Snapshot("", 0.0, take([], rules)))
         yield from _hub_facts(seen, per_server=False)
@@ -221,13 +221,13 @@ class Metrics(Collector):
         yield from self._own_families(self.latest.state)
 
     def collect(self) -> Iterator[Metric]:
-        """Give all metrics as of one poll state."""
+        """Yield all metrics as of one poll state."""
         state = self.latest.state
         yield from _hub_facts(state, self._settings.per_server_metrics)
         yield from self._own_families(state)
 
     def exposition(self, accept: str, gzip: bool = False, names: Sequence[str] = ()) -> Exposition:
-        """Render text, or OpenMetrics if `accept` asks for it; with `names` those metrics only."""
+        """Render text, or OpenMetrics if `accept` asks for it; with `names` only those metrics."""
         encode, content_type = _encoder(accept)
         encoding = "gzip" if gzip else ""
         if names:
@@ -243,7 +243,7 @@ class Metrics(Collector):
             yield from families(state)
 
     def _facts_text(self, state: PollState, content_type: str, encode: Encoder) -> _Text:
-        """Render the facts of a state once for each format, unless clients make up ever more."""
+        """Render the facts of a state once per format; keep only as many as there are formats."""
         rendered_of, texts = self._rendered
         if rendered_of is not state:
             texts = {}
@@ -376,7 +376,7 @@ class Metrics(Collector):
         self._own += [partial(_only, gauge) for gauge in gauges]
 
     def _counter(self, name: str, text: str, *labels: str, **enums: type[StrEnum]) -> Counter:
-        """Add a counter; a label given with its enum has all its values at once."""
+        """Add a counter; a label given with its enum has all its values from the start."""
         counter = Counter(_PREFIX + name, text, [*labels, *enums], registry=None)
         return self._with_all_values(counter, enums)
 
@@ -402,7 +402,7 @@ def _encoder(accept: str) -> tuple[Encoder, str]:
     """Choose text or OpenMetrics, and say which (MIME)."""
     try:
         return choose_encoder(accept)
-    except (ValueError, TypeError):  # it asks for a version that is none
+    except (ValueError, TypeError):  # it asks for an invalid version
         return choose_encoder("")
 
 

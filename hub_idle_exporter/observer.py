@@ -25,14 +25,14 @@ from .policy_file import PolicySource
 
 
 class Observer:
-    """Reads the whole Hub once and works out the next poll state; it counts and stops nothing.
+    """Reads the whole Hub once and computes the next poll state; it counts and stops nothing.
 
     Args:
-        hub: what is read.
+        hub: the Hub to read.
         source: the policy file; None without one.
         poll: how servers are judged.
-        cull: what the token has to allow.
-        gatekeeper: knows how far the Hub's clock and ours differ.
+        cull: what the token must allow.
+        gatekeeper: knows by how much the Hub's clock and ours differ.
         clocks: reads our clocks.
     """
 
@@ -50,13 +50,13 @@ class Observer:
         self._gatekeeper, self._clocks = gatekeeper, clocks
 
     def see_hub(self) -> None:
-        """Ask whether the Hub is there; raise HubError when it does not answer."""
+        """Check that the Hub answers; raise HubError if it does not."""
         self._hub.ask_version()
 
     def observe(self, before: PollState, keep_all: bool = False) -> PollState:
-        """Read the Hub; give the state after that, whether all of it could be read or not.
+        """Read the Hub and return the new state, whether the poll succeeded or failed.
 
-        The state names servers that are past a limit, with `keep_all` the others too.
+        The state names the servers that are past a limit; with `keep_all`, all servers.
         """
         begun = self._clocks()
         state = replace(
@@ -75,7 +75,7 @@ class Observer:
         return replace(state, duration=seconds, clock_skew=self._gatekeeper.clock_skew())
 
     def _taken(self, step: Callable[[PollState], PollState], state: PollState) -> PollState:
-        """Take a step; where it fails, or finds that the Hub cannot be monitored, say so."""
+        """Take a step; return a failed state if it fails, or if the Hub cannot be monitored."""
         try:
             state = step(state)
         except HubError as error:
@@ -91,7 +91,7 @@ class Observer:
         return replace(state, version=version, findings=version_findings(version, self._cull))
 
     def _with_token(self, state: PollState) -> PollState:
-        """Add whose token it is, what it may do, and what these settings need beyond that."""
+        """Add whose token it is, what it may do, and which requirements are not met."""
         identity = self._hub.identity()
         version, granted = self._hub.version or "", Granted.of(identity.scopes)
         needed = requirements(version, self._cull, state.rules)
@@ -107,7 +107,7 @@ class Observer:
         )
 
     def _with_servers(self, keep_all: bool, state: PollState) -> PollState:
-        """Add all servers, judged, unless the Hub hides what has to be seen."""
+        """Add all servers, judged, unless the Hub hides what must be visible."""
         listing, judge = self._hub.users(), state.judge
         users, hidden = listing.users.values(), listing.hidden_users
         found = visibility_findings(users, hidden, judge.granted, state.rules)
@@ -123,6 +123,6 @@ class Observer:
 
 
 def rules_of(source: PolicySource | None, poll: PollSettings) -> Rules:
-    """Give the rules that hold now."""
+    """Return the rules that apply now."""
     policies = source.policies if source else (poll.default,)
     return Rules(policies, poll.cull_default_servers, poll.cull_named_servers)

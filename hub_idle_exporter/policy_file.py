@@ -1,4 +1,4 @@
-"""The policy file: read, validated with every mistake named, and read again when it changes."""
+"""The policy file: read it, validate it, and read it again when it changes."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from .domain.settings import ConfigError
 
 
 class PolicyError(ConfigError):
-    """A policy file that cannot be used; its text is one line naming file, policy and key."""
+    """An invalid policy file; `str()` is one line with file, policy and key."""
 
 
 class _Matching(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -33,25 +33,25 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML takes the last of two equal keys without a word, which could drop an exemption."""
+    """Refuses duplicate keys: YAML silently uses the last one, which could drop an exemption."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        merged = "tag:yaml.org,2002:merge"  # `<<: *other`: its keys may well be there twice
+        merged = "tag:yaml.org,2002:merge"  # `<<: *other`: its keys may be overridden
         own = [key for key, _ in node.value if key.tag != merged]
         keys = [self.construct_object(key, deep=True) for key in own]
         twice = [key for key in keys if keys.count(key) > 1]
         if twice:
             raise yaml.constructor.ConstructorError(
-                None, None, f"key {twice[0]!r} is given twice", node.start_mark
+                None, None, f"duplicate key {twice[0]!r}", node.start_mark
             )
         return super().construct_mapping(node, deep)
 
 
 class PolicySource:
-    """The policies of a file, and whether the file as it is now could be used.
+    """The policies of a file, and whether its current version is valid.
 
-    `policies` are those of the last version that was good. `error` is what is wrong with the
-    file now, None when nothing is.
+    `policies` are those of the last valid version. `error` says what is wrong with the current
+    version, None if it is valid.
     """
 
     def __init__(self, path: Path, default: Policy) -> None:
@@ -62,14 +62,14 @@ class PolicySource:
 
     @classmethod
     def load(cls, path: Path, default: Policy) -> "PolicySource":
-        """Read the file for a first time; raise PolicyError when it cannot be used."""
+        """Read the file for the first time; raise PolicyError if it is invalid."""
         source = cls(path, default)
         source._content = _read(path)
         source.policies = parse(source._content, str(path), default)
         return source
 
     def refresh(self) -> bool:
-        """Look at the file again; tell whether it changed since the last look."""
+        """Read the file again; tell whether it has changed since the last time."""
         before, self._content = self._content, None
         try:
             self._content = _read(self._path)
@@ -94,7 +94,7 @@ def parse(content: bytes, source: str, default: Policy) -> tuple[Policy, ...]:
         document = yaml.load(content, Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, UnicodeError, ValueError, RecursionError) as error:
         sentence = " ".join(str(error).split())
-        raise PolicyError(f"policy file {source} is no valid YAML: {sentence}") from None
+        raise PolicyError(f"policy file {source} is not valid YAML: {sentence}") from None
     policies = tuple(
         _policy(entry, f"policy file {source}: {_called(entry, number)}", default)
         for number, entry in enumerate(_entries(document, source), start=1)
@@ -102,7 +102,7 @@ def parse(content: bytes, source: str, default: Policy) -> tuple[Policy, ...]:
     names = [policy.name for policy in policies]
     for name in names:
         if names.count(name) > 1:
-            raise PolicyError(f"policy file {source}: policy {name!r}: the name is given twice")
+            raise PolicyError(f"policy file {source}: policy {name!r}: the name is used twice")
     return (*policies, default)
 
 
@@ -111,7 +111,9 @@ def _entries(document: object, source: str) -> list[object]:
         raise PolicyError(f"policy file {source}: it must be a mapping with a list `policies`")
     for key in document:
         if key != "policies":
-            raise PolicyError(f"policy file {source}: unknown key {key!r}: allowed is `policies`")
+            raise PolicyError(
+                f"policy file {source}: unknown key {key!r}: only `policies` is allowed"
+            )
     entries: list[object] = document["policies"]
     return entries
 
@@ -127,7 +129,7 @@ def _policy(raw: object, where: str, default: Policy) -> Policy:
     except msgspec.ValidationError as error:
         raise PolicyError(f"{where}: {_plain(error)}") from None
     if entry.name in ("", DEFAULT):
-        raise PolicyError(f"{where}: name: {entry.name!r} is taken or empty: choose another")
+        raise PolicyError(f"{where}: name: {entry.name!r} is empty or reserved: choose another")
     timeout = _limit(entry.timeout, default.timeout, f"{where}: timeout")
     if timeout < 1:
         raise PolicyError(f"{where}: timeout: {entry.timeout!r} is too short: at least 1s")
@@ -137,7 +139,7 @@ def _policy(raw: object, where: str, default: Policy) -> Policy:
 
 
 def _plain(error: msgspec.ValidationError) -> str:
-    """Name the key where msgspec names a path."""
+    """Put the key first where msgspec appends a path."""
     sentence, _, path = str(error).partition(" - at `$")
     key = path.strip("`").lstrip(".")
     return f"{key}: {sentence}" if key else sentence
@@ -154,7 +156,7 @@ def _limit(value: str | float | None, otherwise: float, where: str) -> float:
 
 def _match(given: _Matching, where: str) -> Match:
     if given == _Matching():
-        raise PolicyError(f"{where}: it is empty: give one condition at least")
+        raise PolicyError(f"{where}: it is empty: give at least one condition")
     options = given.user_options
     if options is not None and not options:
         raise PolicyError(f"{where}: user_options: it is empty")
@@ -182,7 +184,7 @@ def _globs(value: list[str] | str | None, where: str) -> Globs | None:
 
 
 def chosen_by_users(policies: tuple[Policy, ...]) -> list[str]:
-    """Name the exempt policies that rest on what users choose themselves.
+    """Name the policies that exempt servers only by what users choose themselves.
 
     That is `user_options`, and the names of their servers.
     """

@@ -1,4 +1,4 @@
-"""One poll, start to end: observe the Hub, publish what was seen, hand on what is to stop."""
+"""One poll from start to end: observe the Hub, publish the new state, start culling."""
 
 from collections.abc import Callable
 
@@ -20,21 +20,22 @@ from .observer import Observer
 from .policy_file import PolicySource, chosen_by_users
 
 _INTERVALS_COUNTED = 3
-# Below this a person at work may look idle: the Hub learns of activity every 300 s, give or take.
+# Below this a server in use may look idle: the Hub learns about activity about every 300 s.
 _SHORT_TIMEOUT = 600.0
-# The Hub is asked for at least this often, so that an outage of a minute is noticed.
+# The Hub is contacted at least this often, so that an outage of a minute is noticed.
 _HEARTBEAT_SECONDS = 30.0
+LIST_CHANGED = "the list of users changed too much while it was read"
 
 log = structlog.get_logger()
 
 
 class Poller:
-    """Polls, publishes, and starts culling; each event is logged when it changes, not each poll.
+    """Polls, publishes and starts culling; a state is logged when it changes, not at each poll.
 
     Args:
         observer: reads the Hub.
         source: the policy file; None without one.
-        latest: where the new state is swapped in.
+        latest: where the new state is published.
         settings: the interval.
         gatekeeper: asked whether anything may be stopped.
         culler: None in monitor mode.
@@ -58,12 +59,12 @@ class Poller:
         self._gatekeeper, self._culler, self._metrics = gatekeeper, culler, metrics
         self._clocks = clocks
         self._counted_until: float | None = None  # idle time, by the Hub's clock
-        self._not_before = 0.0  # the Hub asked to be left alone until then, monotonic
+        self._not_before = 0.0  # the Hub asked us to wait until then, monotonic
         self._logged: dict[str, object] = {}
         self.last_pass: CullPass | None = None
 
     def poll(self) -> bool:
-        """Poll once; tell whether it worked."""
+        """Poll once; tell whether it succeeded."""
         if self._clocks().monotonic < self._not_before:
             return False
         self._refresh_policies()
@@ -81,7 +82,7 @@ class Poller:
         return True
 
     def heartbeat(self) -> None:
-        """Ask for the Hub, unless it has answered just now: outages must be noticed."""
+        """Check that the Hub answers, unless it just did: outages must be noticed."""
         seconds = self._gatekeeper.seconds_since_answer()
         just_now = seconds < heartbeat_seconds(self._settings.interval) / 2
         if just_now or self._clocks().monotonic < self._not_before:
@@ -100,7 +101,7 @@ class Poller:
     def _count_idle(self, snapshot: Snapshot) -> None:
         since, self._counted_until = self._counted_until, snapshot.read_at
         if since is None:
-            return  # nothing was seen of the time before the first poll
+            return  # nothing is known about the time before the first poll
         elapsed = max(0.0, snapshot.read_at - since)
         longest = _INTERVALS_COUNTED * self._settings.interval
         for policy, seconds in idle_server_seconds(
@@ -116,13 +117,13 @@ class Poller:
         if self._gatekeeper.closed() is not None:
             return
         if not snapshot.complete:
-            log.warning("list_changed_while_read", candidates_spared=len(candidates))
-            self._culler.withhold(candidates, "the list changed too much while it was read")
+            log.warning("list_changed_while_read", candidates_withheld=len(candidates))
+            self._culler.withhold(candidates, LIST_CHANGED)
             return
         self.last_pass = self._culler.begin(candidates, state.asks_servers)
 
     def _log_changes(self, state: PollState, snapshot: Snapshot) -> None:
-        """Log what differs from the last good poll."""
+        """Log what differs from the last successful poll."""
         servers = snapshot.census.total
         self._log_on_change(
             "poll", None, log.info, "poll_succeeded", version=snapshot.version, servers=servers
@@ -143,20 +144,20 @@ class Poller:
             return
         for one in state.findings:
             if one.subject is Subject.BUSY_CHECK:
-                why = f"{one}: {one.consequence}"
+                why = f"{one}; {one.consequence}"
                 self._log_on_change("busy", why, log.warning, "busy_check_unavailable", why=why)
                 return
         asks = state.asks_servers
         self._log_on_change("busy", asks, log.info, "busy_check", on=asks)
 
     def _log_reach(self, snapshot: Snapshot) -> None:
-        beyond = sum(
+        outside = sum(
             one.not_candidate is NotCandidate.OUTSIDE_SCOPE for one in snapshot.census.past_limit
         )
-        if beyond:
-            why = "past their limit, but not seen to be inside the filter of delete:servers"
+        if outside:
+            why = "past their limit, but not known to be inside the filter of delete:servers"
             self._log_on_change(
-                "reach", True, log.info, "servers_outside_scope", servers=beyond, why=why
+                "reach", True, log.info, "servers_outside_scope", servers=outside, why=why
             )
         else:
             self._log_on_change("reach", False, log.debug, "all_servers_in_scope")
@@ -179,7 +180,7 @@ class Poller:
             return
         if self._source.error is not None:
             self._metrics.reload_failures.inc()
-            log.error("policy_file_invalid", error=self._source.error, kept="the last good one")
+            log.error("policy_file_invalid", error=self._source.error, kept="the previous policies")
             return
         self._metrics.reloads.inc()
         self._metrics.preregister_policies(self._source.policies)
@@ -188,24 +189,24 @@ class Poller:
 
 
 def warn_of_policies(policies: tuple[Policy, ...]) -> None:
-    """Log what may surprise about policies, at the start and whenever their file is reloaded."""
+    """Warn about risky policies, at the start and after each reload of their file."""
     for policy in policies:
         if policy.timeout < _SHORT_TIMEOUT and not policy.exempt:
             log.warning(
                 "short_timeout",
                 policy=policy.name,
                 timeout=shown(policy.timeout),
-                why="the Hub learns of activity only every 5 minutes or so: people at work may "
-                "look idle; 10m or more is safe",
+                why="the Hub learns about activity only about every 5 minutes, so servers in use "
+                "may look idle: use 10m or more",
             )
     for name in chosen_by_users(policies):
         log.warning(
             "exemption_chosen_by_users",
             policy=name,
-            why="user_options and server names are chosen by users: anyone may exempt themselves",
+            why="users choose user_options and server names, so anyone can exempt their server",
         )
 
 
 def heartbeat_seconds(interval: float) -> float:
-    """Give how often the Hub is asked for, in seconds."""
+    """Return the seconds between two heartbeats."""
     return min(interval, _HEARTBEAT_SECONDS)

@@ -1,4 +1,4 @@
-"""Knows only *when*: every job at once and then at its interval, until told to stop."""
+"""Knows only *when*: runs each job at once and then at its interval, until stopped."""
 
 import threading
 from collections.abc import Callable
@@ -7,10 +7,10 @@ import schedule
 
 
 class Scheduler:
-    """Runs jobs one after another on the calling thread; a late job is run once, not twice.
+    """Runs jobs one after another on the calling thread; a late job runs once, not twice.
 
-    `schedule` goes by the wall clock. When that is set back, the next run would be as far away
-    as the clock was moved; such a job is planned anew.
+    `schedule` uses the wall clock. If that is set back, the next run would be late by as much, so
+    all jobs are scheduled again.
     """
 
     def __init__(self, stop: threading.Event) -> None:
@@ -19,11 +19,11 @@ class Scheduler:
         self._jobs: list[tuple[float, Callable[[], object]]] = []
 
     def every(self, seconds: float, job: Callable[[], object]) -> None:
-        """Add a job that runs at once and then `seconds` after each run's end."""
+        """Add a job that runs at once, and again `seconds` after the end of each run."""
         self._jobs.append((seconds, job))
 
     def run(self) -> None:
-        """Run the jobs until the stop event is set. A job that raises ends it: that is a bug."""
+        """Run the jobs until the stop event is set. A job that raises is a bug, and ends this."""
         for _, job in self._jobs:
             if not self._stop.is_set():
                 job()
@@ -37,7 +37,7 @@ class Scheduler:
             self._plan.every(seconds).seconds.do(job)  # type: ignore[arg-type]
 
     def _pause(self) -> float:
-        """Give the seconds until the next job is due."""
+        """Return the seconds until the next job is due."""
         idle = self._plan.idle_seconds or 0.0
         if idle > max(seconds for seconds, _ in self._jobs) + 1:
             self._plan_all()

@@ -1,4 +1,4 @@
-"""Puts the parts of one sidecar together, runs it, and ends it promptly."""
+"""Wire the parts of one sidecar together, run it, and end it promptly."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ from .metrics import Metrics
 from .observer import Observer, rules_of
 from .parent import OrphanWatch
 from .policy_file import PolicySource
-from .poller import Poller, heartbeat_seconds, warn_of_policies
+from .poller import LIST_CHANGED, Poller, heartbeat_seconds, warn_of_policies
 from .scheduler import Scheduler
 from .serving.page import Page
 from .serving.server import Application, WebServer
@@ -36,7 +36,7 @@ logger = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Sidecar:
-    """The parts of one sidecar, put together and not running; `stopping` is set when it is to end.
+    """The parts of one sidecar, wired but not running; `stopping` is set when it shuts down.
 
     `culler` is None in monitor mode.
     """
@@ -57,14 +57,14 @@ class Sidecar:
             self.culler.start()
 
     def announce(self) -> None:
-        """Log the configuration, and what about it may surprise."""
+        """Log the configuration, and warn about risky policies."""
         logger.info("starting", version=__version__, **shown_settings(self.settings))
         warn_of_policies(self.latest.state.rules.policies)
 
     def serve(self, is_polling: Callable[[], bool]) -> WebServer:
-        """Open the port; raise ConfigError when it cannot be had.
+        """Open the port; raise ConfigError if it is not available.
 
-        `is_polling` tells whether the poll loop lives.
+        `is_polling` tells whether the poll loop runs.
         """
         page = Page(self.latest, self.gatekeeper, self.metrics, self.settings)
         application = Application(
@@ -79,13 +79,13 @@ class Sidecar:
             server.listen()
         except (OSError, UnicodeError) as error:
             raise ConfigError(
-                f"--web.listen-address: {host}:{port} cannot be listened on: "
+                f"--web.listen-address: cannot listen on {host}:{port}: "
                 f"{getattr(error, 'strerror', None) or error}"
             ) from None
         return server
 
     def not_ready(self) -> str | None:
-        """Say why the facts are no good; None when they are."""
+        """Say why the facts are missing or stale; None if they are current."""
         state, now = self.latest.state, read_clocks()
         if not state.is_stale(now, self.settings.poll.interval):
             return None
@@ -93,12 +93,12 @@ class Sidecar:
         if age is None:
             problem = error.sentence if error else "the first one is under way"
             return f"no poll has succeeded yet: {problem}"
-        problem = error.sentence if error else "none has ended since"
-        return f"the last good poll was {shown(age)} ago: {problem}"
+        problem = error.sentence if error else "no poll has finished since"
+        return f"the last successful poll was {shown(age)} ago: {problem}"
 
 
 def assemble(settings: Settings, token: Token, stopping: threading.Event | None = None) -> Sidecar:
-    """Put a sidecar together; raise ConfigError when a file that it needs cannot be used."""
+    """Wire a sidecar together; raise ConfigError if a file that it needs cannot be used."""
     stopping = stopping or threading.Event()
     poll, cull = settings.poll, settings.cull
     source = None
@@ -120,7 +120,7 @@ def assemble(settings: Settings, token: Token, stopping: threading.Event | None 
 def prepared(settings: Settings, environ: Mapping[str, str]) -> Token:
     """Find the token and set up the log that masks it."""
     token = find_token(settings.token_file, environ)
-    # In the text format they would be twice as many series.
+    # In the text format they would double the number of series.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     log.configure(settings.log.level, settings.log.format, token.mask)
     return token
@@ -133,7 +133,7 @@ def run(settings: Settings, environ: Mapping[str, str]) -> int:
     _stop_on_signals(stopping)
     sidecar = assemble(settings, prepared(settings, environ), stopping)
     polling = threading.Thread(target=_poll_loop, args=[sidecar], name="poller", daemon=True)
-    # First of all: a Hub waits for its services' ports, and not for long.
+    # First, because a Hub does not wait long for the port of a service.
     web = sidecar.serve(lambda: polling.is_alive() or not polling.ident)
     sidecar.announce()
     web.start()
@@ -149,7 +149,7 @@ def run(settings: Settings, environ: Mapping[str, str]) -> int:
 
 
 def _poll_loop(sidecar: Sidecar) -> None:
-    """Poll, and ask whether the Hub is there, until told to stop."""
+    """Poll, and check that the Hub answers, until stopped."""
     interval = sidecar.settings.poll.interval
     scheduler = Scheduler(sidecar.stopping)
     scheduler.every(interval, sidecar.poller.poll)
@@ -158,11 +158,11 @@ def _poll_loop(sidecar: Sidecar) -> None:
 
 
 def _wait(stopping: threading.Event) -> None:
-    """Wait until told to stop, or until the Hub that started this process is gone."""
+    """Wait until stopped, or until the Hub that started this process has ended."""
     orphaned = OrphanWatch(os.environ)
     while not stopping.wait(1.0):
         if orphaned():
-            what = "the Hub that started this process ended: ending too"
+            what = "the Hub that started this exporter has ended, so the exporter ends too"
             logger.warning("parent_hub_ended", what=what)
             stopping.set()
 
@@ -176,7 +176,7 @@ def _stop_on_signals(stopping: threading.Event) -> None:
 
 
 def _watch_threads(stopping: threading.Event) -> list[str]:
-    """End the process when a thread crashes: that is a bug, and the supervisor starts us anew."""
+    """End the process when a thread crashes: that is a bug, and the supervisor restarts us."""
     crashes: list[str] = []
 
     def crashed(arguments: threading.ExceptHookArgs) -> None:
@@ -191,7 +191,7 @@ def _watch_threads(stopping: threading.Event) -> list[str]:
 
 
 def run_once(settings: Settings, environ: Mapping[str, str]) -> int:
-    """Poll once, cull once with --enforce; give 0 when all of it worked, else 1."""
+    """Poll once, cull once with --enforce; return 0 if all of it worked, else 1."""
     stopping = threading.Event()
     _watch_threads(stopping)
     _stop_on_signals(stopping)
@@ -204,7 +204,7 @@ def run_once(settings: Settings, environ: Mapping[str, str]) -> int:
         worked.append(_single_pass(sidecar))
         stopping.set()
 
-    # On a thread of its own: a signal ends this one, whatever the Hub keeps that one waiting for.
+    # On its own thread, so that a signal ends the process even while that thread waits for the Hub.
     threading.Thread(target=work, name="poller", daemon=True).start()
     stopping.wait()
     return 0 if worked == [True] else 1
@@ -218,7 +218,7 @@ def _single_pass(sidecar: Sidecar) -> bool:
         return True
     begun = sidecar.poller.last_pass
     if begun is None:
-        why = sidecar.gatekeeper.closed() or "the list changed too much while it was read"
+        why = sidecar.gatekeeper.closed() or LIST_CHANGED
         logger.error("nothing_culled", why=why)
         return False
     begun.done.wait()

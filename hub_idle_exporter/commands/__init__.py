@@ -1,1 +1,1 @@
-"""Commands that look once and print."""
+"""Commands that poll once and print."""

@@ -1,4 +1,4 @@
-"""`check`: a preflight that changes nothing, one line a finding, exit 0 when all is well."""
+"""`check`: check the configuration and change nothing; one line per finding."""
 
 import json
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ from ..hub.errors import HubError
 from ..log import printable
 from ..sidecar import assemble, prepared
 
-# A skew that matters: the Date header alone is good for a second.
+# Smaller differences are not reported: the Date header is exact only to the second.
 _SKEW_SECONDS = 2.0
 _MOST_SHOWN = 20
-# A server that cannot be: a token for it opens nothing.
+# A server that does not exist: a token for it gives access to nothing.
 _NO_SERVER = "hub-idle-exporter-check"
 
 _ROLES = """\
@@ -30,7 +30,7 @@ c.JupyterHub.load_roles = [
 
 
 def check(settings: Settings, environ: Mapping[str, str]) -> int:
-    """Look at everything once; give 0 when the sidecar would work as configured, else 1."""
+    """Check everything once; return 0 if the sidecar would work as configured, else 1."""
     sidecar = assemble(settings, prepared(settings, environ))
     state = sidecar.observer.observe(sidecar.latest.state)
     report = _Report()
@@ -46,7 +46,7 @@ def check(settings: Settings, environ: Mapping[str, str]) -> int:
 
 
 class _Report:
-    """Prints findings as they come, and remembers whether one of them is a problem."""
+    """Prints findings one by one, and remembers whether any of them is a problem."""
 
     def __init__(self) -> None:
         self.failed = False
@@ -62,7 +62,7 @@ class _Report:
         click.echo(f"PROBLEM  {printable(sentence)}")
 
     def unmet(self, severity: Severity, sentence: str) -> None:
-        """Print a requirement that is not met, by how grave that is."""
+        """Print a requirement that is not met, by its severity."""
         if severity >= Severity.SUSPENDS:
             self.bad(sentence)
         elif severity is Severity.WARNING:
@@ -74,19 +74,20 @@ class _Report:
 def _policies(report: _Report, settings: Settings, state: PollState) -> None:
     if settings.policy_file is not None:
         names = ", ".join(policy.name for policy in state.rules.policies)
-        report.good(f"policy file {settings.policy_file}: {names}")
+        report.good(f"policy file {settings.policy_file} is valid; policies: {names}")
 
 
 def _hub(report: _Report, settings: Settings, state: PollState) -> None:
-    """Say which Hub answers, how its clock goes, and whose the token is."""
+    """Report the Hub's version, its clock, and whose token this is."""
     if state.version is None:
         return
     report.good(f"JupyterHub {state.version} answers at {settings.connection.url}")
     skew = state.clock_skew
     if skew is None:
-        report.bad("the Hub sends no Date header that can be read: idle times cannot be known")
+        report.bad("the Hub sends no readable Date header: idle times cannot be computed")
     elif abs(skew) > _SKEW_SECONDS:
-        report.note(f"the Hub's clock is {skew:+.0f} s from ours; idle times go by the Hub's clock")
+        side = "ahead of" if skew > 0 else "behind"
+        report.note(f"the Hub's clock is {abs(skew):.0f} s {side} ours; idle times use the Hub's")
     else:
         report.good("the Hub's clock and ours agree within 2 s")
     if state.identity is not None:
@@ -95,7 +96,7 @@ def _hub(report: _Report, settings: Settings, state: PollState) -> None:
 
 
 def _scopes(report: _Report, state: PollState) -> None:
-    """Name each scope, whether it is there, and what for."""
+    """Report each scope: whether it is granted, and what it is for."""
     granted = state.granted
     if granted is None:  # the Hub did not say
         return
@@ -104,27 +105,27 @@ def _scopes(report: _Report, state: PollState) -> None:
             filters = ", ".join(f"!{condition}" for condition in granted.filters[one.scope])
             report.good(f"scope {one.scope}{f' (only {filters})' if filters else ''}")
         elif one.severity is Severity.NOTE:
-            report.note(f"scope {one.scope} is not granted: it would serve {one.purpose}")
+            report.note(f"scope {one.scope} is not granted, and not needed here ({one.purpose})")
         else:
             sentence = f"scope {one.scope} is missing: it is needed {one.purpose}"
             report.unmet(one.severity, sentence)
 
 
 def _asking(report: _Report, settings: Settings, state: PollState, hub: Hub) -> None:
-    """Say whether servers can be asked before a stop, by minting a token that opens none."""
+    """Report whether the busy check is possible, by minting a token for no existing server."""
     unmet = [one for one in state.findings if one.subject is Subject.BUSY_CHECK]
     if settings.cull.busy_check is BusyCheck.OFF:
-        report.note("--busy-check off: servers are not asked before they are stopped")
+        report.note("--busy-check is off: servers are not asked before they are stopped")
     for finding in unmet:
-        report.unmet(finding.severity, f"{finding}: {finding.consequence}")
+        report.unmet(finding.severity, f"{finding}; {finding.consequence}")
         _roles(settings, state)
     if not state.asks_servers:
         return
     problem = _minting_problem(hub, settings.cull.probe_user)
     if problem is None:
-        report.good("servers can be asked whether they are busy before they are stopped")
+        report.good("the busy check is possible: a token for it was minted and revoked")
         return
-    report.bad(f"servers cannot be asked before they are stopped, so none would be: {problem}")
+    report.bad(f"the busy check fails, so no idle server would be stopped: {problem}")
     _roles(settings, state)
 
 
@@ -133,12 +134,12 @@ def _minting_problem(hub: Hub, prober: str) -> str | None:
         minted = hub.mint_token(prober, _NO_SERVER, "")
         hub.revoke_token(prober, minted.id)
     except HubError as error:
-        return f"is there a user {prober} with a role access:servers? ({error})"
+        return f"{error}; does the user {prober} exist, with a role that has access:servers?"
     return None
 
 
 def _roles(settings: Settings, state: PollState) -> None:
-    """Print the roles that these settings need, to be pasted into the Hub's configuration."""
+    """Print the roles that these settings need, ready for the Hub's configuration."""
     needed = (one for one in state.requirements if one.severity > Severity.NOTE)
     scopes = json.dumps([grant for one in needed for grant in one.grants])
     service = state.identity.name if state.identity else ""
@@ -151,7 +152,7 @@ def _roles(settings: Settings, state: PollState) -> None:
 
 
 def _other_findings(report: _Report, state: PollState) -> None:
-    """Print what is not met beside scopes and asking, and why the Hub could not be read."""
+    """Print all other findings, and why the Hub could not be read, if so."""
     for finding in state.findings:
         if finding.subject not in (Subject.SCOPE, Subject.BUSY_CHECK):
             report.unmet(finding.severity, str(finding))
@@ -165,7 +166,9 @@ def _servers(report: _Report, settings: Settings, snapshot: Snapshot) -> None:
     candidates = snapshot.census.candidates
     when = "now" if settings.cull.enforce else "with --enforce"
     report.good(f"{snapshot.census.total} servers seen")
-    report.good(f"{len(candidates)} would be stopped {when}, if they are idle when asked")
+    report.good(
+        f"{len(candidates)} would be stopped {when}, unless the last check finds them in use"
+    )
     for candidate in candidates[:_MOST_SHOWN]:
         click.echo(f"         {printable(_described(candidate))}")
 

@@ -1,4 +1,4 @@
-"""`servers`: one poll, and a table of all servers with verdicts, the most idle first."""
+"""`servers`: poll once and print all servers with their verdicts, most idle first."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ _COLUMNS = ("user", "server", "state", "idle", "age", "policy", "verdict", "why"
 
 
 def list_servers(settings: Settings, environ: Mapping[str, str], as_json: bool) -> int:
-    """Print the servers; give 0, or 1 with a line on what went wrong."""
+    """Print the servers and return 0, or print one line on what went wrong and return 1."""
     sidecar = assemble(settings, prepared(settings, environ))
     state = sidecar.observer.observe(sidecar.latest.state, keep_all=True)
     if state.snapshot is None:
@@ -32,7 +32,7 @@ def list_servers(settings: Settings, environ: Mapping[str, str], as_json: bool) 
 
 
 def _row(one: JudgedServer) -> dict[str, Any]:
-    """Give one server; idle and age in seconds, None where unknown."""
+    """Return one row; idle and age in seconds, None if unknown."""
     return {
         "user": one.user,
         "server": one.server,

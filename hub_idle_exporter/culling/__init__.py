@@ -1,1 +1,1 @@
-"""From a candidate to a stopped server: look again, ask, stop, verify."""
+"""From a candidate to a stopped server: check again, ask, stop, verify."""

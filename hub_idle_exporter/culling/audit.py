@@ -1,4 +1,4 @@
-"""The audit trail: each candidate of a culling pass is counted and logged with how it ended."""
+"""The audit trail: count and log the outcome of each candidate of a culling pass."""
 
 from typing import Any
 
@@ -12,37 +12,35 @@ log = structlog.get_logger()
 
 
 class Audit:
-    """Counts and logs what becomes of candidates."""
+    """Counts and logs the outcomes of candidates."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
     def withheld(self, candidate: JudgedServer, cause: Withheld, why: str) -> None:
-        """Note that a candidate is not stopped."""
+        """Record that a candidate is not stopped."""
         self._metrics.withheld.labels(cause).inc()
-        log.info("cull_withheld", **fields(candidate), outcome="spared", cause=cause, why=why)
+        log.info("cull_withheld", **fields(candidate), outcome="withheld", cause=cause, why=why)
 
     def stopping(self, server: JudgedServer) -> None:
-        """Note that a stop is about to be sent."""
+        """Record that a stop is about to be sent."""
         log.info("stopping_server", **fields(server))
         self._metrics.attempts.labels(*_labels(server)).inc()
 
     def stopped(self, server: JudgedServer, seconds: float) -> None:
-        """Note a stop that was verified, `seconds` after it was sent."""
+        """Record a stop that was verified, `seconds` after it was sent."""
         self._metrics.cull_duration.observe(seconds)
         self._metrics.culls.labels(*_labels(server)).inc()
         log.info("culled", **fields(server), outcome="stopped", seconds=seconds)
 
     def failed(self, server: JudgedServer, cause: CullFailure, why: str) -> None:
-        """Note a stop that did not work."""
+        """Record a stop that failed."""
         self._metrics.cull_failures.labels(cause).inc()
-        if cause is CullFailure.NOT_STOPPED:
-            why += ": it is an orphan that the Hub has forgotten; stop it by hand"
         log.error("cull_failed", **fields(server), outcome="failed", cause=cause, why=why)
 
 
 def fields(server: JudgedServer) -> dict[str, Any]:
-    """Give what every line of the audit trail names; times in seconds."""
+    """Return the fields of every line of the audit trail; times in seconds."""
     return {
         "user": server.user,
         "server": server.server,

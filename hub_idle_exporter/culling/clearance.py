@@ -1,4 +1,4 @@
-"""The last look at a candidate: fetched again, asked itself, the gate open; any doubt spares it."""
+"""The last check of a candidate before its stop; any doubt withholds the stop."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -19,14 +19,17 @@ from .cull_pass import CullPass
 from .gatekeeper import Gatekeeper
 from .probe import Prober
 
-# A look at the Hub that is older than this when the stop is due is taken again.
-_LOOK_SECONDS = 5.0
+# If the Hub's answer is older than this when the stop is due, the Hub is asked once more.
+_ANSWER_SECONDS = 5.0
+
+_SHUTDOWN = "the exporter is shutting down"
+_ONLY_IF_ASKED = "--once stops only servers whose busy check found them idle"
 
 log = structlog.get_logger()
 
 
 class WithheldError(Exception):
-    """A candidate is not to be stopped; `str()` says why."""
+    """A candidate is not stopped after all; `str()` says why."""
 
     def __init__(self, cause: Withheld, why: str) -> None:
         super().__init__(why)
@@ -34,15 +37,15 @@ class WithheldError(Exception):
 
 
 class Clearance:
-    """Goes through everything that may spare a candidate; remembers who was seen busy.
+    """Checks everything that may withhold a stop; remembers since when servers have been busy.
 
     Args:
-        hub: where a candidate is looked at again.
+        hub: asked again about each candidate.
         prober: asks the servers themselves.
         gatekeeper: asked last.
-        metrics: counts what servers answered.
-        settings: whether servers are asked, and how long being busy protects.
-        stopping: set when the sidecar is told to end.
+        metrics: counts the results of busy checks.
+        settings: whether servers are asked, and how long being busy protects them.
+        stopping: set when the sidecar shuts down.
         clock: our monotonic clock.
     """
 
@@ -63,44 +66,44 @@ class Clearance:
         self._busy = BusyWatch()
 
     def update(self, judge: Judge, candidates: Iterable[JudgedServer]) -> None:
-        """Judge by this from now on, also those under way.
+        """Use this judge from now on, also for candidates under way.
 
-        Forget since when a server was seen busy, unless it is still a candidate: one that is gone
-        needs no memory, and one that was at work since has made a break.
+        Forget since when a server has been busy unless it is still a candidate: otherwise it is
+        gone, or was used since, which counts as a break.
         """
         self._judge = judge
         self._busy.keep({_start_of(candidate) for candidate in candidates})
 
     def clear(self, current: CullPass, candidate: JudgedServer) -> JudgedServer:
-        """Give the candidate as it is now, free to be stopped; raise WithheldError otherwise."""
-        looked = self._clock()
-        fresh, now = self._look_again(candidate)
+        """Return the candidate as it is now if it may be stopped; else raise WithheldError."""
+        answered = self._clock()
+        fresh, now = self._check_again(candidate)
         idle = fresh.reason is Reason.IDLE
         if current.asks and (idle or self._settings.only_if_asked):
             self._ask(current, fresh, now)
-            if self._clock() - looked > _LOOK_SECONDS:
-                fresh, _ = self._look_again(candidate)
+            if self._clock() - answered > _ANSWER_SECONDS:
+                fresh, _ = self._check_again(candidate)
         elif self._settings.only_if_asked:
-            raise WithheldError(Withheld.GATE, "a single pass stops only what it has asked")
-        closed = "told to end" if self._stopping.is_set() else self._gatekeeper.closed()
+            raise WithheldError(Withheld.GATE, _ONLY_IF_ASKED)
+        closed = _SHUTDOWN if self._stopping.is_set() else self._gatekeeper.closed()
         if closed is not None:
             raise WithheldError(Withheld.GATE, closed)
         return fresh
 
-    def _look_again(self, candidate: JudgedServer) -> tuple[JudgedServer, float]:
-        """Fetch the user again: the same server, still a candidate by the same judge."""
+    def _check_again(self, candidate: JudgedServer) -> tuple[JudgedServer, float]:
+        """Fetch the user again: it must be the same server, and still a candidate."""
         try:
             reading = self._hub.user(candidate.user)
         except HubError as error:
-            why = f"it could not be looked at again: {error}"
+            why = f"the Hub could not be asked about it again: {error}"
             raise WithheldError(Withheld.PROBE_FAILED, why) from None
         if reading is not None and not isinstance(reading.user.servers, dict):
-            raise WithheldError(Withheld.PROBE_FAILED, "the token does not see it any more")
+            raise WithheldError(Withheld.PROBE_FAILED, "the token can no longer see it")
         server = None if reading is None else reading.server(candidate.server)
         if reading is None or server is None:
-            raise WithheldError(Withheld.GONE, "it is not there any more")
+            raise WithheldError(Withheld.GONE, "it no longer exists")
         if server.started != candidate.seen.started:
-            raise WithheldError(Withheld.RESTARTED, "it was restarted meanwhile")
+            raise WithheldError(Withheld.RESTARTED, "it was restarted in the meantime")
         return self._judge_again(candidate, reading, server), reading.now
 
     def _judge_again(
@@ -114,11 +117,11 @@ class Clearance:
         if why_not in (NotCandidate.IN_USE, NotCandidate.UNKNOWN):
             raise WithheldError(Withheld.ACTIVE_AGAIN, f"it {why_not}")
         if why_not is not None:
-            raise WithheldError(Withheld.GATE, f"policy {judged.policy.name}: {why_not}")
+            raise WithheldError(Withheld.GATE, f"it {why_not} (policy {judged.policy.name})")
         return judged
 
     def _ask(self, current: CullPass, fresh: JudgedServer, now: float) -> None:
-        """Ask the server itself; only one that is at rest, or runs no Jupyter, goes on."""
+        """Ask the server itself; raise WithheldError unless it is idle or not a Jupyter server."""
         answer = self._answer(current, fresh, now)
         self._metrics.busy_checks.labels(answer.result).inc()
         current.results.append(answer.result)
@@ -131,25 +134,25 @@ class Clearance:
         if answer.result is ProbeResult.ACTIVE:
             raise WithheldError(Withheld.ACTIVE_AGAIN, answer.why)
         if self._settings.only_if_asked and answer.result is not ProbeResult.IDLE:
-            raise WithheldError(Withheld.GATE, f"a single pass has to be sure: {answer.why}")
+            raise WithheldError(Withheld.GATE, f"{_ONLY_IF_ASKED} ({answer.why})")
 
     def _answer(self, current: CullPass, fresh: JudgedServer, now: float) -> ProbeAnswer:
         try:
             route = current.routes.find(fresh.user, fresh.server)
         except HubError as error:
-            why = f"the proxy's routes cannot be read: {error}"
+            why = f"the proxy's routes could not be read: {error}"
             return ProbeAnswer(ProbeResult.FAILED, why)
         limit = fresh.policy.timeout
         return self._prober.ask(fresh.user, fresh.server, route, now, limit)
 
     def _protect_busy(self, fresh: JudgedServer, why: str) -> None:
-        """Spare a busy server, unless it was seen busy for longer than `max_busy`."""
+        """Withhold the stop of a busy server, unless it has been busy for `max_busy`."""
         seconds = self._busy.busy(_start_of(fresh), self._clock())
         if seconds < self._settings.max_busy:
-            raise WithheldError(Withheld.BUSY, f"{why}, seen so for {seconds:.0f} s")
+            raise WithheldError(Withheld.BUSY, f"{why}, for at least {seconds:.0f} s")
         log.warning("busy_limit_reached", **audit.fields(fresh), seconds_busy=seconds, why=why)
 
 
 def _start_of(server: JudgedServer) -> tuple[str, str, datetime | None]:
-    """Name one start of one server."""
+    """Return the key of one start of one server."""
     return server.user, server.server, server.seen.started

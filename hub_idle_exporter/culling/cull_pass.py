@@ -1,4 +1,4 @@
-"""The candidates of one poll on their way, and what is shared among them."""
+"""One culling pass: the candidates of one poll, and what its workers share."""
 
 import threading
 import time
@@ -10,15 +10,15 @@ from ..domain.settings import CullSettings
 from ..hub.client import Hub
 from ..hub.errors import HubError
 
-# Routes tell of traffic that the Hub learns of minutes later: in a long pass they are read anew.
+# Routes show traffic that the Hub learns about minutes later, so a long pass reads them again.
 _ROUTES_SECONDS = 30.0
 
 
 class CullPass:
-    """The candidates of one poll on their way; safe to share between workers.
+    """The candidates of one poll; safe to share between workers.
 
-    As many candidates are under way or stopped as `max_culls` allows: one that is withheld makes
-    room for the next, so that busy servers at the head never keep the others alive.
+    `max_culls` limits how many are under way or stopped. One that is withheld makes room for the
+    next, so that busy servers at the head of the list do not hold up the others.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class CullPass:
         self._lock = threading.Lock()
 
     def next_candidate(self) -> JudgedServer | None:
-        """Take the next candidate; None when there is none, or no room."""
+        """Take the next candidate; None if none is left, or there is no room."""
         with self._lock:
             if not self._waiting or self._room == 0:
                 return None
@@ -46,9 +46,9 @@ class CullPass:
             return self._waiting.pop()
 
     def decided(self, withheld: bool) -> list[JudgedServer]:
-        """Note that a candidate is withheld, which makes room, or is being stopped.
+        """Record that a candidate is withheld, which makes room, or is being stopped.
 
-        Give those for whom no room is left, as soon as that is certain.
+        Return the candidates for which no room is left, once that is certain.
         """
         with self._lock:
             self._undecided -= 1
@@ -59,14 +59,14 @@ class CullPass:
             return left
 
     def worker_done(self) -> bool:
-        """Note that a worker has ended; tell whether it was the last."""
+        """Record that a worker has finished; tell whether it was the last."""
         with self._lock:
             self._working -= 1
             return self._working == 0
 
 
 class RouteTable:
-    """The proxy's routes, read once for a whole pass, or failing for everyone in it."""
+    """The proxy's routes for all candidates of a pass; a failed read fails for all of them."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub, self._lock = hub, threading.Lock()

@@ -1,6 +1,6 @@
-"""From candidates to stopped servers, on one bounded pool of threads.
+"""Stop candidates on one bounded pool of threads.
 
-Each candidate of a poll ends in exactly one way: stopped and verified, failed, or withheld.
+Each candidate of a poll has exactly one outcome: stopped and verified, failed, or withheld.
 """
 
 import queue
@@ -22,8 +22,8 @@ from .gatekeeper import Gatekeeper
 from .probe import Prober
 from .stopping import FailedError, Stopper
 
-# Workers set off one after another and so stay apart: all at once they would wait for each other
-# at the Hub, which answers one request at a time, look by look and stop by stop.
+# Workers start one after another. If all started at once, they would send the same kind of request
+# at the same moment and wait for each other at the Hub, which answers one request at a time.
 _WORKERS_APART_SECONDS, _LAST_WORKER_SECONDS = 0.06, 0.6
 
 log = structlog.get_logger()
@@ -35,12 +35,12 @@ class Culler:
     """Stops candidates on its own threads, while polls and scrapes go on.
 
     Args:
-        hub: where servers are looked at again and stopped.
+        hub: where servers are checked again and stopped.
         prober: asks the servers themselves.
         gatekeeper: asked right before each stop.
         metrics: counts everything.
-        settings: how many at once, and how many a poll.
-        stopping: set when the sidecar is told to end.
+        settings: how many at once, and how many per poll.
+        stopping: set when the sidecar shuts down.
         clock: our monotonic clock.
     """
 
@@ -67,10 +67,10 @@ class Culler:
             threading.Thread(target=self._run, name=f"culler-{number}", daemon=True).start()
 
     def begin(self, candidates: Iterable[JudgedServer], asks: bool) -> CullPass:
-        """Send candidates on their way, the most idle first, and return at once.
+        """Start a culling pass over the candidates, most idle first, and return at once.
 
-        Those still on their way from an earlier poll are left out. `asks` says whether servers are
-        asked before they are stopped.
+        Candidates still under way from an earlier poll are left out. `asks` says whether servers
+        are asked before they are stopped.
         """
         fresh = self._not_under_way(candidates)
         self._claimed.update((c.user, c.server) for c in fresh)
@@ -82,11 +82,11 @@ class Culler:
         return new
 
     def update(self, judge: Judge, candidates: Iterable[JudgedServer]) -> None:
-        """Tell who is a candidate by the newest poll, and what judges from now on."""
+        """Take over the judge and the candidates of the newest poll."""
         self._clearance.update(judge, candidates)
 
     def withhold(self, candidates: Iterable[JudgedServer], why: str) -> None:
-        """Count and log candidates that are not even to be looked at."""
+        """Withhold candidates without checking them again."""
         for candidate in self._not_under_way(candidates):
             self._audit.withheld(candidate, Withheld.GATE, why)
 
@@ -109,12 +109,12 @@ class Culler:
             log.error(
                 "every_busy_check_failed",
                 servers=len(ended.results),
-                what_to_do="no server that was asked gave an answer: run `check`",
+                what_to_do="run `hub-idle-exporter check`, and read why in cull_withheld",
             )
         ended.done.set()
 
     def _handle(self, current: CullPass, candidate: JudgedServer) -> None:
-        """See one candidate through to its one end."""
+        """Take one candidate to its outcome."""
         try:
             fresh = self._clearance.clear(current, candidate)
         except WithheldError as withheld:
@@ -129,7 +129,7 @@ class Culler:
 
     def _leave_out(self, left: list[JudgedServer]) -> None:
         for candidate in left:
-            why = f"--max-culls {self._settings.max_culls} reached"
+            why = f"--max-culls {self._settings.max_culls} was reached"
             self._audit.withheld(candidate, Withheld.LIMIT, why)
             self._claimed.discard((candidate.user, candidate.server))
 

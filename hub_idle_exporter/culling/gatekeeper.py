@@ -1,4 +1,4 @@
-"""Keeps the one gate that all threads share: tells it what was seen, asks it before each stop."""
+"""The gate that all threads share: updated by each answer of the Hub, asked before each stop."""
 
 import threading
 import time
@@ -14,14 +14,14 @@ def read_clocks() -> ClockReading:
 
 
 class Gatekeeper:
-    """A gate under a lock, and the newest poll state that it goes by.
+    """A gate under a lock, together with the newest poll state.
 
     Args:
-        enforce: whether stops are wanted at all.
+        enforce: whether `--enforce` is set.
         grace: seconds without stops after the start and after an outage.
         latest: what the last poll found.
         clocks: reads our clocks.
-        orphaned: tells whether the Hub that started this process is gone.
+        orphaned: tells whether the Hub that started this process has ended.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Gatekeeper:
         self._gate = Gate.at_start(enforce, grace, clocks())
 
     def hub_answered(self, hub_time: float | None) -> None:
-        """Note that the Hub answered, and what its clock said."""
+        """Record that the Hub answered, and the time by its clock."""
         with self._lock:
             self._gate = self._gate.answered(self._clocks(), hub_time)
 
@@ -46,19 +46,19 @@ class Gatekeeper:
         return self._clocks().monotonic - self._gate.last_answer
 
     def clock_skew(self) -> float | None:
-        """Give the Hub's clock minus ours, in seconds; None before the Hub's was read."""
+        """Return the Hub's clock minus ours, in seconds; None before the Hub's was read."""
         return self._gate.clock_skew()
 
     def state(self, after: PollState | None = None) -> GateState:
-        """Tell the state now, after the newest poll or the one that is given."""
+        """Return the state now, given the newest poll state or another one."""
         return self._gate.state(self._clocks(), (after or self._latest.state).suspended_by)
 
     def why(self, after: PollState | None = None) -> str:
-        """Say in words why the state is what it is."""
+        """Explain the state in words."""
         return self._gate.why(self._clocks(), (after or self._latest.state).suspended_by)
 
     def closed(self) -> str | None:
-        """Say why nothing may be stopped at this very moment; None when a stop may be sent."""
+        """Say why no stop may be sent right now; None if one may."""
         if self._orphaned():
-            return "the Hub that started this process is gone"
+            return "the Hub that started this exporter has ended"
         return None if self.state() is GateState.ON else self.why()

@@ -1,8 +1,8 @@
-"""Asks a user's server itself whether somebody is at work there, right before a stop.
+"""The busy check: ask a user's server whether it is in use, right before its stop.
 
-It is asked at the address that the proxy's route names, not through the public proxy, where the
-question itself would count as activity; with a token minted for this one server and revoked after;
-and within a deadline, for what answers there is run by its user: it may hang, drip or flood.
+The request goes to the address in the proxy's route: through the public proxy it would itself
+count as activity. Its token is minted for this one server and revoked right after. Each request has
+a deadline, because the server is run by its user: it may hang, trickle or flood.
 """
 
 import http.client
@@ -41,9 +41,9 @@ class Prober:
 
     Args:
         hub: mints and revokes the tokens.
-        owner: the Hub user whose role `access:servers` the tokens are cut from.
-        tls: for servers behind internal_ssl; None trusts the system's authorities.
-        kind: what servers are asked, and how their replies are read.
+        owner: the Hub user who owns the tokens; its role must have `access:servers`.
+        tls: for servers behind internal_ssl; None trusts the system's CAs.
+        kind: what to ask servers, and how to read their replies.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Prober:
             return ProbeAnswer(ProbeResult.FAILED, str(error))
         except (http.client.HTTPException, ValueError) as error:
             return ProbeAnswer(
-                ProbeResult.FAILED, f"its route cannot be asked: {type(error).__name__}"
+                ProbeResult.FAILED, f"its route cannot be used: {type(error).__name__}"
             )
 
     def _replies(self, user: str, server: str, route: Route) -> list[Reply]:
@@ -96,7 +96,7 @@ class Prober:
             return Reply(response.status, _body(response))
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise ServerUnreachableError(
-                f"/{path} gave no answer: {type(error).__name__}"
+                f"no answer from /{path}: {type(error).__name__}"
             ) from None
         finally:
             timer.cancel()
@@ -107,17 +107,17 @@ class Prober:
             parts = urlsplit(target)
             host, port = parts.hostname, parts.port
         except ValueError:
-            raise ServerUnreachableError("its route leads to no valid address") from None
+            raise ServerUnreachableError("its route is not a valid address") from None
         if parts.scheme not in ("http", "https") or not host:
             raise ServerUnreachableError(
-                f"its route leads to {parts.scheme}:, which cannot be asked"
+                f"its route is not an http or https address (scheme {parts.scheme!r})"
             )
         tls = None if parts.scheme == "http" else self._tls or ssl.create_default_context()
         return _Connection(host, port or (443 if tls else 80), tls)
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection that keeps hold of its socket, so that a timer can cut it at any moment."""
+    """A connection that keeps its socket, so that a timer can cut it at any moment."""
 
     def __init__(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
         super().__init__(host, port, timeout=DEADLINE_SECONDS)
@@ -144,7 +144,7 @@ def _cut(connection: _Connection) -> None:
         if connection.wire is not None:
             connection.wire.shutdown(socket.SHUT_RDWR)
     except OSError:
-        pass  # it ended by itself at this very moment
+        pass  # already closed
 
 
 def _body(response: http.client.HTTPResponse) -> bytes:

@@ -1,4 +1,4 @@
-"""Sends the stop of one server, and follows it until it is known what became of it."""
+"""Send the stop of one server, and watch it until its result is known."""
 
 import threading
 from collections.abc import Callable
@@ -14,17 +14,21 @@ from ..hub.errors import HubError
 from .audit import Audit, fields
 from .gatekeeper import Gatekeeper
 
-# How long a stop is followed before it is given up as slow, and how often the Hub is asked.
+# A stop that takes longer than this counts as slow; until then the Hub is asked this often.
 SLOW_SECONDS = 300.0
 _FOLLOW_EVERY = 1.0
 
+_ORPHAN = (
+    "its spawner failed to stop it: it still runs, but the Hub no longer knows about it (an "
+    "orphan); stop it by hand"
+)
 _FAILURES = {Cause.TIMEOUT: CullFailure.TIMEOUT, Cause.CONNECTION: CullFailure.CONNECTION}
 
 log = structlog.get_logger()
 
 
 class FailedError(Exception):
-    """A stop that was sent did not work, or is not known to have; `str()` says why."""
+    """A stop that was sent failed, or its result is not known; `str()` says why."""
 
     def __init__(self, cause: CullFailure, why: str) -> None:
         super().__init__(why)
@@ -32,14 +36,14 @@ class FailedError(Exception):
 
 
 class Stopper:
-    """Stops servers that are cleared, and verifies that they stopped.
+    """Stops servers that passed the last check, and verifies that they stopped.
 
     Args:
         hub: where stops are sent.
-        gatekeeper: asked before a record is removed.
-        audit: told of attempts and of verified stops.
-        settings: whether records of named servers are removed.
-        stopping: set when the sidecar is told to end.
+        gatekeeper: asked before a named server is removed.
+        audit: records attempts and verified stops.
+        settings: whether named servers are removed.
+        stopping: set when the sidecar shuts down.
         clock: our monotonic clock.
     """
 
@@ -56,7 +60,7 @@ class Stopper:
         self._settings, self._stopping, self._clock = settings, stopping, clock
 
     def stop(self, server: JudgedServer) -> None:
-        """Stop a server and see that it happened; raise FailedError otherwise."""
+        """Stop a server and verify that it stopped; raise FailedError otherwise."""
         begun = self._clock()
         self._audit.stopping(server)
         error = self._send(server)
@@ -66,7 +70,7 @@ class Stopper:
             self._remove(server)
 
     def _send(self, server: JudgedServer) -> HubError | None:
-        """Send the DELETE; give the error of one that may have worked, raise for a refused one."""
+        """Send the DELETE; raise if it is refused, return an error if it may have worked anyway."""
         try:
             self._hub.stop(server.user, server.server)
         except HubError as error:
@@ -77,7 +81,7 @@ class Stopper:
         return None
 
     def _verify(self, server: JudgedServer, error: HubError | None) -> StopResult:
-        """Follow a stop to its end: the server stopped, or FailedError says what went wrong."""
+        """Watch a stop until the server has stopped; raise FailedError if it does not."""
         deadline = self._clock() + SLOW_SECONDS
         while True:
             problem = FailedError(CullFailure.SLOW, f"still stopping after {SLOW_SECONDS:.0f} s")
@@ -92,11 +96,11 @@ class Stopper:
             if self._clock() > deadline:
                 raise problem
             if self._stopping.wait(_FOLLOW_EVERY):
-                why = "told to end before it was known whether the server stopped"
+                why = "the exporter is shutting down; whether the server stopped is not known"
                 raise FailedError(problem.cause, why)
 
     def _remove(self, server: JudgedServer) -> None:
-        """Remove the record of a named server that was seen stopped."""
+        """Remove a named server whose stop is verified."""
         problem = self._gatekeeper.closed()
         try:
             if problem is None:
@@ -116,22 +120,22 @@ def _failure(error: HubError) -> FailedError:
 def _result_seen(
     server: JudgedServer, reading: UserReading | None, error: HubError | None
 ) -> StopResult:
-    """Tell what became of a stop; raise FailedError where the server lives on, or is not seen.
+    """Return the result of a stop; raise FailedError if the server still runs, or is hidden.
 
-    `error` is that of a DELETE that may have worked all the same. What is not seen is no evidence
-    of a stop; a user who is gone has no server.
+    `error` is that of a DELETE that may have worked anyway. A hidden server does not prove a stop;
+    a user who no longer exists has no server.
     """
     sees = reading is not None and isinstance(reading.user.servers, dict)
     if error is not None and not sees:
         raise _failure(error)
     if reading is not None and not sees:
-        why = "the token does not see any more whether it stopped"
+        why = "the token can no longer see whether it stopped"
         raise FailedError(CullFailure.HTTP, why)
     result = stop_result(server.seen, None if reading is None else reading.server(server.server))
     if result is StopResult.FORGOTTEN:
-        raise FailedError(CullFailure.NOT_STOPPED, "its spawner failed to stop it")
+        raise FailedError(CullFailure.NOT_STOPPED, _ORPHAN)
     if result is StopResult.RUNNING:
         if error is not None:
             raise _failure(error)
-        raise FailedError(CullFailure.NOT_STOPPED, "the Hub said yes, but it runs on")
+        raise FailedError(CullFailure.NOT_STOPPED, "the Hub reported success, but it still runs")
     return result

@@ -1,4 +1,4 @@
-"""The embedded demo: a real JupyterHub, simulated people, and the sidecar at work on it."""
+"""The embedded demo: a real JupyterHub, simulated people, and the sidecar that culls on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def run(duration: float | None = None) -> int:
     """Run the demo until Ctrl-C, SIGTERM, SIGHUP, or `duration` seconds after its summary.
 
     Returns:
-        0 when all went as it should, else 1 with a sentence on standard error.
+        0 if every outcome was as expected, else 1 with a sentence on standard error.
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:

@@ -1,7 +1,6 @@
-"""What the demo tells: one line an event while it happens, and a table at the end.
+"""The output of the demo: one line per event while it runs, and a table at the end.
 
-Plain text of at most 100 columns; on a terminal the outcome of each line is set in colour,
-unless `NO_COLOR` is set.
+Plain text of at most 100 columns; on a terminal the outcomes are coloured unless `NO_COLOR` is set.
 """
 
 from __future__ import annotations
@@ -20,22 +19,23 @@ _WIDTH = min(100, max(60, shutil.get_terminal_size((100, 24)).columns - 1))
 
 
 class Mark(StrEnum):
-    """What a line is about."""
+    """The outcome that a line reports."""
 
     NONE = ""
     STOPPED = "STOPPED"
-    SPARED = "SPARED"
+    WITHHELD = "WITHHELD"
+    KEPT = "KEPT"
     FAILED = "FAILED"
 
 
-_COLOURS = {Mark.STOPPED: "33", Mark.SPARED: "32", Mark.FAILED: "31"}
+_COLOURS = {Mark.STOPPED: "33", Mark.WITHHELD: "32", Mark.KEPT: "32", Mark.FAILED: "31"}
 
 
 class Account:
-    """Writes to one stream, from any thread; a stream that is gone is silently written to no more.
+    """Writes to one stream, from any thread; a closed stream sets `lost` and is no error.
 
     Args:
-        stream: where to.
+        stream: where to write; standard output by default.
         colour: whether marks are coloured; by default on terminals without `NO_COLOR`.
     """
 
@@ -48,15 +48,15 @@ class Account:
         self.lost = False
 
     def say(self, text: str = "") -> None:
-        """Write one or more lines, broken between words where the terminal is too narrow."""
+        """Write one or more lines, wrapped to the width of the terminal."""
         with self._lock:
             try:
                 print(_broken(text), file=self._stream, flush=True)
-            except OSError:  # the terminal was closed, or the reader of our pipe went away
+            except OSError:  # the terminal was closed, or the reader of our pipe has ended
                 self.lost = True
 
     def event(self, who: str, what: str, mark: Mark = Mark.NONE) -> None:
-        """Write what happened to whom, with the minutes and seconds since the beginning."""
+        """Write what happened to whom, with the minutes and seconds since the start."""
         minutes, seconds = divmod(int(time.monotonic() - self._begun), 60)
         head = f"{minutes:02}:{seconds:02}  {who:<13} {mark:<8}"
         lines = textwrap.wrap(what, _WIDTH - len(head)) or [""]
@@ -64,7 +64,7 @@ class Account:
         self.say(self._coloured(head, mark) + text)
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Write a table; its last column is wrapped into what is left of the width."""
+        """Write a table; its last column is wrapped to the remaining width."""
         lines = [list(head), *map(list, rows)]
         widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
         for line in lines:

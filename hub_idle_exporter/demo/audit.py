@@ -1,4 +1,4 @@
-"""What the sidecar says of itself: its audit log, its counters, its verdicts."""
+"""What the sidecar reports: its audit log, its counters, its verdicts."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from typing import Any
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-_KINDS = {"culled": "stopped", "cull_withheld": "spared", "cull_failed": "failed"}
+_KINDS = {"culled": "stopped", "cull_withheld": "withheld", "cull_failed": "failed"}
 _COUNTERS = {
     "hub_idle_exporter_culls_total": ("stopped", "reason"),
-    "hub_idle_exporter_culls_withheld_total": ("spared", "cause"),
+    "hub_idle_exporter_culls_withheld_total": ("withheld", "cause"),
     "hub_idle_exporter_cull_failures_total": ("failed", "cause"),
 }
-# What became of candidates and why, with how often.
+# Outcome of candidates and its cause → how often.
 Counts = Counter[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Audited:
-    """One line of the audit trail: what became of one candidate."""
+    """One line of the audit trail: the outcome of one candidate."""
 
-    kind: str  # "stopped", "spared" or "failed"
-    cause: str  # of a stop: its reason, idle or max_age; else the cause, as on /metrics
+    kind: str  # "stopped", "withheld" or "failed"
+    cause: str  # the reason of a stop (idle, max_age); otherwise the cause, as on /metrics
     user: str
     server: str
     policy: str
-    idle: float  # seconds, 0 where unknown, as age
+    idle: float  # seconds, 0 if unknown, like age
     age: float
     why: str  # a sentence; empty for a stop
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the sidecar thinks of a server now, as `servers` shows it."""
+    """The sidecar's verdict on a server now, as `servers` shows it."""
 
     policy: str
     idle: float
@@ -56,7 +56,7 @@ class AuditLog:
         self.counts: Counts = Counter()
 
     def read(self) -> Iterator[Audited]:
-        """Give what was audited since the last time; complete lines only."""
+        """Yield what was audited since the last call; complete lines only."""
         for line in self._new_lines():
             event = _decoded(line)
             if event.get("event") in _KINDS:
@@ -65,7 +65,7 @@ class AuditLog:
                 yield audited
 
     def tail(self, lines: int = 15) -> str:
-        """Return the end of the log as it is."""
+        """Return the last lines of the log."""
         text = self._path.read_text(errors="replace") if self._path.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
 
@@ -80,7 +80,7 @@ class AuditLog:
 
 
 def _decoded(line: bytes) -> dict[str, Any]:
-    """Decode an event; a line that is none, of a traceback for instance, is an empty one."""
+    """Decode an event; any other line, such as one of a traceback, gives an empty one."""
     try:
         event = json.loads(line)
     except ValueError:
@@ -118,7 +118,7 @@ def counters(metrics_url: str) -> Counts:
 def verdicts(
     options: Sequence[str], environment: Mapping[str, str]
 ) -> dict[tuple[str, str], Verdict]:
-    """Run the command `servers` and give its verdicts by user and server.
+    """Run the command `servers` and return its verdicts by user and server.
 
     Raises:
         subprocess.SubprocessError: it failed.

@@ -1,4 +1,4 @@
-"""One person's way to the Hub: their own token, the public address, nothing else."""
+"""What one person uses on the Hub: their own token and the public address, nothing else."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _TOKEN_SECONDS = 86400
 
 
 class BrowserError(Exception):
-    """A page did not come, or a server did not start; the message names whose."""
+    """A request failed, or a server did not start; the message names the user."""
 
 
 @contextlib.contextmanager
 def _explained(user: str) -> Iterator[None]:
-    """Turn whatever goes wrong on the way into one error that says whose it is."""
+    """Turn any error of a request into one that names the user."""
     try:
         yield
     except (requests.RequestException, websocket.WebSocketException, OSError) as error:
@@ -33,11 +33,11 @@ def _explained(user: str) -> Iterator[None]:
 
 
 class Browser:
-    """What a person does on a Hub from afar: start a server, open a kernel, run cells.
+    """What a person does on a Hub from a browser: start a server, open a kernel, run cells.
 
     Args:
         hub_url: the Hub's public address, with a slash at the end.
-        user: whose browser it is.
+        user: the person who uses it.
         token: a token of that user's.
     """
 
@@ -49,7 +49,7 @@ class Browser:
         self._headers = [f"Authorization: token {token}"]
 
     def token_for(self, user: str) -> str:
-        """Make a token with all that another user may do, where our own token allows it."""
+        """Create a token with all permissions of another user, if our own token allows it."""
         path = f"hub/api/users/{quote(user, safe='')}/tokens"
         made = self._call("POST", path, accepted=(200, 201), body={"expires_in": _TOKEN_SECONDS})
         return str(made.json()["token"])
@@ -71,7 +71,7 @@ class Browser:
             time.sleep(_POLL_SECONDS)
 
     def open_kernel(self, server: str = "") -> Kernel:
-        """Connect to the server's kernel as a notebook does; start one where there is none."""
+        """Connect to the server's kernel as a notebook does; start one if there is none."""
         base = f"user/{quote(self._user, safe='')}/"
         if server:
             base += f"{quote(server, safe='')}/"
@@ -99,21 +99,21 @@ class Browser:
 
 
 class Kernel:
-    """A notebook's connection to its kernel; closing it leaves the kernel alone, as a tab does."""
+    """A notebook's connection to its kernel; the kernel keeps running when it is closed."""
 
     def __init__(self, connection: websocket.WebSocket, user: str) -> None:
         self._connection, self._user = connection, user
         self._session = uuid.uuid4().hex
 
     def run(self, code: str) -> None:
-        """Run a cell and return when it has been taken up: its kernel is busy, or done with it."""
+        """Run a cell and return when the kernel has started it."""
         message = _execute_request(self._session, code)
         with _explained(self._user):
             self._connection.send(json.dumps(message))
             self._receive_until("execute_input", message["header"]["msg_id"])
 
     def watch(self) -> None:
-        """Read what the kernel prints until the connection is gone: the tab stays open."""
+        """Read what the kernel prints until the connection ends: the tab stays open."""
         self._connection.settimeout(None)
         with contextlib.suppress(websocket.WebSocketException, OSError):
             while self._connection.recv():

@@ -1,16 +1,16 @@
 """Configuration of the demo's JupyterHub; the compose stack uses it too.
 
-All of it can be set by variables; the defaults are those of the embedded demo.
+It is configured by variables; the defaults are those of the embedded demo.
 
-    DEMO_SECRETS   folder with one secret a file: `exporter-token`, `people-token` (services'
-                   API tokens, `openssl rand -hex 32`) and `password` (of whoever logs in).
+    DEMO_SECRETS   folder with one secret per file: `exporter-token`, `people-token` (API tokens
+                   of the services, `openssl rand -hex 32`) and `password` (for every login).
                    Default: ./secrets
     DEMO_HOMES     folder of the users' homes. Default: ./homes
-    DEMO_HOST      name under which other machines reach this one. When set, the Hub listens on
-                   all interfaces, port 8000, its database is in the working directory, and
-                   users' servers listen on that name, so that the sidecar can ask them.
-    DEMO_METRICS   HOST:PORT of the sidecar's metrics, which is then started by this Hub as a
-                   managed service and enforces. Unset: it runs elsewhere, with `exporter-token`.
+    DEMO_HOST      name by which other machines reach this one. If set, the Hub listens on all
+                   interfaces, port 8000, its database is in the working directory, and users'
+                   servers listen on that name, so that the sidecar can ask them.
+    DEMO_METRICS   HOST:PORT of the sidecar's metrics. If set, this Hub starts the sidecar as a
+                   managed service that enforces. Unset: it runs elsewhere, with `exporter-token`.
 """
 
 import os
@@ -53,14 +53,14 @@ c.JupyterHub.load_groups = {
     for group in ("people", "staff")
 }
 
-# -- Servers: everything they write is in their home -------------------------------------------
+# -- Servers: everything they write is in the user's home --------------------------------------
 
 
 class HomeSpawner(SimpleLocalProcessSpawner):  # type: ignore[misc]
-    """Nothing of a server lands outside its user's home."""
+    """Keeps everything that a server writes inside its user's home."""
 
     def user_env(self, env: dict[str, str]) -> dict[str, str]:
-        """Point every folder that Jupyter and its kernels know of into the home."""
+        """Point every folder that Jupyter and its kernels use into the home."""
         home = Path(self.home_dir)
         (home / "tmp").mkdir(parents=True, exist_ok=True)
         usual: dict[str, str] = super().user_env(env)
@@ -84,11 +84,11 @@ c.Spawner.http_timeout = 120
 c.JupyterHub.default_url = "/hub/home"  # no notebook interface is installed
 c.JupyterHub.allow_named_servers = True
 
-# A real Hub hears of activity every 300 s, from the proxy and from the servers. Here it is
-# 3 s, so that limits of seconds make sense and things happen while one watches.
+# A real Hub learns about activity every 300 s, from the proxy and from the servers. Here it is
+# 3 s, so that limits of seconds make sense and you can watch things happen.
 c.JupyterHub.last_activity_interval = 3
 
-# -- Services: the smallest scopes that do -----------------------------------------------------
+# -- Services, with no more scopes than they need ----------------------------------------------
 
 exporter: dict[str, object] = {"name": "idle-exporter", "api_token": secret("exporter-token")}
 metrics = os.environ.get("DEMO_METRICS")
@@ -100,7 +100,7 @@ if metrics:
         f"--web.listen-address={metrics}",
         "--log-format=json",
     ]
-    # Its log is what the demo tells its story from.
+    # The demo reads this log to report what happens.
     exporter["command"] = ["/bin/sh", "-c", 'exec "$0" "$@" 2>> sidecar.log', *sidecar]
 
 c.JupyterHub.services = [
@@ -121,6 +121,6 @@ c.JupyterHub.load_roles = [
         ],
     },
     {"name": "idle-prober", "users": ["idle-prober"], "scopes": ["access:servers"]},
-    # Simulated people get tokens of their own from this service.
+    # The simulated people get their own tokens from this service.
     {"name": "people", "services": ["people"], "scopes": ["tokens!group=people"]},
 ]

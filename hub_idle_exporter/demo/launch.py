@@ -1,12 +1,12 @@
-"""Start a real JupyterHub below one directory, and leave nothing of it behind.
+"""Start a real JupyterHub in one directory, and remove every process of it afterwards.
 
     with LocalHub(directory, "c.JupyterHub.authenticator_class = 'dummy'") as hub:
         requests.get(f"{hub.api_url}/")     # {"version": ...}
 
 The Hub, its proxy, its managed services and its single-user servers run in sessions of their
-own, so neither a Ctrl-C on the terminal nor a signal to the Hub's process group reaches them
-all. What they have in common is `PATH`, which JupyterHub hands on to whatever it starts:
-it begins with a folder of this Hub's own, and by that they are found and ended. Linux and macOS.
+own, so neither a Ctrl-C on the terminal nor a signal to the Hub's process group reaches them all.
+What they share is `PATH`, which JupyterHub passes to everything it starts. It begins with a folder
+of this Hub, and by that its processes are found and ended. Linux and macOS.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ import requests
 
 _HOST = "127.0.0.1"
 _PROXY = "from configurable_http_proxy.cli import main; main()"
-# Below the ports that Linux and macOS hand out by themselves: a Hub that is down for a while
-# still finds its own free when it comes back.
+# Below the ephemeral ports of Linux and macOS: after a while down, a Hub finds its ports still
+# free.
 _PORTS = range(20_000, 32_000)
-# What a Hub around us (we may run in a JupyterHub's terminal) must not tell the one we start.
+# Variables of a Hub around us (we may run in a JupyterHub terminal) that ours must not get.
 _FOREIGN = ("JUPYTER", "JPY_", "CONFIGPROXY_", "HUB_IDLE_EXPORTER_", "IPYTHON", "XDG_")
 _POLL_SECONDS = 0.05
 
 
 class LaunchError(Exception):
-    """The Hub did not start; the message holds the end of its log."""
+    """The Hub did not start; the message has the end of its log."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class Ports:
 
     @classmethod
     def free(cls) -> Self:
-        """Pick three that nobody listens on now."""
+        """Pick three that are free now."""
         return cls(*free_ports(3))
 
 
 def free_ports(count: int) -> list[int]:
-    """Return that many distinct TCP ports of 127.0.0.1 that nobody listens on now."""
+    """Return that many distinct TCP ports of 127.0.0.1 that are free now."""
     found: set[int] = set()
     while len(found) < count:
         port = secrets.choice(_PORTS)
@@ -68,19 +68,19 @@ def free_ports(count: int) -> list[int]:
 
 
 class LocalHub:
-    """One JupyterHub on this machine; `start`, `stop`, `kill` and `start` again as often as liked.
+    """One JupyterHub on this machine; it can be started and stopped any number of times.
 
     Args:
-        directory: working directory of the Hub, made if missing: database, cookie secret, log
-            (`jupyterhub.log`, appended to). A directory for each Hub; it is what makes a Hub
-            started again, even by another `LocalHub`, the same Hub.
+        directory: working directory of the Hub, created if missing: database, cookie secret, log
+            (`jupyterhub.log`, appended to). One directory per Hub: a Hub restarted in it, even by
+            another `LocalHub`, is the same Hub.
         config: a configuration file, or the text of one. Ports, the proxy's command, the
             database in `directory` and, for root, the servers' `--allow-root` are set before
-            it is read, so it may set them otherwise.
+            it is read, so it may override them.
         python: the interpreter that has `jupyterhub` and `configurable-http-proxy`.
         environment: added to the Hub's environment (its services and servers see only what
-            the configuration hands on).
-        ports: where to listen; free ones by default, kept from start to start.
+            the configuration passes on).
+        ports: where to listen; free ports by default, kept across restarts.
         base_url: `JupyterHub.base_url`, with a slash at both ends.
     """
 
@@ -102,7 +102,7 @@ class LocalHub:
         self.database_path = self.directory / "jupyterhub.sqlite"
         self._config = config
         self._mark = self.directory / "bin"
-        # What the Hub is started with; what else is started with it is ended with the Hub.
+        # The Hub's environment; any other process started with it is ended with the Hub.
         self.environment = self._clean_environment() | dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -113,12 +113,12 @@ class LocalHub:
 
     @property
     def public_url(self) -> str:
-        """Where people go, through the proxy; ends with a slash."""
+        """The public address, through the proxy; ends with a slash."""
         return f"http://{_HOST}:{self.ports.public}{self.base_url}"
 
     @property
     def pid(self) -> int | None:
-        """Process id of the Hub itself, None when it does not run."""
+        """Process id of the Hub itself, None if it is not running."""
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def log_tail(self, lines: int = 25) -> str:
@@ -127,13 +127,13 @@ class LocalHub:
         return "\n".join(text.splitlines()[-lines:])
 
     def start(self, timeout: float = 60) -> None:
-        """Start the Hub and return when it answers, itself and through its proxy.
+        """Start the Hub and return when it answers, directly and through its proxy.
 
         Raises:
-            LaunchError: it ended, or did not answer within `timeout` seconds; all is stopped.
+            LaunchError: it ended, or did not answer within `timeout` seconds. Nothing is left.
         """
         if self.pid is not None:
-            raise LaunchError(f"the Hub in {self.directory} runs already (pid {self.pid})")
+            raise LaunchError(f"the Hub in {self.directory} is already running (pid {self.pid})")
         self._spawn()
         try:
             self._wait_until_ready(time.monotonic() + timeout)
@@ -142,12 +142,12 @@ class LocalHub:
             raise
 
     def stop(self, grace: float = 20) -> None:
-        """End the Hub with SIGTERM, then all that is left of its tree; SIGKILL after `grace` s."""
+        """End the Hub with SIGTERM (SIGKILL after `grace` s), then the rest of its processes."""
         self.stop_hub(grace)
         self._sweep(grace=3)
 
     def stop_hub(self, grace: float = 20) -> None:
-        """SIGTERM to the Hub alone, SIGKILL after `grace` seconds: the rest is its own to stop."""
+        """End only the Hub (SIGTERM, SIGKILL after `grace` s); it stops its own processes."""
         self._signal_hub(signal.SIGTERM if grace else signal.SIGKILL)
         if self._process is not None:
             try:
@@ -156,13 +156,13 @@ class LocalHub:
                 self.kill()
 
     def kill(self) -> None:
-        """Kill the Hub alone with SIGKILL: services, servers and the proxy run on."""
+        """Kill only the Hub, with SIGKILL: services, servers and the proxy keep running."""
         self._signal_hub(signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
 
     def processes(self) -> list[psutil.Process]:
-        """All that lives of this Hub: itself, proxy, services, servers, kernels, terminals."""
+        """All processes of this Hub: itself, proxy, services, servers, kernels, terminals."""
         tree = {process for process in psutil.process_iter() if self._is_ours(process)}
         for process in list(tree):
             with contextlib.suppress(psutil.Error):
@@ -207,7 +207,7 @@ class LocalHub:
             )
 
     def _write_config(self) -> Path:
-        """Write what this class decides, with the caller's configuration loaded after it."""
+        """Write our own settings, which then load the caller's configuration."""
         caller = self.directory / "jupyterhub_config.py"
         if isinstance(self._config, str):
             caller.write_text(self._config)
@@ -229,14 +229,14 @@ class LocalHub:
         return path
 
     def _server_arguments(self) -> list[str]:
-        """A user's server refuses to run as root unless told to."""
+        """Return `--allow-root` for root: a user's server refuses to run as root without it."""
         return ["--allow-root"] if os.geteuid() == 0 else []
 
     def _wait_until_ready(self, deadline: float) -> None:
         for url in (f"{self.api_url}/", f"{self.public_url}hub/api/"):
             while not _answers(url):
                 if self.pid is None:
-                    raise LaunchError(f"The Hub ended at its start. Its log:\n{self.log_tail()}")
+                    raise LaunchError(f"The Hub ended while starting. Its log:\n{self.log_tail()}")
                 if time.monotonic() > deadline:
                     raise LaunchError(
                         f"The Hub did not answer in time. Its log:\n{self.log_tail()}"
@@ -255,7 +255,7 @@ class LocalHub:
         return path.split(os.pathsep)[0] == str(self._mark)
 
     def _sweep(self, grace: float) -> None:
-        """End what is left: SIGTERM first, then SIGKILL until nothing of the tree is there."""
+        """End what is left: SIGTERM first, then SIGKILL until no process remains."""
         leftover = self.processes()
         for process in leftover:
             with contextlib.suppress(psutil.NoSuchProcess):

@@ -2,8 +2,8 @@
 
     python -m hub_idle_exporter.demo.people --url http://hub:8000/ --token-file FILE --limit 120
 
-lets them come, work, leave and come back until it is told to end (SIGTERM, SIGINT); FILE holds
-the API token of a service with the scope `tokens!group=people`.
+lets them come, work, leave and come back until SIGTERM or SIGINT. FILE contains the API token of a
+service with the scope `tokens!group=people`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from .browser import Browser, BrowserError, Kernel
 
 
 class Outcome(Enum):
-    """What the sidecar should make of a server: kind and cause, as in its audit log."""
+    """The expected outcome of a server: kind and cause, as in the audit log."""
 
     STOPPED_IDLE = ("stopped", "idle")
     STOPPED_MAX_AGE = ("stopped", "max_age")
-    SPARED_BUSY = ("spared", "busy")
-    SPARED_ACTIVE_AGAIN = ("spared", "active_again")
-    # Never a candidate, so that the log has nothing on it.
+    WITHHELD_BUSY = ("withheld", "busy")
+    WITHHELD_ACTIVE_AGAIN = ("withheld", "active_again")
+    # Never a candidate, so it is not in the audit log.
     KEPT_IN_USE = ("kept", "in use")
     KEPT_EXEMPT = ("kept", "exempt")
 
     @property
     def kind(self) -> str:
-        """Stopped, spared at the last moment, or kept."""
+        """Stopped, withheld at the last moment, or kept."""
         return self.value[0]
 
     @property
@@ -44,19 +44,19 @@ class Outcome(Enum):
 
     @property
     def audited(self) -> bool:
-        """Whether the audit log has to say so."""
+        """Whether it must be in the audit log."""
         return self.kind != "kept"
 
 
 class Desk:
-    """Where a person sits.
+    """What a person needs for their routine.
 
     Args:
-        browser: theirs.
-        server: the name of the server they use.
-        limit: the idle limit they live under, in seconds.
-        tell: called with what they do now.
-        closing: set when all go home.
+        browser: the person's browser.
+        server: the name of the person's server.
+        limit: the idle limit that applies, in seconds.
+        tell: called with what the person does now.
+        closing: set when everybody leaves.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class Desk:
         self._browser, self._server, self._closing = browser, server, closing
 
     def run(self, code: str) -> Kernel:
-        """Start the server if need be, open a notebook and run a cell in it."""
+        """Start the server if necessary, open a notebook and run a cell in it."""
         self._browser.start_server(self._server)
         kernel = self._browser.open_kernel(self._server)
         kernel.run(code)
         return kernel
 
     def pause(self, seconds: float) -> None:
-        """Do nothing; cut short when all go home."""
+        """Do nothing for a while; end early when everybody leaves."""
         self._closing.wait(seconds)
 
 
@@ -98,14 +98,14 @@ def _computing(seconds: float) -> str:
 
 
 def work(desk: Desk) -> None:
-    """Run a cell that prints steadily, and look at it."""
+    """Run a cell that prints steadily, and watch it."""
     kernel = desk.run(_printing(10 * desk.limit, every=2))
     desk.tell("runs a cell that prints a line every 2 s")
     kernel.watch()
 
 
 def compute_silently(desk: Desk) -> None:
-    """Run a cell that computes for long without printing, and close the tab."""
+    """Run a cell that computes for a long time without printing, and close the tab."""
     seconds = 4 * desk.limit
     desk.run(_computing(seconds)).close()
     desk.tell(f"runs a cell that computes for {seconds:.0f} s and prints nothing")
@@ -114,28 +114,28 @@ def compute_silently(desk: Desk) -> None:
 def go_home(desk: Desk) -> None:
     """Run one cell and close the tab."""
     desk.run("print('hello')").close()
-    desk.tell("runs one cell, closes the tab and is gone")
+    desk.tell("runs one cell, closes the tab and leaves")
 
 
 def come_back(desk: Desk) -> None:
-    """Go away, and come back to work just before the limit."""
+    """Leave, and come back to work just before the limit."""
     go_home(desk)
     desk.pause(0.75 * desk.limit)
     kernel = desk.run(_printing(8 * desk.limit, every=2))
-    desk.tell("is back, just in time, and works on")
+    desk.tell("is back just in time and goes on working")
     kernel.watch()
 
 
 def leave_a_job(desk: Desk) -> None:
-    """Leave a job behind that prints a line now and then, well within the limit."""
+    """Leave a job running that prints a line now and then, well within the limit."""
     every = 0.4 * desk.limit
     desk.run(_printing(8 * desk.limit, every)).close()
-    desk.tell(f"leaves a job that prints every {every:.0f} s; her server reports every 300 s")
+    desk.tell(f"leaves a job that prints every {every:.0f} s; her server reports only every 300 s")
 
 
 @dataclass(frozen=True)
 class Person:
-    """One person with one server; `ends` is what the sidecar should make of it."""
+    """One person with one server; `ends` is its expected outcome."""
 
     name: str
     does: str
@@ -152,16 +152,16 @@ class Person:
 
 
 PEOPLE = (
-    Person("ada", "at work: her kernel prints", work, Outcome.KEPT_IN_USE),
-    Person("ben", "computes, and prints nothing", compute_silently, Outcome.SPARED_BUSY),
+    Person("ada", "works: her kernel prints", work, Outcome.KEPT_IN_USE),
+    Person("ben", "computes, and prints nothing", compute_silently, Outcome.WITHHELD_BUSY),
     Person("cleo", "ran a cell and went home", go_home, Outcome.STOPPED_IDLE),
     Person("dora", "forgot her named server", go_home, Outcome.STOPPED_IDLE, server="thesis"),
     Person("emil", "away, and back just in time", come_back, Outcome.KEPT_IN_USE),
     Person(
         "fay",
-        "her job prints, the Hub hears late",
+        "left a job; the Hub learns late",
         leave_a_job,
-        Outcome.SPARED_ACTIVE_AGAIN,
+        Outcome.WITHHELD_ACTIVE_AGAIN,
         reports_seldom=True,
     ),
     Person("gus", "went home, but is staff", go_home, Outcome.KEPT_EXEMPT, also_in=("staff",)),
@@ -170,20 +170,20 @@ PEOPLE = (
 
 
 def activity_interval(user: str) -> int:
-    """How often, in seconds, a user's server reports its activity to the Hub.
+    """Return the seconds between a server's reports of activity to the Hub.
 
-    300 is JupyterHub's default, and what makes people look idle who are not.
+    300 is JupyterHub's default, and makes people look idle who are not.
     """
     return 300 if any(user == person.name and person.reports_seldom for person in PEOPLE) else 3
 
 
 class Company:
-    """All of them at once, each on a thread of their own.
+    """All people at once, each on their own thread.
 
     Args:
         hub_url: the Hub's public address, with a slash at the end.
-        token: a service's, with the scope `tokens!group=people`.
-        limit: the idle limit they live under, in seconds; sets the pace.
+        token: the token of a service with the scope `tokens!group=people`.
+        limit: the idle limit that applies, in seconds; it sets the pace.
         tell: called with a person and what they do now, from any thread.
     """
 
@@ -198,13 +198,13 @@ class Company:
         self._closing = threading.Event()
 
     def come(self, again_and_again: bool = False) -> None:
-        """Let everybody do their routine, once or for ever, and return at once."""
-        live = self._for_ever if again_and_again else self._once
+        """Start everybody's routine, once or repeatedly, and return at once."""
+        routine = self._repeatedly if again_and_again else self._once
         for person in PEOPLE:
-            threading.Thread(target=live, args=[person], name=person.name, daemon=True).start()
+            threading.Thread(target=routine, args=[person], name=person.name, daemon=True).start()
 
     def leave(self) -> None:
-        """Send everybody home; their servers stay."""
+        """Make everybody leave; their servers keep running."""
         self._closing.set()
 
     def _once(self, person: Person) -> None:
@@ -212,10 +212,10 @@ class Company:
             person.routine(self._desk(person))
         except BrowserError as error:
             if not self._closing.is_set():
-                self._tell(person, f"cannot go on: {error}")
+                self._tell(person, f"cannot continue: {error}")
 
-    def _for_ever(self, person: Person) -> None:
-        """Stay away for a while between two routines: sometimes long enough to be stopped."""
+    def _repeatedly(self, person: Person) -> None:
+        """Repeat the routine, with breaks that are sometimes long enough for a stop."""
         self._closing.wait(random.uniform(0, self._limit))  # noqa: S311 - no secret
         while not self._closing.is_set():
             self._once(person)
@@ -232,11 +232,13 @@ class Company:
 
 
 def main() -> int:
-    """Run the people for ever, against a Hub elsewhere."""
+    """Simulate the people on a Hub elsewhere, until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(description="Simulated people for a JupyterHub.")
     parser.add_argument("--url", required=True, help="public address of the Hub")
-    parser.add_argument("--token-file", required=True, type=Path, help="the service's API token")
-    parser.add_argument("--limit", type=float, default=120, help="idle limit in seconds: the pace")
+    parser.add_argument("--token-file", required=True, type=Path, help="file with the API token")
+    parser.add_argument(
+        "--limit", type=float, default=120, help="idle limit of the Hub in seconds; sets the pace"
+    )
     options = parser.parse_args()
     ending = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,4 +1,4 @@
-"""The demo from its first line to its last process: Hub, people, events, summary, all gone."""
+"""The demo from start to end: Hub, people, events, summary, cleanup."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from .people import Company, Person
 from .story import MARKS, Fate, Story, sentence
 
 HERE = Path(__file__).resolve().parent
-PACKAGES = HERE.parent.parent  # what has to be on the path for `import hub_idle_exporter`
+PACKAGES = HERE.parent.parent  # must be on the path for `import hub_idle_exporter`
 
-LIMIT = 30.0  # as the sidecar has it in jupyterhub_config.py
-# Until the story has to be told: start of the servers, limits, polls, and a slow machine.
+LIMIT = 30.0  # as in jupyterhub_config.py
+# All outcomes must be there by then: start of the servers, limits, polls, and a slow machine.
 _STORY_SECONDS = 240.0
 _WATCH_SECONDS = 0.2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -33,13 +33,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _INTRODUCTION = f"""\
 hub-idle-exporter demo: a real JupyterHub on this machine, eight people with real servers, and
 the sidecar, which polls every 3 s and enforces an idle limit of {LIMIT:.0f} s. Activity is reported
-every 3 s here, not every 300 s as by default. Ctrl-C ends it and removes everything.
+every 3 s here, not every 300 s as by default. Ctrl-C ends the demo and removes everything.
 
 Starting JupyterHub, its proxy and the sidecar ..."""
 
 _COLUMNS = ("PERSON", "DOES", "OUTCOME", "WHY")
-_WELL = "\nAll as it should be. It runs on: look around, and press Ctrl-C to end it."
-_NOT_WELL = "\nNot all is as it should be, see above. It runs on until Ctrl-C."
+_WELL = "\nEvery outcome is as expected. The demo keeps running: look around; Ctrl-C ends it."
+_NOT_WELL = "\nNot every outcome is as expected, see above. The demo keeps running; Ctrl-C ends it."
 
 
 class DemoError(Exception):
@@ -47,7 +47,7 @@ class DemoError(Exception):
 
 
 def show(duration: float | None) -> int:
-    """Run it all; see `run`."""
+    """Run the demo; see `run`."""
     account = Account()
     with _signals_interrupt():
         try:
@@ -57,14 +57,14 @@ def show(duration: float | None) -> int:
             account.say(f"\nThe demo failed: {error}")
             return 1
         except KeyboardInterrupt:
-            account.say("Ended before its summary.")
+            account.say("The demo ended before its summary.")
             return 130
     return 0 if well else 1
 
 
 @contextlib.contextmanager
 def _signals_interrupt() -> Iterator[None]:
-    """Make SIGTERM and SIGHUP what Ctrl-C is, KeyboardInterrupt; put all back afterwards."""
+    """Raise KeyboardInterrupt on SIGTERM and SIGHUP too; restore the handlers afterwards."""
     before = {number: signal.signal(number, signal.default_int_handler) for number in _SIGNALS}
     try:
         yield
@@ -74,14 +74,14 @@ def _signals_interrupt() -> Iterator[None]:
 
 
 def _ignore_signals() -> None:
-    """Let nothing interrupt the cleaning up."""
+    """Let nothing interrupt the cleanup."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
 def _scratch_folder() -> Iterator[Path]:
-    """Make a folder for one demo, in `.demo/` of a checkout or else a temporary one."""
+    """Create a folder for one demo, in `.demo/` of a checkout, or a temporary one."""
     parent = PACKAGES / ".demo"
     in_checkout = (PACKAGES / "pyproject.toml").exists() and os.access(PACKAGES, os.W_OK)
     if in_checkout:
@@ -93,7 +93,7 @@ def _scratch_folder() -> Iterator[Path]:
         _ignore_signals()
         shutil.rmtree(folder, ignore_errors=True)
         if in_checkout:
-            with contextlib.suppress(OSError):  # another demo has its folder there
+            with contextlib.suppress(OSError):  # another demo still uses it
                 parent.rmdir()
 
 
@@ -121,7 +121,7 @@ class _Show:
         self._company = Company(self._hub.public_url, people_token, LIMIT, self._tell)
 
     def run(self, duration: float | None) -> bool:
-        """Play it; tell whether all went as it should. Whatever comes, nothing is left running."""
+        """Run it; tell whether every outcome is as expected. Always leave nothing running."""
         try:
             self._begin()
             self._watch(self._story.is_told, _STORY_SECONDS)
@@ -131,7 +131,7 @@ class _Show:
             _ignore_signals()
             self._company.leave()
             self._account.say("\nStopping the Hub and all its servers ...")
-            self._hub.stop(grace=0)  # nothing of it is kept
+            self._hub.stop(grace=0)  # its data is not kept
         return well
 
     def _begin(self) -> None:
@@ -158,12 +158,12 @@ class _Show:
             return None
 
     def _tell(self, person: Person, what: str) -> None:
-        """Tell what a person does; called from their threads."""
+        """Write what a person does; called from that person's thread."""
         self._story.begin(person)
         self._account.event(_called(person.name, person.server), what)
 
     def _watch(self, until: Callable[[], bool], seconds: float) -> bool:
-        """Tell what happens until something holds; False when it did not within `seconds`."""
+        """Write what happens until a condition holds; False if it did not within `seconds`."""
         deadline = time.monotonic() + seconds
         while not until():
             if time.monotonic() > deadline:
@@ -183,14 +183,14 @@ class _Show:
                 self._account.event(who, sentence(audited, LIMIT), MARKS[audited.kind])
 
     def _stay(self, duration: float | None) -> None:
-        """Go on telling until Ctrl-C, or for so many seconds; the summary stands."""
+        """Keep writing what happens until Ctrl-C, or for so many seconds."""
         with contextlib.suppress(KeyboardInterrupt):
             self._watch(lambda: False, float("inf") if duration is None else duration)
 
     # -- Summary
 
     def _sum_up(self) -> bool:
-        """Print what became of everyone, and whether the counters say the same."""
+        """Print everyone's outcome, and whether the counters agree."""
         self._story.close(self._verdicts())
         fates = self._story.fates.values()
         self._account.say()
@@ -210,7 +210,7 @@ class _Show:
         return _called(person.name, person.server), person.does, mark, why
 
     def _counters_agree(self) -> bool:
-        """Hold the counters against the log: between two polls they say the same."""
+        """Compare the counters with the log: between two polls they agree."""
         counted = self._counters()
         self._tell_news()
         return counted == self._log.counts

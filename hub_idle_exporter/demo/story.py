@@ -1,4 +1,4 @@
-"""What happened to whom: the audit trail held against what should happen to the demo's people."""
+"""What happened to whom: the audit trail compared with the expected outcomes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .account import Mark
 from .audit import Audited, Verdict
 from .people import PEOPLE, Outcome, Person
 
-MARKS = {"stopped": Mark.STOPPED, "spared": Mark.SPARED, "failed": Mark.FAILED}
+MARKS = {"stopped": Mark.STOPPED, "withheld": Mark.WITHHELD, "failed": Mark.FAILED}
 
 
 @dataclass
 class Fate:
-    """One person's server: since when they are at it, and what the sidecar did about it."""
+    """One person's server: when they began, and what the sidecar did about it."""
 
     person: Person
     began: float | None = None  # by our monotonic clock
@@ -23,29 +23,29 @@ class Fate:
     verdict: Verdict | None = None  # asked for at the end
 
     def is_news(self, audited: Audited) -> bool:
-        """Tell whether this was not yet so: who stays busy is spared at every poll."""
+        """Tell whether this is new: a busy server is withheld again at every poll."""
         return not self._found(audited.kind, audited.cause)
 
     def is_due(self) -> bool:
-        """Tell whether the trail says what it should; of who is never a candidate it is silent."""
+        """Tell whether the trail has the expected outcome, if it should have one."""
         return not self.person.ends.audited or bool(self._found(*self.person.ends.value))
 
     def is_well(self) -> bool:
-        """Tell whether it ended as it should."""
+        """Tell whether the outcome is as expected."""
         stopped = bool(self._found("stopped"))
         if self.person.ends.audited:
             return self.is_due() and stopped == (self.person.ends.kind == "stopped")
         return not stopped and self.verdict is not None
 
     def told(self, limit: float) -> tuple[Mark, str]:
-        """Say in a sentence how it ended and why."""
+        """Return the outcome, and why, as a sentence."""
         found = self._found("stopped") or self._found(*self.person.ends.value)
         if found:
             return MARKS[found[-1].kind], sentence(found[-1], limit)
         if self.verdict is None:
             return Mark.FAILED, "the sidecar does not see it"
         idle, policy = self.verdict.idle, self.verdict.policy
-        return Mark.SPARED, f"{self.verdict.why}: idle for {idle:.0f} s, policy {policy}"
+        return Mark.KEPT, f"{self.verdict.why}: idle for {idle:.0f} s, policy {policy}"
 
     def _found(self, kind: str, cause: str | None = None) -> list[Audited]:
         return [one for one in self.trail if one.kind == kind and cause in (None, one.cause)]
@@ -63,34 +63,34 @@ class Story:
         self.fates = {(person.name, person.server): Fate(person) for person in PEOPLE}
 
     def begin(self, person: Person) -> None:
-        """Note that a person is at it; only the first time counts."""
+        """Record that a person has begun; only the first time counts."""
         fate = self.fates[person.name, person.server]
         fate.began = fate.began or time.monotonic()
 
     def hear(self, audited: Audited) -> bool:
-        """Take in a line of the audit trail; tell whether it is news."""
+        """Take a line of the audit trail; tell whether it is new."""
         fate = self.fates.get((audited.user, audited.server))
-        if fate is None:  # somebody who came to look at the demo, with a server of their own
+        if fate is None:  # a visitor of the demo with their own server
             return True
         news = fate.is_news(audited)
         fate.trail.append(audited)
         return news
 
     def is_told(self) -> bool:
-        """Tell whether all that is due has come, and who should be kept was so past the limit."""
+        """Tell whether all expected outcomes are there, and the limit has passed for the others."""
         began = [fate.began for fate in self.fates.values() if fate.began is not None]
         if len(began) < len(self.fates) or time.monotonic() < max(began) + self.limit + 10:
             return False
         return all(fate.is_due() for fate in self.fates.values())
 
     def close(self, verdicts: Mapping[tuple[str, str], Verdict]) -> None:
-        """Take in what the sidecar thinks of the servers that are left."""
+        """Take the verdicts on the servers that are left."""
         for key, fate in self.fates.items():
             fate.verdict = verdicts.get(key)
 
 
 def sentence(audited: Audited, limit: float) -> str:
-    """Say why one was stopped, spared, or could not be stopped."""
+    """Say why a server was stopped, was withheld, or could not be stopped."""
     if audited.kind != "stopped":
         return f"{audited.cause}: {audited.why}"
     if audited.cause == Outcome.STOPPED_MAX_AGE.cause:

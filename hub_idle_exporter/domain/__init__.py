@@ -1,1 +1,1 @@
-"""Everything that is decided: pure, without clock, I/O, log or threads; times are arguments."""
+"""All decisions. Pure: no clock (times are arguments), no I/O, no log, no threads."""

@@ -1,7 +1,7 @@
-"""What a server's own answers mean: is somebody, or something, at work there?
+"""What a server's own answers mean: is it in use?
 
-The answers come from a program that its user controls: they are decoded into types, and whatever
-is odd about them makes the check fail, which spares the server. Pure: fetching is `probe`'s.
+The answers come from a program that its user controls. They are decoded into types, and anything
+odd makes the check fail, which withholds the stop. Pure: `culling/probe.py` sends the requests.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +14,7 @@ import msgspec
 from .labels import ProbeResult
 from .model import epoch
 
-# Every other state protects, those that Jupyter may yet invent included.
+# Every other state protects the server, also one that Jupyter may add later.
 _AT_REST = frozenset({"idle", "dead"})
 _Shape = TypeVar("_Shape")
 
@@ -42,10 +42,10 @@ class Reply:
 
 @dataclass(frozen=True)
 class Activity:
-    """What a server said of itself.
+    """What a server said about itself.
 
-    `times` are when it was active, `busy` says what is at work there (None: nothing is), and
-    `at_rest` says in words that nothing is.
+    `times` are when it was active, `busy` says what is busy there (None: nothing), and `at_rest`
+    is the sentence for a server where nothing is busy.
     """
 
     times: tuple[datetime | None, ...]
@@ -58,7 +58,7 @@ class ServerKind:
     """A kind of program that runs as a user's server: what to ask it, and how to read its replies.
 
     `read` gets one reply for each of `paths`. It gives None when the program is of another kind,
-    and raises ValueError, which spares the server, on anything odd.
+    and raises ValueError, which withholds the stop, on anything odd.
     """
 
     name: str
@@ -68,7 +68,7 @@ class ServerKind:
 
 @dataclass(frozen=True)
 class ProbeAnswer:
-    """What asking a server gave, and a sentence on it for people."""
+    """The result of a busy check, with a sentence for people."""
 
     result: ProbeResult
     why: str
@@ -81,7 +81,7 @@ def interpret(kind: ServerKind, replies: Sequence[Reply], now: float, limit: flo
     except ValueError as error:
         return ProbeAnswer(ProbeResult.FAILED, str(error))
     if activity is None:
-        why = f"no {kind.name} answers there: last_activity decides"
+        why = f"it is not a {kind.name} server: last_activity decides"
         return ProbeAnswer(ProbeResult.NO_JUPYTER, why)
     recent = active_within(activity.times, now, limit)
     if recent is not None:
@@ -92,9 +92,9 @@ def interpret(kind: ServerKind, replies: Sequence[Reply], now: float, limit: flo
 
 
 def active_within(moments: Iterable[datetime | None], now: float, limit: float) -> float | None:
-    """Give the seconds since the newest moment if that is inside the limit, else None.
+    """Return the seconds since the newest of these times if that is within the limit, else None.
 
-    A moment in the future is activity now.
+    A time in the future counts as activity now.
     """
     ages = [max(0.0, now - seconds) for m in moments if (seconds := epoch(m)) is not None]
     return min(ages) if ages and min(ages) < limit else None
@@ -117,8 +117,8 @@ def _read_jupyter(replies: Sequence[Reply]) -> Activity | None:
             *(kernel.last_activity for kernel in kernels),
             *(terminal.last_activity for terminal in terminals),
         ),
-        busy=f"{len(working)} of {len(kernels)} kernels at work" if working else None,
-        at_rest=f"{len(kernels)} kernels, none at work",
+        busy=f"{len(working)} of {len(kernels)} kernels busy" if working else None,
+        at_rest=f"{len(kernels)} kernels, none busy",
     )
 
 
@@ -128,7 +128,7 @@ def _decoded(reply: Reply, shape: type[_Shape], path: str) -> _Shape:
     try:
         return msgspec.json.decode(reply.body, type=shape)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        raise ValueError(f"{path} answered what no Jupyter server answers") from None
+        raise ValueError(f"the answer of {path} is not that of a Jupyter server") from None
 
 
 JUPYTER = ServerKind("Jupyter", ("api/status", "api/kernels", "api/terminals"), _read_jupyter)
@@ -136,23 +136,23 @@ JUPYTER = ServerKind("Jupyter", ("api/status", "api/kernels", "api/terminals"), 
 
 @dataclass
 class BusyWatch:
-    """Since when each server was seen busy without a break, on our own clock.
+    """Since when each server has been busy without a break, by our own clock.
 
-    A kernel may be stuck as busy for days, and its user can fake what it says: protection lasts
-    as long as we have observed it ourselves, for one start of one server.
+    A kernel may be stuck as busy for days, and its user can fake its state. So only what we have
+    observed ourselves counts, separately for each start of a server.
     """
 
     _since: dict[tuple[str, str, datetime | None], float] = field(default_factory=dict)
 
     def busy(self, server: tuple[str, str, datetime | None], now: float) -> float:
-        """Note that a server is busy; give the seconds since it was first seen so."""
+        """Record that a server is busy; return the seconds since this was first observed."""
         return now - self._since.setdefault(server, now)
 
     def at_rest(self, server: tuple[str, str, datetime | None]) -> None:
-        """Note a break: no kernel of the server is at work."""
+        """Record a break: no kernel of the server is busy."""
         self._since.pop(server, None)
 
     def keep(self, candidates: set[tuple[str, str, datetime | None]]) -> None:
-        """Forget all but these: whoever is no candidate any more is gone, or has made a break."""
+        """Forget all others: a server that is no longer a candidate is gone, or was used since."""
         for server in self._since.keys() - candidates:  # a copy at once: workers add meanwhile
             self._since.pop(server, None)

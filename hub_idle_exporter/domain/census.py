@@ -1,4 +1,4 @@
-"""JudgedServer servers counted: states by policy, histograms of idle time and age, candidates."""
+"""Count judged servers: states by policy, histograms of idle time and age, candidates."""
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
@@ -9,7 +9,7 @@ from functools import cached_property
 from .model import User
 from .policy import WITHIN_LIMITS, Judge, JudgedServer, Policy, Reason, Rules, State
 
-# Seconds. The limits people think in (15 min ... 1 d) are all there: a dashboard reads from these
+# Seconds. The usual limits (15 min ... 1 d) are all bounds, so that a dashboard can tell from the
 # buckets how many servers such a limit would stop.
 IDLE_BOUNDS = (60, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 43200, 86400, 172800, 604800)
 AGE_BOUNDS = (900, 3600, 7200, 14400, 28800, 43200, 86400, 172800, 604800, 1209600, 2592000)
@@ -17,7 +17,7 @@ AGE_BOUNDS = (900, 3600, 7200, 14400, 28800, 43200, 86400, 172800, 604800, 12096
 
 @dataclass(frozen=True)
 class SecondsHistogram:
-    """Counts of values by range; the last of `counts` is of those over every bound (seconds)."""
+    """Counts of values by range; the last of `counts` is for those over every bound (seconds)."""
 
     bounds: tuple[int, ...]
     counts: tuple[int, ...]
@@ -33,7 +33,7 @@ class SecondsHistogram:
 
     @property
     def cumulative(self) -> list[int]:
-        """Give the number of values at or below each bound, and at last of all."""
+        """Return the number of values at or below each bound, and finally of all."""
         sums, running = [], 0
         for count in self.counts:
             running += count
@@ -121,7 +121,7 @@ def idle_server_seconds(
 
     Args:
         judged: the servers of this poll.
-        since_last: seconds since the last good poll.
+        since_last: seconds since the last successful poll.
         longest: the most that one server may add, in seconds (three intervals).
     """
     spent: defaultdict[str, float] = defaultdict(float)

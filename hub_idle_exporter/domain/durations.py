@@ -7,15 +7,15 @@ import durationpy
 
 ALLOWED = "seconds (3600) or a duration such as 90m, 1h30m, 2d"
 _LONGEST = 100 * 365 * 86400.0
-# durationpy also takes weeks, years, and `mm` for months, which reads like minutes.
+# durationpy also accepts weeks, years, and `mm` for months, which looks like minutes.
 _UNITS = re.compile(r"([\d.]+(d|h|m|s|ms))+")
 
 
 def seconds_of(text: str | float) -> float:
-    """Parse a duration; raise ValueError where it is none, negative, or over a hundred years."""
+    """Parse a duration; raise ValueError if it is invalid, negative, or over a hundred years."""
     seconds = _parse(text)
     if not 0 <= seconds <= _LONGEST:  # NaN fails this too
-        raise ValueError(f"{text!r} is not a duration: allowed are {ALLOWED}")
+        raise ValueError(f"{text!r} is not a duration: must be {ALLOWED}")
     return seconds
 
 

@@ -1,10 +1,10 @@
-"""May anything be stopped now? A state machine over what was seen of the Hub and of the clocks.
+"""Whether anything may be stopped now: a state machine over the Hub's answers and the clocks.
 
-After an outage everybody looks idle: what servers report while the Hub is away is lost, and the
-next report comes up to 330 s after its return. So nothing is stopped during a grace period after
-the start, after the Hub was not seen for over a minute, and after a clock jumped. What the last
-poll found (a failure, a missing scope, a policy that cannot be decided) suspends culling until a
-poll finds it mended.
+After an outage everybody looks idle: what servers report while the Hub is down is lost, and the
+next report comes up to 330 s after it is back. So nothing is stopped during a grace period after
+the start, after an outage of over a minute, and after a clock jumped. What the last poll found (a
+failure, a missing scope, a policy that cannot be decided) suspends culling until a poll finds it
+fixed.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ SuspendedBy = tuple[str, ...] | None
 
 
 class GateState(StrEnum):
-    """The states of `hub_idle_exporter_enforcement`; servers are stopped in `on` alone."""
+    """The states of `hub_idle_exporter_enforcement`; servers are stopped only in `on`."""
 
     OFF = "off"
     GRACE = "grace"
@@ -28,7 +28,7 @@ class GateState(StrEnum):
 
 @dataclass(frozen=True)
 class ClockReading:
-    """One reading of our clocks, in seconds: the monotonic one, and the wall's (since 1970)."""
+    """One reading of our clocks, in seconds: monotonic, and wall (since 1970)."""
 
     monotonic: float
     wall: float
@@ -36,12 +36,12 @@ class ClockReading:
 
 @dataclass(frozen=True)
 class Gate:
-    """What was seen so far of the Hub and the clocks; `answered` gives a new gate."""
+    """What is known so far about the Hub and the clocks; `answered` returns a new gate."""
 
     enforce: bool
     grace: float
     grace_until: float
-    last_answer: float  # when the Hub last answered, monotonic; at first the start
+    last_answer: float  # when the Hub last answered, monotonic; the start, before any answer
     wall_offset: float  # wall clock minus monotonic clock
     hub_offset: float | None = None  # Hub's clock minus monotonic clock
 
@@ -52,7 +52,7 @@ class Gate:
         return cls(enforce, grace, until, now.monotonic, now.wall - now.monotonic)
 
     def answered(self, now: ClockReading, hub_time: float | None) -> "Gate":
-        """Note that the Hub answered; `hub_time` is its `Date` header if that could be read."""
+        """Record that the Hub answered; `hub_time` is its `Date` header, None if unreadable."""
         hub_offset = self.hub_offset if hub_time is None else hub_time - now.monotonic
         grace = self.grace if self._interrupted(now, hub_offset) else 0.0
         return replace(
@@ -64,14 +64,14 @@ class Gate:
         )
 
     def clock_skew(self) -> float | None:
-        """Give the Hub's clock minus ours, in seconds; None before a `Date` was read.
+        """Return the Hub's clock minus ours, in seconds; None before a `Date` was read.
 
-        The header is cut to the second: on average the Hub's clock is half a second further.
+        The header is cut to the second: on average the Hub's clock is half a second ahead of it.
         """
         return None if self.hub_offset is None else self.hub_offset + 0.5 - self.wall_offset
 
     def state(self, now: ClockReading, suspended_by: SuspendedBy) -> GateState:
-        """Tell what holds at this moment, given what the last poll found."""
+        """Return the state at this moment, given what the last poll found."""
         if not self.enforce:
             return GateState.OFF
         if suspended_by:
@@ -81,22 +81,22 @@ class Gate:
         return GateState.ON
 
     def why(self, now: ClockReading, suspended_by: SuspendedBy) -> str:
-        """Say in words for people why the state is what it is."""
+        """Explain the state in words for people."""
         match self.state(now, suspended_by):
             case GateState.OFF:
                 return "monitoring only: nothing is stopped without --enforce"
             case GateState.SUSPENDED:
                 return "; ".join(suspended_by or ())
             case GateState.GRACE if self._interrupted(now):
-                return "the Hub has not been seen for over a minute, or a clock jumped"
+                return "the Hub has not answered for over a minute, or a clock jumped"
             case GateState.GRACE:
                 left = max(0.0, self.grace_until - now.monotonic)
-                return f"{left:.0f} s of grace left after the start or an outage"
+                return f"grace period after the start or an outage: {left:.0f} s left"
             case _:
                 return "servers past their limit are stopped"
 
     def _interrupted(self, now: ClockReading, hub_offset: float | None = None) -> bool:
-        """Tell whether sight was lost since the last answer: an outage, or a clock that jumped."""
+        """Tell whether there was an outage or a clock jump since the last answer."""
         if now.monotonic - self.last_answer > OUTAGE_SECONDS:
             return True
         if abs(now.wall - now.monotonic - self.wall_offset) > JUMP_SECONDS:

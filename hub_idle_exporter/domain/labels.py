@@ -1,10 +1,10 @@
-"""The values of the labels of our metrics: what can come of a request, a probe and a stop."""
+"""Label values of our metrics: the outcomes of requests, busy checks and stops."""
 
 from enum import StrEnum
 
 
 class Cause(StrEnum):
-    """Why a request to the Hub, and with it a poll, failed."""
+    """Why a request to the Hub, and so a poll, failed."""
 
     CONNECTION = "connection"
     TIMEOUT = "timeout"
@@ -29,7 +29,7 @@ class Operation(StrEnum):
 
 
 class ProbeResult(StrEnum):
-    """What a server said when it was asked whether it is busy."""
+    """The result of a busy check."""
 
     IDLE = "idle"
     BUSY = "busy"
@@ -39,7 +39,7 @@ class ProbeResult(StrEnum):
 
 
 class Withheld(StrEnum):
-    """Why the cull of a candidate was withheld at the last moment."""
+    """Why a candidate was not stopped after all."""
 
     ACTIVE_AGAIN = "active_again"
     BUSY = "busy"
@@ -52,7 +52,7 @@ class Withheld(StrEnum):
 
 
 class CullFailure(StrEnum):
-    """Why a stop that was sent did not count as a cull."""
+    """Why a stop that was sent does not count as a cull."""
 
     HTTP = "http"
     TIMEOUT = "timeout"

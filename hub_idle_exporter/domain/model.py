@@ -29,13 +29,13 @@ class User(msgspec.Struct, frozen=True, gc=False):
 
     name: str
     admin: bool | UnsetType = UNSET
-    # A tuple, which the garbage collector need not walk: there are ten thousand of them a poll.
+    # A tuple, which the garbage collector need not walk: a poll may have ten thousand of them.
     groups: tuple[str, ...] | UnsetType = UNSET
     servers: dict[str, Server] | UnsetType = UNSET
 
     @property
     def seen_servers(self) -> dict[str, Server]:
-        """Give the servers that the token may see; none where it may see none."""
+        """Return the servers that the token may see."""
         return {} if isinstance(self.servers, UnsetType) else self.servers
 
 
@@ -60,7 +60,7 @@ class UserPage(msgspec.Struct, frozen=True):
 
 
 class RouteData(msgspec.Struct, frozen=True):
-    """What the Hub noted on a route; `last_activity` is the proxy's, without a zone: UTC."""
+    """The Hub's data of a route; `last_activity` is the proxy's, in UTC without a time zone."""
 
     user: str | None = None
     server_name: str | None = None
@@ -83,7 +83,7 @@ class RoutePage(msgspec.Struct, frozen=True):
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Whose token this is and what it may do (`GET /user`): scopes with their filters."""
+    """Whose token this is, and its scopes with their filters (`GET /user`)."""
 
     name: str = ""
     kind: str = ""
@@ -107,7 +107,7 @@ class MintedToken(msgspec.Struct, frozen=True):
 
 
 def utc(moment: datetime) -> datetime:
-    """Read a time of the Hub; one without a zone is UTC (older Hubs)."""
+    """Read a time of the Hub; one without a time zone is UTC (older Hubs)."""
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
@@ -117,7 +117,7 @@ def epoch(moment: datetime | None) -> float | None:
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
-    """Read the `6.1` of `6.1.1` as numbers; the first part that is no number ends it."""
+    """Read the `6.1` of `6.1.1` as numbers, up to the first part that is not a number."""
     numbers: list[int] = []
     for part in version.split(".")[:2]:
         if not (part.isascii() and part.isdigit() and len(part) < 10):

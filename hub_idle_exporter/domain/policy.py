@@ -23,7 +23,7 @@ DEFAULT = "default"
 
 
 class State(StrEnum):
-    """What a server is counted as."""
+    """The state in which a server is counted."""
 
     ACTIVE = "active"
     IDLE = "idle"
@@ -38,15 +38,15 @@ class Reason(StrEnum):
 
 
 class NotCandidate(StrEnum):
-    """Why a server is no candidate for a cull."""
+    """Why a server is not a candidate; each reads on after "it"."""
 
     PENDING = "is starting, stopping or not ready"
-    IN_USE = "was active inside the limit"
-    UNKNOWN = "its last activity is unknown"
-    EXEMPT = "its policy exempts it"
-    SWITCHED_OFF = "culling of default or of named servers is switched off"
+    IN_USE = "was active within its limit"
+    UNKNOWN = "has no known last activity"
+    EXEMPT = "is exempt by its policy"
+    SWITCHED_OFF = "is excluded by --cull-default-servers or --cull-named-servers"
     OUTSIDE_SCOPE = "is outside the filter of the token's delete:servers"
-    UNDECIDED = "a policy matches on what the token cannot see"
+    UNDECIDED = "may match a policy on groups or admin, which the token cannot see"
 
 
 # Why a server is no candidate that is past no limit.
@@ -54,13 +54,13 @@ WITHIN_LIMITS = frozenset({NotCandidate.PENDING, NotCandidate.IN_USE, NotCandida
 
 
 class Globs:
-    """Case-sensitive globs (`fnmatchcase`); a name matches when any of them does."""
+    """Case-sensitive globs (`fnmatchcase`); a name matches if any of them does."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self._regex = re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns))
 
     def match(self, name: object) -> bool:
-        """Tell whether a name matches; what is no string never does."""
+        """Tell whether a name matches; anything but a string never does."""
         return isinstance(name, str) and self._regex.match(name) is not None
 
 
@@ -76,9 +76,9 @@ class Match:
     admin: bool | None = None
 
     def holds(self, user: User, name: str, server: Server) -> bool | None:
-        """Tell whether this policy is the server's; None when the token cannot see enough.
+        """Tell whether all conditions hold; None if the token cannot see enough to tell.
 
-        One condition that is seen to fail decides, whatever is hidden beside it.
+        One visible condition that fails decides, whatever else is hidden.
         """
         if not self._holds_for_visible(user, name, server):
             return False
@@ -117,7 +117,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Policy:
-    """Limits in seconds for the servers it matches; `max_age` 0 is no limit."""
+    """Limits in seconds for the servers that it matches; `max_age` 0 is no limit."""
 
     name: str
     timeout: float
@@ -141,7 +141,7 @@ class Rules:
 
     @property
     def need_admin(self) -> bool:
-        """Tell whether any policy matches on being an admin."""
+        """Tell whether any policy matches on admin."""
         return any(policy.match.admin is not None for policy in self.policies)
 
 
@@ -182,7 +182,7 @@ class Judge:
 
     @cached_property
     def _only_policy(self) -> tuple[Policy, bool] | None:
-        """Give the policy of every server where there is only one."""
+        """Return the policy of every server, if there is only one policy."""
         return (self.rules.policies[0], False) if len(self.rules.policies) == 1 else None
 
     def _policy_of(self, user: User, name: str, server: Server) -> tuple[Policy, bool]:
@@ -217,9 +217,9 @@ def _moment(now: float) -> datetime:
 
 
 def _times(server: Server, now: datetime) -> tuple[float | None, float | None]:
-    """Give the seconds since a server was last active and since it was started.
+    """Return the seconds since a server was last active and since it was started.
 
-    A moment in the future is now. Where the Hub knows no activity the start stands for it.
+    A time in the future counts as now. Without a known activity the start counts.
     """
     try:
         idle = (now - server.last_activity).total_seconds()  # type: ignore[operator]
@@ -245,7 +245,7 @@ _TOO_OLD_AND_IDLE: _Outcome = (State.IDLE, Reason.MAX_AGE, None)
 
 
 def _decide(policy: Policy, server: Server, idle: float | None, age: float | None) -> _Outcome:
-    """Name the limit that is passed. Max age first: nothing that is asked protects from it."""
+    """Name the limit that is passed. Max age comes first: being in use does not protect."""
     if server.pending or not server.ready:
         return _NOT_READY
     is_idle = idle is not None and idle >= policy.timeout

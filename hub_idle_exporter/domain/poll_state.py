@@ -1,7 +1,7 @@
-"""All that is known after a poll: one frozen state, swapped in whole at the poll's end.
+"""Everything that is known after a poll: one frozen state, replaced as a whole when a poll ends.
 
-Metrics, page, readiness, `check` and `servers` read it and nothing else, so that none of them can
-see half of a poll.
+Metrics, page, readiness, `check` and `servers` read only this, so that none of them can see half of
+a poll.
 """
 
 from dataclasses import dataclass, replace
@@ -20,10 +20,10 @@ INTERVALS_UNTIL_STALE = 3
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What one good poll saw of the Hub at `read_at` of the Hub's clock (seconds since 1970).
+    """What one successful poll found at `read_at` by the Hub's clock (seconds since 1970).
 
-    `complete` is False when the list changed so much while it was read that servers may be
-    missing from it; `hidden_users` counts users whose servers the token may not see.
+    `complete` is False if the list changed so much while it was read that servers may be missing.
+    `hidden_users` counts users whose servers the token may not see.
     """
 
     version: str
@@ -35,9 +35,9 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class PollError:
-    """Why a poll failed; `retry_after` is how many seconds the Hub asked to be left alone.
+    """Why a poll failed; `retry_after` is how many seconds the Hub asked us to wait.
 
-    `finding` is the requirement that is not met, where that is why.
+    `finding` is the requirement that is not met, if that is the reason.
     """
 
     cause: Cause
@@ -50,8 +50,8 @@ class PollError:
 class PollState:
     """What is known after a poll; `snapshot` is None before the first and after a failed one.
 
-    What the Hub last said of itself and the token (`version`, `identity`, `granted`) outlives a
-    failed poll. `duration` and `clock_skew` (the Hub's clock minus ours) are seconds.
+    What the Hub last said about itself and the token (`version`, `identity`, `granted`) is kept
+    after a failed poll. `duration` and `clock_skew` (the Hub's clock minus ours) are seconds.
     """
 
     rules: Rules
@@ -71,17 +71,17 @@ class PollState:
 
     @classmethod
     def at_start(cls, rules: Rules, cull: CullSettings) -> "PollState":
-        """Give the state before the first poll, when the Hub's version is not known."""
+        """Return the state before the first poll, when the Hub's version is not known."""
         return cls(rules, requirements=requirements("", cull, rules))
 
     @property
     def judge(self) -> Judge:
-        """Give what judges servers now."""
+        """Return the judge that decides on servers now."""
         return Judge(self.rules, self.granted or Granted())
 
     @property
     def suspended_by(self) -> tuple[str, ...] | None:
-        """Say what forbids stopping anything; None before the end of the first poll."""
+        """Say why nothing may be stopped (empty: no reason); None before the first poll's end."""
         if self.error is not None:
             return (f"the last poll failed: {self.error.sentence}",)
         if self.snapshot is None:
@@ -89,25 +89,25 @@ class PollState:
         return tuple(str(one) for one in self.findings if one.severity >= Severity.SUSPENDS)
 
     def seconds_since_success(self, now: ClockReading) -> float | None:
-        """Give the age of the last good poll; None when there was none."""
+        """Return the age of the last successful poll; None if there was none."""
         return _since(self.last_success, now)
 
     def seconds_failing(self, now: ClockReading) -> float | None:
-        """Tell for how long polls have failed; None when the last one did not."""
+        """Return how long polls have been failing; None if the last one succeeded."""
         return _since(self.failing_since, now)
 
     def is_stale(self, now: ClockReading, interval: float) -> bool:
-        """Tell whether the last good poll is three intervals old, or there was none."""
+        """Tell whether the last successful poll is three intervals old, or there was none."""
         age = self.seconds_since_success(now)
         return age is None or age >= INTERVALS_UNTIL_STALE * interval
 
     def failed(self, error: PollError, now: ClockReading) -> "PollState":
-        """Give the state after a failed poll: what was seen of servers is gone."""
+        """Return the state after a failed poll: what was known about servers is dropped."""
         since = self.failing_since or now
         return replace(self, snapshot=None, error=error, failing_since=since)
 
     def succeeded(self, snapshot: Snapshot, now: ClockReading) -> "PollState":
-        """Give the state after a good poll."""
+        """Return the state after a successful poll."""
         return replace(self, snapshot=snapshot, error=None, last_success=now, failing_since=None)
 
 
@@ -117,6 +117,6 @@ def _since(then: ClockReading | None, now: ClockReading) -> float | None:
 
 @dataclass
 class LatestState:
-    """Holds the newest poll state; one assignment swaps it in for every reader."""
+    """Holds the newest poll state; one assignment replaces it for every reader."""
 
     state: PollState

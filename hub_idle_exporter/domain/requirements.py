@@ -1,6 +1,6 @@
-"""What the token and the Hub must allow for these settings, and which of that is not met.
+"""What these settings require of the token and the Hub, and which requirements are not met.
 
-Worked out once a poll; log, `check`, page and metrics show the same findings.
+Computed once per poll; log, `check`, page and metrics show the same findings.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ _TOKENS_BY_USER = (6, 1)
 
 
 class Severity(IntEnum):
-    """How grave it is when something is missing."""
+    """How serious it is if a requirement is not met."""
 
     NOTE = 0  # these settings do not need it
     WARNING = 1  # servers are stopped with less protection
@@ -31,10 +31,10 @@ class Severity(IntEnum):
 
 
 _WITHOUT = {
-    Severity.WARNING: "stopping servers by last_activity alone, which does not see silent "
-    "computations",
-    Severity.SUSPENDS: "nothing is stopped without it",
-    Severity.FATAL: "the Hub cannot be monitored without it",
+    Severity.WARNING: "servers are stopped by last_activity alone, and computations that print "
+    "nothing look idle",
+    Severity.SUSPENDS: "nothing is stopped until then",
+    Severity.FATAL: "the Hub cannot be monitored until then",
 }
 
 
@@ -50,10 +50,10 @@ class Subject(StrEnum):
 
 @dataclass(frozen=True)
 class Requirement:
-    """A scope that these settings make use of.
+    """A scope that the exporter can use.
 
-    `grants` are the scopes as a role must hold them, with filters; `severity` says how grave it is
-    when one of them is missing.
+    `grants` are the scopes that a role must list, with their filters; `severity` says how serious
+    it is if one of them is missing.
     """
 
     scope: Scope
@@ -66,7 +66,7 @@ class Requirement:
         return PURPOSE[self.scope]
 
     def missing(self, granted: Granted) -> tuple[str, ...]:
-        """Name what a token lacks of it; a filter on the scope itself is no lack."""
+        """List what the token lacks; a scope that is granted with a filter is not missing."""
         if self.grants == (self.scope,):
             return () if granted.has(self.scope) else self.grants
         return tuple(grant for grant in self.grants if not granted.allows(grant))
@@ -76,7 +76,7 @@ class Requirement:
 class Finding:
     """A requirement that is not met; `str()` is a sentence for people.
 
-    `missing` names the scopes to grant, if that is the remedy.
+    `missing` names the scopes to grant, if that helps.
     """
 
     subject: Subject
@@ -89,17 +89,17 @@ class Finding:
 
     @property
     def consequence(self) -> str:
-        """Say what does not work because of it."""
+        """Say what happens because of it."""
         return _WITHOUT[self.severity]
 
     @property
     def cause(self) -> Cause:
-        """Name the cause of a poll that fails by it."""
+        """Return the failure cause of a poll that fails because of it."""
         return Cause.RESPONSE if self.subject is Subject.VERSION else Cause.SCOPE
 
 
 def requirements(version: str, cull: CullSettings, rules: Rules) -> tuple[Requirement, ...]:
-    """Give a requirement for each scope, in the order in which people grant them."""
+    """Return a requirement for each scope, in the order in which people grant them."""
     groups = Severity.SUSPENDS if rules.need_groups else Severity.NOTE
     stops = Severity.SUSPENDS if cull.enforce else Severity.NOTE
     asks = _severity_of_asking(cull)
@@ -126,7 +126,7 @@ def _token_grants(version: str, probe_user: str) -> tuple[str, ...]:
 
 
 def can_ask(needed: Iterable[Requirement], granted: Granted, cull: CullSettings) -> bool:
-    """Tell whether servers can be asked if they are busy before they are stopped."""
+    """Tell whether the busy check is wanted, and possible with this token."""
     return cull.busy_check is not BusyCheck.OFF and not _missing_to_ask(needed, granted)
 
 
@@ -136,10 +136,13 @@ def _missing_to_ask(needed: Iterable[Requirement], granted: Granted) -> tuple[st
 
 
 def version_findings(version: str, cull: CullSettings) -> tuple[Finding, ...]:
-    """Find whether the Hub is too old; this is known before any scope is."""
+    """Find out whether the Hub is too old; this is known before any scope is."""
     numbers = version_numbers(version)
     if numbers < OLDEST_HUB:
-        problem = f"JupyterHub {version!r} is too old: 2.0 or newer can be monitored, 3.0 culled"
+        problem = (
+            f"JupyterHub {version!r} is too old: 2.0 or newer is needed to monitor it, and 3.0 or "
+            "newer to cull"
+        )
         return (Finding(Subject.VERSION, Severity.FATAL, problem),)
     if cull.enforce and numbers < OLDEST_HUB_TO_ENFORCE:
         problem = f"JupyterHub {version} is too old to cull: 3.0 or newer is needed"
@@ -154,7 +157,7 @@ def scope_findings(needed: Iterable[Requirement], granted: Granted) -> tuple[Fin
         Finding(
             Subject.SCOPE,
             one.severity,
-            f"the token lacks the scope {one.scope}, {one.purpose}",
+            f"the token lacks the scope {one.scope}, which is needed {one.purpose}",
             missing,
         )
         for one in needed
@@ -163,26 +166,26 @@ def scope_findings(needed: Iterable[Requirement], granted: Granted) -> tuple[Fin
     missing = _missing_to_ask(needed, granted)
     if missing:
         severity = max(one.severity for one in needed if one.scope is Scope.PROXY)
-        problem = f"servers cannot be asked before they are stopped: {_to_ask(needed)}"
+        problem = f"the busy check is not possible: grant {_to_ask(needed)}"
         found.append(Finding(Subject.BUSY_CHECK, severity, problem, missing))
     return tuple(found)
 
 
 def _to_ask(needed: Iterable[Requirement]) -> str:
     grants = [g for one in needed if one.scope in (Scope.PROXY, Scope.TOKENS) for g in one.grants]
-    return f"asking servers needs the scopes {', '.join(grants)}"
+    return f"{', '.join(grants[:-1])} and {grants[-1]}"
 
 
 def visibility_findings(
     users: Iterable[User], hidden_users: int, granted: Granted, rules: Rules
 ) -> tuple[Finding, ...]:
-    """Find what a listing hides that must be seen."""
+    """Find out what a listing hides that must be visible."""
     if hidden_users and not granted.filtered(Scope.READ_SERVERS):
         problem = f"the Hub hides the servers of {hidden_users} users from the token"
         return (Finding(Subject.HIDDEN_SERVERS, Severity.FATAL, problem),)
     if _hides_policy_data(users, granted, rules):
         problem = (
-            "a policy matches on groups or admin, which the token cannot see of everyone: "
+            "a policy matches on groups or admin, which the token cannot see for every user: "
             "grant read:users:groups without a filter"
         )
         missing = (str(Scope.READ_GROUPS),)
@@ -191,7 +194,7 @@ def visibility_findings(
 
 
 def _hides_policy_data(users: Iterable[User], granted: Granted, rules: Rules) -> bool:
-    """Tell whether a policy matches on what is hidden of somebody whose servers are seen."""
+    """Tell whether a policy matches on data that is hidden for a user with visible servers."""
     groups = rules.need_groups and granted.has(Scope.READ_GROUPS)  # else the scope is the finding
     admin = rules.need_admin
     return (groups or admin) and any(

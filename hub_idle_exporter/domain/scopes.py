@@ -1,8 +1,8 @@
 """What a token may do: scopes with their filters, as `GET /user` lists them.
 
 A scope may be filtered (`read:servers!group=g`, `delete:servers!user=u`,
-`delete:servers!server=u/name`). The Hub sends scopes expanded, so that `admin:users` or `servers`
-show here as the smaller scopes they contain.
+`delete:servers!server=u/name`). The Hub sends scopes expanded: `admin:users` or `servers` appear
+here as the smaller scopes that they contain.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from msgspec import UnsetType
 
 
 class Scope(StrEnum):
-    """The scopes that this program can make use of, in the order people grant them."""
+    """The scopes that this program can use, in the order in which people grant them."""
 
     LIST_USERS = "list:users"
     READ_SERVERS = "read:servers"
@@ -25,23 +25,24 @@ class Scope(StrEnum):
 
 PURPOSE = {
     Scope.LIST_USERS: "to list the Hub's users",
-    Scope.READ_SERVERS: "to see their servers and when they were last active",
+    Scope.READ_SERVERS: "to see users' servers and when they were last active",
     Scope.READ_GROUPS: "to match policies by group",
     Scope.DELETE_SERVERS: "to stop servers",
-    Scope.PROXY: "to find where a server listens, to ask it whether it is busy",
-    Scope.TOKENS: "to mint a token for asking one server (tokens!user=PROBE-USER is enough)",
+    Scope.PROXY: "to find the address of a server for the busy check",
+    Scope.TOKENS: "to mint tokens for the busy check (tokens!user=PROBE-USER; "
+    "before JupyterHub 6.1 also tokens!service=PROBE-USER)",
 }
 
 
 @dataclass(frozen=True)
 class Granted:
-    """The scopes of one token: name of the scope → its filters, none meaning everywhere."""
+    """The scopes of one token: name of the scope → its filters; no filters means everywhere."""
 
     filters: dict[str, frozenset[str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, scopes: Iterable[str]) -> "Granted":
-        """Read scopes as the Hub spells them; an unfiltered one swallows its filtered twins."""
+        """Parse scopes as the Hub lists them; an unfiltered one overrides filtered ones."""
         found: dict[str, set[str]] = {}
         for text in scopes:
             name, _, condition = text.partition("!")
@@ -55,24 +56,24 @@ class Granted:
         return scope in self.filters
 
     def filtered(self, scope: str) -> bool:
-        """Tell whether the scope is granted for some users or servers only."""
+        """Tell whether the scope is granted only for some users or servers."""
         return bool(self.filters.get(scope))
 
     def allows(self, scope: str) -> bool:
-        """Tell whether a scope with a filter (`tokens!user=u`) is granted, or is part of one."""
+        """Tell whether a scope with a filter (`tokens!user=u`) is covered by a granted scope."""
         name, _, condition = scope.partition("!")
         conditions = self.filters.get(name)
         return conditions is not None and (not conditions or condition in conditions)
 
     def may_stop(self, user: str, groups: tuple[str, ...] | UnsetType, server: str) -> bool:
-        """Tell whether `delete:servers` reaches this server; in doubt it does not.
+        """Tell whether `delete:servers` covers this server; when in doubt, it does not.
 
-        Groups that the token cannot see are no doubt where `read:servers` has the same filters:
-        then a server that is seen is one that may be stopped.
+        Hidden groups leave no doubt if `read:servers` has the same filters: then every server that
+        is visible may be stopped.
         """
         conditions = self.filters.get(Scope.DELETE_SERVERS)
         if not conditions:
-            return True  # everywhere; or nowhere, which is the gate's business, not a server's
+            return True  # not filtered; or not granted, which suspends culling as a whole
         if {f"user={user}", f"server={user}/{server}"} & conditions:
             return True
         if isinstance(groups, UnsetType):

@@ -1,4 +1,4 @@
-"""How to connect, poll, cull and serve, as the options say: checked, frozen, in seconds."""
+"""The settings that the options make: checked, frozen, durations in seconds."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,9 +11,9 @@ class ConfigError(ValueError):
 
 
 class BusyCheck(StrEnum):
-    """Whether a server is asked if it is busy before it is stopped."""
+    """Whether a server is asked whether it is busy before it is stopped."""
 
-    AUTO = "auto"  # where the token allows it
+    AUTO = "auto"  # if the token allows it
     REQUIRE = "require"
     OFF = "off"
 
@@ -32,7 +32,7 @@ class ConnectionSettings:
 
 @dataclass(frozen=True)
 class PollSettings:
-    """How often the Hub is polled, and by what its servers are judged."""
+    """How often the Hub is polled, and how its servers are judged."""
 
     default: Policy
     cull_default_servers: bool = True
@@ -45,8 +45,8 @@ class PollSettings:
 class CullSettings:
     """Whether and how servers are stopped; `max_culls` 0 is no limit.
 
-    With `only_if_asked` a server is stopped only when it was itself asked and is idle: for a
-    single pass, which has no memory of outages.
+    With `only_if_asked` a server is stopped only if its busy check found it idle: for `--once`,
+    which cannot know about past outages.
     """
 
     enforce: bool = False
@@ -78,7 +78,7 @@ class LogSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the sidecar needs; files by their names."""
+    """Everything the sidecar needs; files as paths."""
 
     connection: ConnectionSettings
     poll: PollSettings

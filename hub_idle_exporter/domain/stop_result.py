@@ -1,7 +1,8 @@
-"""What became of a server that the Hub was asked to stop. Pure.
+"""The result of a stop, from what the Hub says about the server afterwards. Pure.
 
-The Hub's 204 proves nothing: a stop that its spawner failed is answered so too, and the Hub
-forgets the server. But a stop that worked moves `last_activity` to now, and a failed one does not.
+The Hub's 204 proves nothing: it is sent even when the spawner failed to stop the server, and the
+Hub then forgets the server. But a stop that worked sets `last_activity` to now; a failed one does
+not.
 """
 
 from enum import Enum, auto
@@ -10,17 +11,17 @@ from .model import Server, epoch
 
 
 class StopResult(Enum):
-    """Where a stop stands."""
+    """The result of a stop so far."""
 
     STOPPED = auto()
-    REPLACED = auto()  # stopped, and gone from the records or started anew since
+    REPLACED = auto()  # stopped, and removed or restarted since
     STOPPING = auto()
     RUNNING = auto()
     FORGOTTEN = auto()  # the Hub counts it as stopped, but its spawner failed to stop it
 
 
 def stop_result(before: Server, after: Server | None) -> StopResult:
-    """Compare a server right before its stop with what the Hub says of it now (None: nothing)."""
+    """Compare a server before its stop with what the Hub says about it now (None: nothing)."""
     if after is None:
         return StopResult.REPLACED
     if after.pending == "stop":

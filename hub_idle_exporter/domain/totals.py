@@ -1,4 +1,4 @@
-"""Our own counters, as read at one moment for the page."""
+"""Our own counters, read at one moment for the page."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ Counts = Mapping[tuple[str, ...], float]
 
 @dataclass(frozen=True)
 class Totals:
-    """What was counted since the start: the values of the labels → how often."""
+    """Counts since the start: label values → count."""
 
     polls: float
     poll_failures: Counts

@@ -1,8 +1,8 @@
 """The Hub's REST API: the only place that knows its URLs and holds its token.
 
-Every way in which a request can go wrong ends in one `HubError` with a cause and a sentence for
-people. The token goes to the configured address alone: no redirect and no `next.url` is followed,
-no proxy and no .netrc of the environment is used, no cookie is kept.
+Every failure of a request is a `HubError` with a cause and a sentence for people. The token is sent
+only to the configured address: no redirect and no `next.url` is followed, no proxy and no .netrc of
+the environment is used, no cookie is kept.
 """
 
 import threading
@@ -49,8 +49,8 @@ _Answer = TypeVar("_Answer")
 class UserListing:
     """All users with running or pending servers, by name.
 
-    `now` is the Hub's clock when the first page was sent. `complete` is False when the list
-    changed so much while it was read that servers may be missing from it.
+    `now` is the Hub's clock when the first page was sent. `complete` is False if the list changed
+    so much while it was read that servers may be missing.
     """
 
     users: Mapping[str, User]
@@ -65,13 +65,13 @@ class UserListing:
 
 @dataclass(frozen=True)
 class UserReading:
-    """One user as the Hub describes it at the moment `now` of the Hub's clock."""
+    """One user as described by the Hub at the time `now` of its clock."""
 
     user: User
     now: float
 
     def server(self, name: str) -> Server | None:
-        """Find a server of the user; None when it is not there, or hidden from the token."""
+        """Return a server of the user; None if it does not exist, or is hidden from the token."""
         return self.user.seen_servers.get(name)
 
 
@@ -121,9 +121,9 @@ class Hub:
     def users(self) -> UserListing:
         """Read all users with running or pending servers, page by page (`GET /users`).
 
-        The next page is asked for by offset, under our own base URL. Where users vanished before
-        a page was sent, their successors may have moved up past it: it is asked for once more,
-        beginning earlier by as many.
+        The next page is requested by offset, under our own base URL. If users disappeared between
+        two pages, the next users may have moved up past the offset. The page is then requested
+        again, starting earlier by that many.
         """
         users: dict[str, User] = {}
         offset, now, totals = 0, 0.0, list[int]()
@@ -144,9 +144,9 @@ class Hub:
                 offset = self._next_offset(offset, page.pagination.next)
 
     def user(self, name: str, stopped_servers: bool = False) -> UserReading | None:
-        """Ask for one user (`GET /users/{name}`); None when the Hub knows none, or hides it.
+        """Ask for one user (`GET /users/{name}`); None if it does not exist, or is hidden.
 
-        With `stopped_servers` its stopped servers are listed too (Hubs from 3.0).
+        With `stopped_servers` stopped servers are listed too (from JupyterHub 3.0).
         """
         query = "?include_stopped_servers=1" if stopped_servers else ""
         path = f"/users/{_quoted(name)}{query}"
@@ -156,16 +156,16 @@ class Hub:
         return UserReading(self._decode(response, User), self._clock(response))
 
     def stop(self, user: str, server: str) -> int:
-        """Ask the Hub to stop a server; give its status: 204 done, 202 still stopping.
+        """Ask the Hub to stop a server; return its status: 204 done, 202 still stopping.
 
-        Neither proves that the server is gone: a failed stop answers 204 too.
+        Neither proves that the server stopped: the Hub also answers 204 to a failed stop.
         """
         return self._send(
             Operation.STOP_SERVER, "DELETE", _server_path(user, server), accept=(202, 204)
         ).status
 
     def remove(self, user: str, server: str) -> None:
-        """Remove the record of a named server that is stopped."""
+        """Remove a named server that is stopped."""
         path, body = _server_path(user, server), {"remove": True}
         self._send(Operation.REMOVE_SERVER, "DELETE", path, body, accept=(202, 204))
 
@@ -183,7 +183,7 @@ class Hub:
             offset = self._next_offset(offset, page.pagination.next)
 
     def mint_token(self, prober: str, user: str, server: str) -> MintedToken:
-        """Mint a token of `prober` that opens this one server, for a minute."""
+        """Mint a token of `prober` for this one server, valid for a minute."""
         body = {
             "scopes": [f"access:servers!server={user}/{server}"],
             "expires_in": PROBE_TOKEN_SECONDS,
@@ -194,13 +194,13 @@ class Hub:
         return self._decode(response, MintedToken)
 
     def revoke_token(self, prober: str, token_id: str) -> None:
-        """Revoke a minted token; one that has expired already is gone all the same."""
+        """Revoke a minted token; one that has already expired is no error."""
         path = f"/users/{_quoted(prober)}/tokens/{_quoted(token_id)}"
         self._send(Operation.REVOKE_TOKEN, "DELETE", path, accept=(204, 404))
 
     def _decode(self, response: _Response, shape: type[_Answer]) -> _Answer:
         answer = decode(response.body, shape, self._base, self._token.mask)
-        if response.version is None:  # taken out on the way, but this is the Hub's own
+        if response.version is None:  # a proxy removed the header, but the answer is the Hub's
             self._on_answer(response.now)
         return answer
 
@@ -210,16 +210,17 @@ class Hub:
         return response.now
 
     def _is_complete(self, users: int, totals: list[int]) -> bool:
-        """Tell whether nobody is missing from a list.
+        """Tell whether no user is missing from a list.
 
-        Before JupyterHub 5 `total` counts a user once per server, and cannot be compared.
+        Before JupyterHub 5 `total` counts servers, not users, and cannot be compared.
         """
         counts_users = version_numbers(self.version or "") >= (5, 0)
         return _is_steady(totals) and (users >= totals[-1] or not counts_users)
 
     def _next_offset(self, offset: int, following: Next) -> int:
         if following.offset <= offset:
-            raise HubError(Cause.RESPONSE, f"{self._base} pages in circles at offset {offset}")
+            why = f"{self._base} names a next page that does not advance past offset {offset}"
+            raise HubError(Cause.RESPONSE, why)
         return following.offset
 
     def _send(
@@ -244,7 +245,7 @@ class Hub:
         return response
 
     def _rotated_since(self, sent: str) -> bool:
-        """Tell whether the token is another by now; another thread may have read it already."""
+        """Tell whether the token has changed; another thread may already have read it again."""
         with self._rotating:
             return self._token.header != sent or self._token.reread()
 
@@ -265,9 +266,9 @@ class Hub:
                 verify=connection.ca_file or True,
                 cert=connection.client_certificate,
             ) as answer:
-                # All at once; by itself it would be put together from pieces of 10 kB.
+                # Read at once; by default it would be joined from pieces of 10 kB.
                 content = b"".join(answer.iter_content(None))
-        except (OSError, HTTPError) as error:  # some of urllib3's own come through as they are
+        except (OSError, HTTPError) as error:  # requests does not wrap every error of urllib3
             raise unreachable(error, self._base, connection.timeout) from None
         finally:
             self._on_request(operation, time.monotonic() - begun)
@@ -281,8 +282,8 @@ class Hub:
 
 
 def _quoted(name: str) -> str:
-    if name in (".", ".."):  # a step up the path, however it is quoted
-        raise HubError(Cause.RESPONSE, f"the Hub cannot be asked about something named {name!r}")
+    if name in (".", ".."):  # clients and proxies resolve these, even quoted
+        raise HubError(Cause.RESPONSE, f"the name {name!r} cannot be used in a URL of the Hub")
     return quote(name, safe="")
 
 
@@ -293,6 +294,6 @@ def _server_path(user: str, server: str) -> str:
 
 
 def _is_steady(totals: list[int]) -> bool:
-    """Tell whether at most a few left while the list was read; after more it is not complete."""
+    """Tell whether only a few users left while the list was read; if more did, it may have gaps."""
     vanished = sum(max(0, before - after) for before, after in pairwise(totals))
     return vanished <= 10 + max(totals) / 100

@@ -1,4 +1,4 @@
-"""The Hub's answers as typed values; what no JupyterHub answers is a `HubError`."""
+"""Decode the Hub's answers into typed values; anything else is a `HubError`."""
 
 import json
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from ..domain.labels import Cause
 from ..domain.model import User, UserPage
 from .errors import HubError
 
-LONGEST_RETRY_AFTER = 600.0  # seconds; a page for a day's maintenance must not blind us for a day
+LONGEST_RETRY_AFTER = 600.0  # seconds; announced maintenance must not stop polls for a whole day
 _Answer = TypeVar("_Answer")
 
 
 def decode(body: bytes, shape: type[_Answer], where: str, mask: Callable[[str], str]) -> _Answer:
-    """Decode an answer of `where`; what is quoted of it in an error goes through `mask`."""
+    """Decode an answer of `where`; `mask` is applied to what an error quotes from it."""
     try:
         try:
             return msgspec.json.decode(body, type=shape)
@@ -26,34 +26,34 @@ def decode(body: bytes, shape: type[_Answer], where: str, mask: Callable[[str], 
     except (ValueError, RecursionError) as error:
         raise HubError(
             Cause.RESPONSE,
-            f"{where} answered what no JupyterHub answers ({error}{_quotation(body, mask)}): "
-            "is --url the Hub's API, without a login page in front?",
+            f"{where} does not answer like a JupyterHub API ({error}{_quotation(body, mask)}): "
+            "check that --url is the Hub's API, with no login page in front",
         ) from None
 
 
 def _decode_leniently(body: bytes, shape: type[_Answer]) -> _Answer:
-    """Decode what a Hub may send that is no strict JSON; raise ValueError otherwise.
+    """Decode what a Hub may send although it is not strict JSON; raise ValueError otherwise.
 
-    A user's own `user_options` may hold what Python's json lets through (NaN, 1e400, half a
-    surrogate pair), and the Hub repeats it in every listing: nobody may blind us with that.
+    A user's own `user_options` may contain what Python's json accepts (NaN, 1e400, half a
+    surrogate pair), and the Hub repeats it in every listing. No user may break polls with that.
     """
     answer = msgspec.convert(json.loads(body), shape)
     users = answer.items if isinstance(answer, UserPage) else [answer]
     for user in users:
-        if isinstance(user, User):  # a name is asked for and written: it has to be text
+        if isinstance(user, User):  # names go into URLs and the log, so they must be valid text
             "".join([user.name, *(user.servers or ())]).encode()
     return answer
 
 
 def _quotation(body: bytes, mask: Callable[[str], str]) -> str:
-    """Quote how an answer begins, unless it may be a user: names belong on no page."""
+    """Quote the beginning of an answer, unless it may be JSON with names of users."""
     if body.lstrip()[:1] in (b"", b"{", b"["):
         return ""
     return f"; it begins {mask(body[:400].decode(errors='replace'))[:40]!r}"
 
 
 def date_of(header: str | None) -> float | None:
-    """Read a `Date` header as seconds since 1970; None when that cannot be done."""
+    """Read a `Date` header as seconds since 1970; None if it is missing or unreadable."""
     try:
         moment = parsedate_to_datetime(header or "")
         return moment.astimezone(UTC).timestamp() if moment.tzinfo else None
@@ -62,7 +62,7 @@ def date_of(header: str | None) -> float | None:
 
 
 def seconds_of(header: str | None) -> float:
-    """Read a `Retry-After` header that gives seconds; 0 when it does not."""
+    """Read a `Retry-After` header in seconds; 0 if it is missing or a date."""
     if not (header and header.isascii() and header.isdigit()):
         return 0.0
     return min(float(header), LONGEST_RETRY_AFTER)

@@ -9,10 +9,10 @@ from ..domain.labels import Cause, Operation
 
 
 class HubError(Exception):
-    """A request to the Hub that did not work; `str()` is one sentence for people.
+    """A request to the Hub that failed; `str()` is one sentence for people.
 
-    `status` is the HTTP status where there was one, `retry_after` the seconds that the Hub asked
-    to be left alone.
+    `status` is the HTTP status if there was one, `retry_after` the seconds that the Hub asked us
+    to wait.
     """
 
     def __init__(
@@ -23,30 +23,30 @@ class HubError(Exception):
 
 
 def unreachable(error: Exception, base: str, timeout: float) -> HubError:
-    """Tell apart what went wrong below HTTP. The library's text may hold URLs; it is not used."""
+    """Describe a failure below HTTP. The library's text may contain URLs, so it is not used."""
     if isinstance(error, requests.Timeout):
         return HubError(Cause.TIMEOUT, f"{base} did not answer within {timeout:g} s")
     if isinstance(error, requests.exceptions.SSLError):
         return HubError(Cause.CONNECTION, f"{base} {_tls_problem(error)}")
     if isinstance(error, requests.exceptions.ContentDecodingError):
-        return HubError(Cause.RESPONSE, f"{base} answered what cannot be unpacked")
+        return HubError(Cause.RESPONSE, f"{base} sent an answer that cannot be decompressed")
     return HubError(Cause.CONNECTION, f"{base} cannot be reached: {_system_error(error)}")
 
 
 def _tls_problem(error: BaseException) -> str:
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
-        return "has no TLS certificate that is trusted: see --ca-file"
-    return "does not answer in TLS as it should: is it http://, or does it use internal_ssl?"
+        return "has a TLS certificate that is not trusted: see --ca-file"
+    return "failed the TLS handshake: is it http://, or does it need --ssl-enabled (internal_ssl)?"
 
 
 def _system_error(error: BaseException) -> str:
-    """Find what the operating system calls it."""
+    """Return the operating system's text for the error."""
     words = (cause.strerror for cause in _causes(error) if isinstance(cause, OSError))
     return next(filter(None, words), "the connection was lost")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Give an error and what caused it, down to the root; libraries hide it in many places."""
+    """Yield an error and its causes, down to the root; libraries hide them in many places."""
     found: BaseException | None = error
     while found is not None:
         yield found
@@ -59,18 +59,18 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def refusal(
     operation: Operation, request: str, status: int, body: bytes, retry_after: float
 ) -> HubError:
-    """Name what an unexpected status of the Hub means; `request` is method and URL."""
+    """Explain an unexpected status of the Hub; `request` is method and URL."""
     if status in (401, 403):
         return _forbidden(operation, request, status, body)
     if 300 <= status < 400:
-        sentence = f"{request} was redirected, which is not followed: --url must end in /hub/api"
+        sentence = f"{request} was redirected: --url must be the Hub's API (it ends in /hub/api)"
     else:
         sentence = f"{request} was answered with HTTP {status}"
     return HubError(Cause.HTTP, sentence, status, retry_after)
 
 
 def _forbidden(operation: Operation, request: str, status: int, body: bytes) -> HubError:
-    """Tell a token that the Hub does not know from one that may not do this."""
+    """Distinguish a token that the Hub does not know from one that lacks a scope."""
     minting = operation is Operation.MINT_TOKEN and b"credentials" not in body
     if minting or (operation is not Operation.IDENTITY and b"scope" in body):
         sentence = f"{request} was refused: the token lacks a scope for it"

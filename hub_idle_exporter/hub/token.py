@@ -1,4 +1,4 @@
-"""The sidecar's own token: where it comes from, how it is sent, and that it is never shown."""
+"""The sidecar's own token: where it comes from, how it is sent, and how it is masked."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -17,7 +17,7 @@ class Token:
 
     @classmethod
     def read_by(cls, read: Callable[[], str]) -> "Token":
-        """Read the token for a first time; whatever `read` raises comes through."""
+        """Read the token for the first time; errors of `read` are passed on."""
         return cls(read(), read)
 
     def __repr__(self) -> str:
@@ -25,11 +25,11 @@ class Token:
 
     @property
     def header(self) -> str:
-        """Give the `Authorization` header."""
+        """Return the `Authorization` header."""
         return f"token {self._value}"
 
     def mask(self, text: str) -> str:
-        """Take the token out of a text that is to be shown."""
+        """Mask the token in a text."""
         return text.replace(self._value, "***")
 
     def reread(self) -> bool:
@@ -43,7 +43,7 @@ class Token:
 
 
 def find_token(token_file: str | None, environ: Mapping[str, str]) -> Token:
-    """Find the token in its file or in the environment; raise ConfigError where there is none."""
+    """Find the token in its file or in the environment; raise ConfigError if there is none."""
     if token_file is not None:
         return _token_in_file(Path(token_file))
     for variable in VARIABLES:
@@ -51,9 +51,7 @@ def find_token(token_file: str | None, environ: Mapping[str, str]) -> Token:
         if value:
             where = f"the environment variable {variable}"
             return Token.read_by(partial(checked_token, value, where))
-    raise ConfigError(
-        "no API token: set JUPYTERHUB_API_TOKEN, or name a file with --api-token-file"
-    )
+    raise ConfigError("no API token: set $JUPYTERHUB_API_TOKEN, or use --api-token-file")
 
 
 def _token_in_file(path: Path) -> Token:
@@ -65,13 +63,15 @@ def _token_in_file(path: Path) -> Token:
     except OSError as error:
         raise ConfigError(f"--api-token-file {path} cannot be read: {error.strerror}") from None
     except UnicodeError:
-        raise ConfigError(f"--api-token-file {path} holds no text") from None
+        raise ConfigError(f"--api-token-file {path} is not a text file") from None
 
 
 def checked_token(value: str, where: str) -> str:
-    """Refuse what cannot be sent in a header, without showing it."""
+    """Refuse a value that cannot be sent in a header, without showing it."""
     if not value:
-        raise ConfigError(f"{where} is empty: it should hold the API token")
+        raise ConfigError(f"{where} is empty: it must contain the API token")
     if not (value.isascii() and value.isprintable() and " " not in value):
-        raise ConfigError(f"{where} holds something that is no API token (blanks, line breaks)")
+        raise ConfigError(
+            f"{where} is not an API token: it has spaces, line breaks or other invalid characters"
+        )
     return value

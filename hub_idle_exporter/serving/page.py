@@ -1,4 +1,4 @@
-"""The page at `/`: what the Hub looks like now, for people. Reads what is known, never waits."""
+"""The page at `/`: the state of the Hub, for people. It never waits for the Hub."""
 
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from ..metrics import Metrics
 from .view import Reading, View, view_of
 from .wording import about, brief, machine_moment, moment, number, percent, spoken
 
-# The settings that say how culling is done; each is an option's name.
+# The settings about polling and culling; each is the name of an option.
 _SHOWN = ("interval", "grace", "concurrency", "max_culls", "max_busy", "cull_default_servers",
           "cull_named_servers", "remove_named_servers")  # fmt: skip
 
@@ -33,7 +33,7 @@ def _template() -> Template:
 
 
 def html(view: View) -> str:
-    """Put a view into HTML; everything in it is escaped."""
+    """Render a view as HTML; everything in it is escaped."""
     return _template().render(view=view)
 
 
@@ -47,7 +47,7 @@ class Page:
         self._metrics, self._settings = metrics, settings
 
     def render(self) -> str:
-        """Give the page as HTML."""
+        """Return the page as HTML."""
         return html(view_of(self._read()))
 
     def _read(self) -> Reading:

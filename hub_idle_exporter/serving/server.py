@@ -1,4 +1,4 @@
-"""The HTTP side: `/metrics`, health, readiness and the page. Reads what is known, never waits."""
+"""The HTTP server: `/metrics`, health, readiness and the page. It never waits for the Hub."""
 
 import math
 import socket
@@ -25,7 +25,7 @@ StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 @dataclass(frozen=True)
 class Answer:
-    """What is sent back; `headers` are those beside the usual ones."""
+    """An HTTP response; `headers` are added to the default ones."""
 
     status: HTTPStatus
     content_type: str
@@ -37,7 +37,7 @@ class Exposes(Protocol):
     """Renders `/metrics`."""
 
     def __call__(self, accept: str, gzip: bool, names: Sequence[str]) -> Exposition:
-        """Render for an `Accept` header; with `names` these metrics only."""
+        """Render for an `Accept` header; with `names` only these metrics."""
 
 
 PLAIN = "text/plain; charset=utf-8"
@@ -49,11 +49,11 @@ _HEADERS = [
     ("Referrer-Policy", "no-referrer"),
 ]
 
-# How long one request may take to arrive, and its answer to be taken.
+# The time limits to read one request, and to send its answer.
 READ_SECONDS = 2.0
 ANSWER_SECONDS = 20.0
 _WATCH_EVERY = 0.25
-# Connections that are open without a request: fewer than the usual limit of open files (1024).
+# Open connections without a request: fewer than the usual limit of open files (1024).
 MOST_WAITING = 500
 
 log = structlog.get_logger()
@@ -64,8 +64,8 @@ class Application:
 
     Args:
         metrics: renders `/metrics`.
-        healthy: says why the poll loop is dead, None while it lives.
-        ready: says why the facts are no good, None when they are.
+        healthy: says why the poll loop does not run, None while it does.
+        ready: says why the facts are missing or stale, None if they are current.
         page: renders the page for people.
     """
 
@@ -98,7 +98,7 @@ class Application:
     def _answer(self, environ: Environ) -> Answer:
         route = self._routes.get(environ.get("PATH_INFO") or "/")
         if route is None:
-            return Answer(HTTPStatus.NOT_FOUND, PLAIN, b"Not found. There are / and /metrics.\n")
+            return Answer(HTTPStatus.NOT_FOUND, PLAIN, b"Not found. Try / or /metrics.\n")
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             allowed = (("Allow", "GET, HEAD"),)
             return Answer(HTTPStatus.METHOD_NOT_ALLOWED, PLAIN, b"Only GET and HEAD.\n", allowed)
@@ -123,7 +123,7 @@ def _scrape(metrics: Exposes, environ: Environ) -> Answer:
 
 
 class _Request(HTTPRequest):
-    """One request; once it is read there is more time to answer it."""
+    """One request; once it has been read there is more time to answer it."""
 
     def respond(self) -> None:
         """Answer it."""
@@ -132,7 +132,7 @@ class _Request(HTTPRequest):
 
 
 class _Connection(HTTPConnection):
-    """One connection, which is cut when it keeps a thread for too long."""
+    """One connection, which is cut if it holds a thread for too long."""
 
     RequestHandlerClass = _Request
 
@@ -146,10 +146,10 @@ class _Connection(HTTPConnection):
 
 
 class _Server(Server):
-    """The server, with its errors in our log and without patience for slow clients.
+    """The server: it writes errors to our log, and cuts slow clients.
 
-    A connection that has sent nothing takes no thread; one that sends or reads its bytes one by
-    one is cut at its deadline: else eight of them would keep everybody from `/metrics`.
+    A connection that has sent nothing holds no thread. One that sends or reads byte by byte is cut
+    at its deadline: otherwise eight of them would block `/metrics` for everybody.
     """
 
     ConnectionClass = _Connection
@@ -157,11 +157,11 @@ class _Server(Server):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.keep_alive_conn_limit = MOST_WAITING
-        self.busy: dict[_Connection, float] = {}  # those that keep a thread, and until when
-        self.last_call = math.inf  # the deadline of all
+        self.busy: dict[_Connection, float] = {}  # connections that hold a thread → deadline
+        self.last_call = math.inf  # the deadline of all connections
 
     def process_conn(self, conn: _Connection) -> None:
-        """Hand a connection to a thread; a new one not before it has sent something."""
+        """Hand a connection to a thread; a new one only when it has sent something."""
         if conn.last_used is not None:
             super().process_conn(conn)
         elif self.can_add_keepalive_connection:
@@ -177,7 +177,7 @@ class _Server(Server):
                     connection.socket.shutdown(socket.SHUT_RDWR)
 
     def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
-        """Write what cheroot has to say."""
+        """Log a message of cheroot."""
         write = log.warning if traceback else log.debug
         write("http_error", error=printable(msg), level=level)
 
@@ -198,7 +198,7 @@ class WebServer:
 
     @property
     def address(self) -> str:
-        """Give the address that was bound, as a URL; the port is real where 0 was asked for."""
+        """Return the bound address as a URL, with the actual port if 0 was requested."""
         host, port = self._server.bind_addr[:2]
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -212,7 +212,7 @@ class WebServer:
             self._server.cut_late()
 
     def stop(self) -> None:
-        """Stop serving; who is being answered has a second to take it."""
+        """Stop serving; requests in progress have one more second."""
         self._server.last_call = time.monotonic() + 1
         self._server.stop()
         self._stopped.set()

@@ -1,8 +1,8 @@
-"""What the page at `/` says, worked out from one poll state: typed, frozen, without clock or I/O.
+"""What the page at `/` says, computed from one poll state: typed, frozen, without clock or I/O.
 
-Facts about the Hub are in a view only while the last poll was good, as on `/metrics`: stale
-numbers look like facts. Times are seconds, or seconds since 1970 where they are moments. No
-user's name is in a view without `--per-server-metrics`.
+A view has facts about the Hub only if the last poll succeeded, as on `/metrics`: stale numbers look
+like facts. Durations are seconds, times are seconds since 1970. A view has no user names without
+`--per-server-metrics`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from ..domain.settings import BusyCheck, Settings
 from ..domain.totals import Counts, Totals
 from .wording import ANSWERS, FAILED, MODES, POLL_FAILURES, WITHHELD
 
-# All of them are bounds of the census: what lies beyond them can be counted.
+# All of these are bounds of the census, so that the servers beyond them can be counted.
 IDLE_LIMITS = (900, 1800, 3600, 7200, 14400, 28800, 86400)
 AGE_LIMITS = (28800, 43200, 86400, 172800, 604800)
 MOST_SERVERS = 50
@@ -31,17 +31,17 @@ _Value = TypeVar("_Value", bound=StrEnum)
 
 
 class Freshness(StrEnum):
-    """What the page may say of the Hub."""
+    """How current the facts about the Hub are."""
 
-    FIRST = "first"  # no poll has ended yet
+    FIRST = "first"  # no poll has finished yet
     FAILED = "failed"
-    STALE = "stale"  # facts that are getting old: a poll hangs
+    STALE = "stale"  # no poll has finished for three intervals
     FRESH = "fresh"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Everything the page is made from, as it was at the moment `now` of our clocks."""
+    """Everything the page is made from, as of the time `now` of our clocks."""
 
     now: ClockReading
     exporter_version: str
@@ -54,31 +54,31 @@ class Reading:
 
     @property
     def census(self) -> Census | None:
-        """Give what the last poll counted; None unless it was good."""
+        """Return the counts of the last poll; None unless it succeeded."""
         return self.state.snapshot.census if self.state.snapshot else None
 
     @property
     def judged(self) -> Sequence[JudgedServer]:
-        """Give the servers whose names may be shown."""
+        """Return the servers whose names may be shown."""
         census = self.census
         return census.named if census and self.settings.poll.per_server_metrics else ()
 
     @property
     def last_success_age(self) -> float | None:
-        """Give the age of the last good poll."""
+        """Return the age of the last successful poll."""
         return self.state.seconds_since_success(self.now)
 
     @property
     def failing_for(self) -> float | None:
-        """Tell for how long polls have failed."""
+        """Return how long polls have been failing."""
         return self.state.seconds_failing(self.now)
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A count of servers, with the share (0 to 1) of the longest bar, and whether it stands out."""
+    """A count of servers as a bar; `length` is relative to the longest bar (0 to 1)."""
 
-    label: tuple[float | None, float | None]  # from, to: seconds; None is open
+    label: tuple[float | None, float | None]  # from, to: seconds; None: no bound
     count: int
     length: float
     share: float  # of all ready servers
@@ -87,7 +87,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class PolicyRow:
-    """One policy; what its servers do is None unless the last poll was good."""
+    """One policy; the counts of its servers are None unless the last poll succeeded."""
 
     policy: Policy
     servers: Mapping[State, int] | None
@@ -97,7 +97,7 @@ class PolicyRow:
 
 @dataclass(frozen=True)
 class ServerRow:
-    """One server, only where per-server metrics are asked for."""
+    """One server, only with per-server metrics."""
 
     user: str
     server: str
@@ -110,7 +110,7 @@ class ServerRow:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the last poll saw of the Hub."""
+    """What the last poll found."""
 
     hub_version: str
     default: Policy
@@ -129,13 +129,13 @@ class Facts:
 
     @property
     def idle_kept(self) -> int:
-        """Count idle servers that are not to be stopped for it: exempt, or outside our scope."""
+        """Count idle servers that are not to be stopped for being idle."""
         return max(0, self.states[State.IDLE] - self.stops[Reason.IDLE])
 
 
 @dataclass(frozen=True)
 class Count:
-    """How often something came out, and what that means."""
+    """How often an outcome was counted, and what it means."""
 
     value: str
     meaning: str
@@ -144,7 +144,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Culls:
-    """What came of culling since the start."""
+    """The outcomes of culling since the start."""
 
     stopped: tuple[tuple[str, Mapping[Reason, int]], ...]  # by policy
     withheld: tuple[Count, ...]
@@ -168,7 +168,7 @@ class ScopeStatus(StrEnum):
 
 @dataclass(frozen=True)
 class View:
-    """The page, before it is put into HTML."""
+    """The page, before it is rendered."""
 
     reading: Reading
     freshness: Freshness
@@ -183,14 +183,14 @@ class View:
 
     @property
     def why(self) -> str:
-        """Say why the mode is what it is; not again what the page says of a failed poll."""
+        """Explain the mode, without repeating what the page says about a failed poll."""
         if self.freshness is Freshness.FAILED and self.reading.gate is GateState.SUSPENDED:
             return "nothing is stopped until the Hub can be read again"
         return self.reading.why
 
     @property
     def title(self) -> str:
-        """Say the one thing that a browser's tab has room for."""
+        """Return the text of the browser's tab."""
         if self.freshness is Freshness.FAILED:
             return "Hub unreachable"
         if self.facts is None:
@@ -199,7 +199,7 @@ class View:
 
 
 def view_of(reading: Reading) -> View:
-    """Work out the page."""
+    """Compute the page."""
     least, most = _REFRESH_SECONDS
     return View(
         reading=reading,
@@ -244,7 +244,7 @@ def _facts(reading: Reading) -> Facts | None:
 
 
 def histogram_bars(histogram: SecondsHistogram, limit: float) -> tuple[Bar, ...]:
-    """Give one bar a class of idle times; marked are those that lie past the limit whole."""
+    """Return one bar per range of idle times; those entirely past the limit are marked."""
     edges = [0.0, *map(float, histogram.bounds), None]
     longest, total = max(histogram.counts), sum(histogram.counts)
     return tuple(
@@ -254,7 +254,7 @@ def histogram_bars(histogram: SecondsHistogram, limit: float) -> tuple[Bar, ...]
 
 
 def limit_bars(histogram: SecondsHistogram, limits: Sequence[int], ours: float) -> tuple[Bar, ...]:
-    """Give for each of the limits how many servers lie beyond it; marked is ours."""
+    """Return one bar per limit, with the number of servers beyond it; ours is marked."""
     at_most = dict(zip(histogram.bounds, histogram.cumulative, strict=False))
     total = sum(histogram.counts)
     beyond = {limit: total - at_most[limit] for limit in limits}
@@ -279,7 +279,7 @@ def _server_row(one: JudgedServer) -> ServerRow:
 
 
 def _policies(reading: Reading) -> tuple[PolicyRow, ...]:
-    """Give the policies that the facts were judged by; without facts those that hold now."""
+    """Return the policies by which the facts were judged; without facts, the current ones."""
     census = reading.census
     policies = reading.state.rules.policies if census is None else census.policies
     return tuple(
@@ -334,13 +334,13 @@ def _scope_status(requirement: Requirement, granted: Granted | None) -> ScopeSta
 
 
 def _asking(reading: Reading) -> str:
-    """Say whether servers are asked before a stop."""
+    """Say whether the busy check is on, and why not."""
     if reading.gate is GateState.OFF:
-        return "no: in monitor mode no user's server is contacted"
+        return "off: in monitor mode no user's server is contacted"
     if reading.settings.cull.busy_check is BusyCheck.OFF:
-        return "no: --busy-check off, last_activity alone decides"
+        return "off (--busy-check): last_activity alone decides"
     if reading.state.asks_servers:
-        return "yes: each server is asked before it is stopped"
+        return "on: each server is asked whether it is busy before it is stopped"
     if reading.state.granted is None:
-        return "not known before the first good poll"
-    return "no: the token cannot (see its scopes)"
+        return "not known until a poll succeeds"
+    return "not possible: the token lacks a scope for it"

@@ -1,4 +1,4 @@
-"""Words for people: what the values of our labels mean; numbers and times as they are written."""
+"""Words for people: what label values mean, and how numbers and times are written."""
 
 from datetime import UTC, datetime
 
@@ -12,25 +12,25 @@ MODES = {
     GateState.ON: "Enforcing",
 }
 WITHHELD = {
-    Withheld.ACTIVE_AGAIN: "active again when looked at",
-    Withheld.BUSY: "a kernel was computing",
-    Withheld.PROBE_FAILED: "could not be asked or looked at",
+    Withheld.ACTIVE_AGAIN: "used in the meantime",
+    Withheld.BUSY: "a kernel was busy",
+    Withheld.PROBE_FAILED: "no usable answer from the Hub or the server",
     Withheld.PENDING: "starting or stopping",
-    Withheld.RESTARTED: "restarted meanwhile",
-    Withheld.GONE: "not there any more",
-    Withheld.LIMIT: "over --max-culls",
-    Withheld.GATE: "culling was suspended meanwhile",
+    Withheld.RESTARTED: "restarted in the meantime",
+    Withheld.GONE: "no longer exists",
+    Withheld.LIMIT: "--max-culls was reached",
+    Withheld.GATE: "stops were no longer allowed",
 }
 FAILED = {
     CullFailure.HTTP: "the Hub refused",
     CullFailure.TIMEOUT: "the Hub did not answer in time",
     CullFailure.CONNECTION: "the Hub could not be reached",
-    CullFailure.NOT_STOPPED: "the Hub said yes, but the server runs on",
+    CullFailure.NOT_STOPPED: "the Hub reported success, but the server still runs",
     CullFailure.SLOW: "still stopping after 5 minutes",
 }
 ANSWERS = {
     ProbeResult.IDLE: "idle",
-    ProbeResult.BUSY: "a kernel is computing",
+    ProbeResult.BUSY: "a kernel is busy",
     ProbeResult.ACTIVE: "active",
     ProbeResult.NO_JUPYTER: "not a Jupyter server",
     ProbeResult.FAILED: "no usable answer",
@@ -41,7 +41,7 @@ POLL_FAILURES = {
     Cause.HTTP: "the Hub answered with an error",
     Cause.AUTH: "the Hub does not know the token",
     Cause.SCOPE: "the token lacks a scope",
-    Cause.RESPONSE: "the answer was not that of a JupyterHub",
+    Cause.RESPONSE: "the answer did not come from a JupyterHub API",
 }
 
 _NBSP = "\N{NO-BREAK SPACE}"
@@ -49,7 +49,7 @@ _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def spoken(seconds: float, parts: int = 4) -> str:
-    """Write a duration for people: `1 h 30 min`; `parts` units from the largest on."""
+    """Write a duration for people: `1 h 30 min`; at most `parts` units, the largest first."""
     left, counts = int(seconds), list[tuple[int, str]]()
     for unit, size in _UNITS:
         count, left = divmod(left, size)
@@ -60,32 +60,32 @@ def spoken(seconds: float, parts: int = 4) -> str:
 
 
 def about(seconds: float) -> str:
-    """Write a measured duration: two units are enough."""
+    """Write a measured duration in at most two units."""
     return spoken(seconds, 2)
 
 
 def brief(seconds: float) -> str:
-    """Write how long something took that is over in a moment: `12 ms`, `1.5 s`."""
+    """Write a short duration: `12 ms`, `1.5 s`."""
     return f"{seconds * 1000:.0f}{_NBSP}ms" if seconds < 1 else f"{seconds:.1f}{_NBSP}s"
 
 
 def moment(seconds: float) -> str:
-    """Write a moment (seconds since 1970) for people, in UTC."""
+    """Write a time (seconds since 1970) for people, in UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def machine_moment(seconds: float) -> str:
-    """Write a moment as HTML's `datetime` wants it."""
+    """Write a time as the `datetime` attribute of HTML requires."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def number(count: float) -> str:
-    """Write a whole number with its thousands apart."""
+    """Write a whole number with thousands separators."""
     return f"{count:,.0f}"
 
 
 def percent(share: float) -> str:
-    """Write a share (0 to 1); what is there never reads as 0 %."""
+    """Write a share (0 to 1) in percent; a small one is `<1 %`, not `0 %`."""
     if 0 < share < 0.01:
         return f"<{_NBSP}1{_NBSP}%"
     return f"{share * 100:.0f}{_NBSP}%"

@@ -748,7 +748,8 @@ def test_204_with_the_server_alive_is_not_stopped(rig: Rig, logged: Events) -> N
     assert rig.stops() == ["ana/gpu"]
     assert (rig.attempted(), rig.culled(), rig.failed("not_stopped")) == (1, 0, 1)
     assert [e["why"] for e in logged if e["event"] == "cull_failed"] == [
-        "its spawner failed to stop it: it is an orphan that the Hub has forgotten; stop it by hand"
+        "its spawner failed to stop it: it still runs, but the Hub no longer knows about it "
+        "(an orphan); stop it by hand"
     ]
 
 
@@ -1183,7 +1184,7 @@ def test_being_at_work_in_between_is_a_break_in_being_busy(make_rig: MakeRig) ->
     rig.watch(60)
     rig.poll()  # active: not a candidate, and so not asked
     rig.watch(3 * HOUR)
-    rig.poll()  # busy again, or still: seen so for the first time since
+    rig.poll()  # busy again, or still: seen busy for the first time since
     assert (rig.spared("busy"), rig.stops()) == (2, [])
 
 

@@ -299,10 +299,10 @@ def test_scopes_are_not_called_missing_before_the_token_was_seen() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"gate": GateState.OFF}, "no: in monitor mode"),
-        ({"busy_check": BusyCheck.OFF}, "no: --busy-check off"),
-        ({"state": {"asks_servers": True}}, "yes"),
-        ({"state": {"asks_servers": False}}, "no: the token cannot"),
+        ({"gate": GateState.OFF}, "off: in monitor mode"),
+        ({"busy_check": BusyCheck.OFF}, "off (--busy-check)"),
+        ({"state": {"asks_servers": True}}, "on"),
+        ({"state": {"asks_servers": False}}, "not possible: the token lacks a scope"),
         ({"state": {"asks_servers": False, "granted": None}}, "not known"),
     ],
 )
@@ -356,13 +356,13 @@ def test_a_good_poll_is_told() -> None:
                      idle_server_seconds={("default",): 5400.0})  # fmt: skip
     said = text_of(reading(totals=totals))
     for sentence in (
-        "JupyterHub 6.1.1 at http://hub:8081/hub/api", "As of the last good poll, 12 s ago",
+        "JupyterHub 6.1.1 at http://hub:8081/hub/api", "As of the last successful poll, 12 s ago",
         "Enforcing (enforcement: on)", "servers past their limit are stopped",
         "Running servers 6", "past a limit: 2 idle, 1 too old",
-        "1 exempt or outside the token's scope",
+        "1 exempt, excluded or outside the token's scope",
         "past the default limit of 1 h", "1 h (default) 3 60 %", "staff exempt 1 h none",
         "gpu 2 h 1 d", "default 1 h none 1 2 1 2 1.5", "Stopped: 9", "gone from the file 0 2",
-        "Withheld: 5", "a kernel was computing 5", "+0.4 s from ours", "took 125 ms",
+        "Withheld: 5", "a kernel was busy 5", "+0.4 s compared with ours", "took 125 ms",
         "--grace 10m", "hub-idle-exporter 1.2.3",
     ):  # fmt: skip
         assert sentence in said
@@ -372,7 +372,7 @@ def test_a_failed_poll_is_told_with_its_sentence_and_since_when() -> None:
     said = text_of(failed())
     assert "The Hub could not be read. http://hub:8081/hub/api is gone" in said
     assert "failing since 2026-11-18 11:05:10 UTC (1 min 30 s)" in said
-    assert "last good one was 2 min 30 s ago" in said
+    assert "last successful poll was 2 min 30 s ago" in said
     assert "nothing is stopped until the Hub can be read again" in said
     assert "<title>Hub unreachable" in html(view_of(failed()))
 
@@ -390,7 +390,7 @@ def test_the_first_poll_is_told() -> None:
 
 def test_old_numbers_and_a_refused_policy_file_are_told() -> None:
     assert "These numbers are 3 min old." in text_of(STATES["stale"]())
-    assert "The policy file was changed and cannot be used." in text_of(STATES["refused"]())
+    assert "The policy file was changed and is invalid." in text_of(STATES["refused"]())
 
 
 def test_monitoring_says_that_nothing_is_stopped() -> None:

@@ -409,7 +409,7 @@ def test_a_port_that_is_taken_is_one_line_and_exit_2(
     done = run_command(fake_hub, f"--web.listen-address=127.0.0.1:{port}")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
-    assert f"--web.listen-address: 127.0.0.1:{port} cannot be listened on" in done.stderr
+    assert f"--web.listen-address: cannot listen on 127.0.0.1:{port}" in done.stderr
 
 
 def test_the_port_is_open_before_the_hub_is_asked(

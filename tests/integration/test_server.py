@@ -541,5 +541,6 @@ def test_a_port_that_is_taken_is_one_sentence(sidecar: Callable[..., Sidecar]) -
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         one = sidecar(f"--web.listen-address=127.0.0.1:{port}")
-        with pytest.raises(ConfigError, match=f"--web.listen-address: 127.0.0.1:{port} cannot"):
+        listening = f"--web.listen-address: cannot listen on 127.0.0.1:{port}"
+        with pytest.raises(ConfigError, match=listening):
             one.serve(lambda: True)

@@ -69,7 +69,7 @@ def folder_of(told: str) -> Path:
 
 @pytest.mark.slow("demo")
 def test_everyone_ends_as_they_should_and_nothing_is_left(demo: subprocess.Popen[str]) -> None:
-    told = read_until(demo, "It runs on")
+    told = read_until(demo, "The demo keeps running")
     folder = folder_of(told)
     assert folder.is_dir()
     assert living_in(folder)
@@ -106,7 +106,7 @@ def test_without_the_extra_it_says_what_to_install(
 def test_account_stays_inside_the_width_and_plain_off_a_terminal() -> None:
     stream = io.StringIO()
     account = Account(stream)
-    account.event("ada", "word " * 60, Mark.SPARED)
+    account.event("ada", "word " * 60, Mark.WITHHELD)
     account.table(("A", "OUTCOME", "WHY"), [("x", Mark.STOPPED, "word " * 60)])
     assert max(map(len, stream.getvalue().splitlines())) <= 100
     assert "\033" not in stream.getvalue()

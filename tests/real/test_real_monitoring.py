@@ -70,7 +70,7 @@ def test_token_without_read_servers_is_a_failure_that_names_the_scope(
     assert metrics.value("hub_idle_exporter_scope_granted", scope="list:users") == 1
     done = run_command(hub, "check", token=token)
     assert done.returncode == 1
-    assert "scope read:servers is missing: it is needed to see their servers" in done.stdout
+    assert "scope read:servers is missing: it is needed to see users' servers" in done.stdout
 
 
 def test_token_filtered_to_a_group_sees_its_servers_and_fails_nothing(
@@ -119,7 +119,7 @@ def test_check_says_what_is_missing_for_asking_and_prints_the_roles(
     hub = clean_paper_hub
     done = run_command(hub, "check", "--enforce")
     assert done.returncode == 0, done.stdout
-    assert "servers can be asked" in done.stdout
+    assert "the busy check is possible" in done.stdout
     assert hub.get("/users/idle-prober/tokens")["api_tokens"] == []  # it changes nothing
     lesser = hub.add_token([*MONITOR, "delete:servers"])
     done = run_command(hub, "check", "--enforce", token=lesser)
@@ -132,7 +132,7 @@ def test_check_says_what_is_missing_for_asking_and_prints_the_roles(
         hub, "check", "--enforce", "--busy-check=require", "--probe-user=nobody", token=nobody
     )
     assert done.returncode == 1
-    assert "is there a user nobody" in done.stdout
+    assert "does the user nobody exist" in done.stdout
 
 
 def test_hub_that_is_down_is_said_once_per_change_and_recovered_from(

@@ -380,14 +380,14 @@ MUTANTS = [
     Mutant(
         "the gate is asked right before each stop",
         "culling/clearance.py",
-        '"told to end" if self._stopping.is_set() else self._gatekeeper.closed()',
-        '"told to end" if self._stopping.is_set() else None',
+        "_SHUTDOWN if self._stopping.is_set() else self._gatekeeper.closed()",
+        "_SHUTDOWN if self._stopping.is_set() else None",
         "integration/test_culler.py::test_the_gate_is_asked_again_right_before_the_stop",
     ),
     Mutant(
         "a look that got old is taken again",
         "culling/clearance.py",
-        "if self._clock() - looked > _LOOK_SECONDS:",
+        "if self._clock() - answered > _ANSWER_SECONDS:",
         "if False:",
         "integration/test_culler.py::test_a_look_is_taken_again_when_asking_took_long",
     ),
@@ -514,7 +514,7 @@ MUTANTS = [
     Mutant(
         "204 with the server still running is no cull",
         "culling/stopping.py",
-        'raise FailedError(CullFailure.NOT_STOPPED, "the Hub said yes, but it runs on")',
+        'raise FailedError(CullFailure.NOT_STOPPED, "the Hub reported success, but it still runs")',
         "return result",
         "integration/test_culler.py::test_204_with_the_server_still_running_is_not_stopped",
     ),
@@ -528,7 +528,7 @@ MUTANTS = [
     Mutant(
         "nothing is stopped once told to end",
         "culling/clearance.py",
-        '"told to end" if self._stopping.is_set() else self._gatekeeper.closed()',
+        "_SHUTDOWN if self._stopping.is_set() else self._gatekeeper.closed()",
         "self._gatekeeper.closed()",
         "integration/test_culler.py::test_told_to_end_while_a_server_is_asked_stops_nobody",
     ),

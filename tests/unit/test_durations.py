@@ -29,7 +29,7 @@ def test_a_duration(text: str | float, seconds: float) -> None:
      float("nan"), float("inf")],
 )  # fmt: skip
 def test_no_duration(text: str | float) -> None:
-    with pytest.raises(ValueError, match=r"allowed are seconds \(3600\)"):
+    with pytest.raises(ValueError, match=r"must be seconds \(3600\)"):
         seconds_of(text)
 
 

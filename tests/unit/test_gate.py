@@ -233,7 +233,7 @@ def test_everything_that_suspends_is_told(watch: Watch) -> None:
 
 def test_nothing_is_stopped_when_the_parent_process_is_gone(watch: Watch) -> None:
     watch.orphaned = True
-    assert watch.keeper.closed() == "the Hub that started this process is gone"
+    assert watch.keeper.closed() == "the Hub that started this exporter has ended"
 
 
 def test_seconds_since_answer(watch: Watch) -> None:

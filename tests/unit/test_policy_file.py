@@ -129,7 +129,7 @@ MISTAKES: dict[str, tuple[str | bytes, list[str]]] = {
     "not UTF-8": (b"policies: ['\xff']", ["YAML"]),
     "NUL": (b"policies: ['\x00']", ["YAML"]),
     "a key that is a list": ("policies: []\n? [a]\n: 1\n", ["YAML"]),
-    "the same key twice at the top": ("policies: []\npolicies: []\n", ["'policies'", "twice"]),
+    "the same key twice at the top": ("policies: []\npolicies: []\n", ["'policies'", "duplicate"]),
     "deep nesting": ("policies: " + "[" * 5000, ["YAML"]),
     "an entry that is a string": ("policies: [a]\n", ["policy number 1", "object"]),
     "an entry that is empty": ("policies: [{}]\n", ["policy number 1", "name"]),
@@ -172,10 +172,10 @@ MISTAKES: dict[str, tuple[str | bytes, list[str]]] = {
         entry("name: gpu", "match: {user_options: {5: p}}"), ["'gpu'", "user_options"],
     ),
     "the same key twice in a policy": (
-        entry(*FINE, "timeout: 5m", "timeout: 6m"), ["'timeout'", "twice"],
+        entry(*FINE, "timeout: 5m", "timeout: 6m"), ["'timeout'", "duplicate"],
     ),
     "the same key twice in a match": (
-        entry("name: gpu", "match: {users: a, users: b}"), ["'users'", "twice"],
+        entry("name: gpu", "match: {users: a, users: b}"), ["'users'", "duplicate"],
     ),
     "a name twice": (
         entry(*FINE) + "  - name: gpu\n    match: {users: b}\n", ["'gpu'", "name", "twice"],

@@ -59,7 +59,7 @@ def test_a_missing_scope_is_named_with_what_it_is_for(missing: str) -> None:
     (finding,) = found(OFF, [scope for scope in CULL if scope != missing])
     assert (finding.subject, finding.missing) == (Subject.SCOPE, (missing,))
     assert finding.cause is Cause.SCOPE
-    assert f"lacks the scope {missing}, to " in str(finding)
+    assert f"lacks the scope {missing}, which is needed to " in str(finding)
 
 
 def test_a_filter_is_no_lack() -> None:
