@@ -14,7 +14,11 @@ from exporter_process import Exporter
 from .figures import quantile
 from .hubs import Address, large_hub
 
-SCRAPE = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"}
+# As Prometheus asks.
+SCRAPE = {
+    "Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5",
+    "Accept-Encoding": "gzip",
+}
 
 
 @dataclass(frozen=True)

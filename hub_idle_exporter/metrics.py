@@ -6,16 +6,13 @@ every label value exists from the first scrape, so that `increase()` misses no e
 reads one poll state, which is immutable: it never sees half of a poll.
 """
 
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property, partial
+from functools import partial
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeHistogramMetricFamily, GaugeMetricFamily
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -29,17 +26,13 @@ from .domain.poll_state import LatestState, PollState, Snapshot
 from .domain.scopes import Granted, Scope
 from .domain.settings import PollSettings
 from .domain.totals import Counts, Totals
+from .exposition import Exposition, FactsText, Families, Text, encoded, encoder_for
 
 SINCE = " As of the last successful poll."
-_END = b"# EOF\n"  # the last line of OpenMetrics
-_MOST_FORMATS = 2  # kept rendered: text and OpenMetrics
-_GZIP = 31  # zlib's number for a gzip stream
-_GZIP_LEVEL = 6
 _PREFIX = "hub_idle_exporter_"
 CULL_SECONDS = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300)
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
-Encoder = Callable[[Collector], bytes]
 _Own = TypeVar("_Own", Counter, Histogram)
 
 
@@ -141,46 +134,6 @@ def _labelled(name: str, text: str, label: str, values: Mapping[str, float]) -> 
     return family
 
 
-@dataclass(frozen=True)
-class Exposition:
-    """An answer to a scrape; `encoding` is `gzip` or empty."""
-
-    content_type: str
-    encoding: str
-    body: bytes
-
-
-class _Text:
-    """The facts of one state in one format, rendered once and compressed once."""
-
-    def __init__(self, plain: bytes) -> None:
-        self.plain = plain
-
-    @cached_property
-    def _compressed(self) -> "tuple[bytes, zlib._Compress]":
-        compressor = zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP)
-        return compressor.compress(self.plain), compressor
-
-    def followed_by(self, rest: bytes, compressed: bool) -> bytes:
-        """Append what changes from scrape to scrape; the compressor is copied and continued."""
-        if not compressed:
-            return self.plain + rest
-        begun, compressor = self._compressed
-        compressor = compressor.copy()
-        return begun + compressor.compress(rest) + compressor.flush()
-
-
-class _Families(Collector):
-    """Wraps given metrics as a collector, which the library's encoders need."""
-
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        """Return them."""
-        return self._families
-
-
 OwnMetrics = Callable[[PollState], Iterable[Metric]]
 
 
@@ -203,7 +156,8 @@ class Metrics(Collector):
     ) -> None:
         self.registry, self.latest, self._settings = registry, latest, settings
         self._gate_state = gate_state
-        self._rendered: tuple[PollState, dict[str, _Text]] = (latest.state, {})
+        self._current = latest.state, FactsText(self._families_of(latest.state))
+        self._ahead = self._current
         self._own: list[OwnMetrics] = [self._enforcement]
         self._of_polls()
         self._of_the_token()
@@ -228,33 +182,36 @@ class Metrics(Collector):
 
     def exposition(self, accept: str, gzip: bool = False, names: Sequence[str] = ()) -> Exposition:
         """Render text, or OpenMetrics if `accept` asks for it; with `names` only those metrics."""
-        encode, content_type = _encoder(accept)
+        encode, content_type = encoder_for(accept)
         encoding = "gzip" if gzip else ""
         if names:
-            text = _Text(encode(self.registry.restricted_registry(names)))
+            text = Text(encode(self.registry.restricted_registry(names)))
             return Exposition(content_type, encoding, text.followed_by(b"", gzip))
         state = self.latest.state
-        own = encode(_Families(self._own_families(state)))
-        facts = self._facts_text(state, content_type, encode)
+        own = encoded(encode, lambda: self._own_families(state))
+        facts = self._facts_of(state).text(content_type)
         return Exposition(content_type, encoding, facts.followed_by(own, gzip))
+
+    def render_ahead(self, state: PollState) -> None:
+        """Render a state's facts in the formats of the last scrapes, before it is swapped in.
+
+        With series for 10,000 servers this takes 0.26 s, for which no scrape should wait.
+        """
+        self._ahead = state, FactsText(self._families_of(state), self._current[1].asked)
+
+    def _facts_of(self, state: PollState) -> FactsText:
+        if self._current[0] is not state:
+            ahead = self._ahead
+            is_ahead = ahead[0] is state
+            self._current = ahead if is_ahead else (state, FactsText(self._families_of(state)))
+        return self._current[1]
+
+    def _families_of(self, state: PollState) -> Families:
+        return partial(_hub_facts, state, self._settings.per_server_metrics)
 
     def _own_families(self, state: PollState) -> Iterator[Metric]:
         for families in self._own:
             yield from families(state)
-
-    def _facts_text(self, state: PollState, content_type: str, encode: Encoder) -> _Text:
-        """Render the facts of a state once per format; keep only as many as there are formats."""
-        rendered_of, texts = self._rendered
-        if rendered_of is not state:
-            texts = {}
-            self._rendered = (state, texts)
-        text = texts.get(content_type)
-        if text is None:
-            facts = encode(_Families(_hub_facts(state, self._settings.per_server_metrics)))
-            text = _Text(facts.removesuffix(_END))
-            if len(texts) < _MOST_FORMATS:
-                texts[content_type] = text
-        return text
 
     def totals(self) -> Totals:
         """Read our own counters."""
@@ -396,14 +353,6 @@ class Metrics(Collector):
 
 def _only(gauge: Callable[[PollState], Metric], state: PollState) -> Iterable[Metric]:
     return [gauge(state)]
-
-
-def _encoder(accept: str) -> tuple[Encoder, str]:
-    """Choose text or OpenMetrics, and say which (MIME)."""
-    try:
-        return choose_encoder(accept)
-    except (ValueError, TypeError):  # it asks for an invalid version
-        return choose_encoder("")
 
 
 def _counts(counter: Counter) -> Counts:

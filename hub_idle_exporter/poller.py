@@ -70,6 +70,7 @@ class Poller:
         self._refresh_policies()
         self._metrics.polls.inc()
         state = self._observer.observe(self._latest.state, self._settings.per_server_metrics)
+        self._metrics.render_ahead(state)
         self._latest.state = state
         self._log_duration(state.duration)
         if state.error is not None:

@@ -16,8 +16,8 @@ from cheroot.server import HTTPConnection, HTTPRequest
 from cheroot.wsgi import Server
 from prometheus_client.exposition import gzip_accepted
 
+from ..exposition import Exposition
 from ..log import printable
-from ..metrics import Exposition
 
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], object]

@@ -9,7 +9,6 @@ from poll_states import RULES
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from hub_idle_exporter import metrics as module
 from hub_idle_exporter.domain.census import judge_all, take
 from hub_idle_exporter.domain.gate import GateState
 from hub_idle_exporter.domain.model import Server, User
@@ -17,6 +16,7 @@ from hub_idle_exporter.domain.policy import Judge
 from hub_idle_exporter.domain.poll_state import LatestState, Snapshot
 from hub_idle_exporter.domain.scopes import Granted
 from hub_idle_exporter.domain.settings import PollSettings
+from hub_idle_exporter.exposition import FactsText, Text
 from hub_idle_exporter.metrics import Metrics
 
 TEXT = "text/plain;version=0.0.4"
@@ -86,9 +86,24 @@ def test_facts_are_rendered_once_for_each_poll_and_format(
         metrics.exposition(accept)
         metrics.exposition(accept, gzip=True)
     assert rendered() == 2
-    show(metrics, 2)
+    metrics.render_ahead(metrics.latest.state)
+    assert rendered() == 4  # both that were asked for
+
+
+def test_what_was_scraped_is_rendered_before_the_next_poll_is_swapped_in(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    show(metrics, 1)
     metrics.exposition(OPEN)
-    metrics.exposition(OPEN)
+    rendered = count_renderings(monkeypatch)
+    for servers in (2, 3):
+        state = poll_states.good(snapshot=snapshot(servers))
+        metrics.render_ahead(state)
+        assert rendered() == servers - 1
+        metrics.latest.state = state
+        metrics.exposition(OPEN)
+        assert rendered() == servers - 1
+    metrics.exposition(TEXT)
     assert rendered() == 3
 
 
@@ -111,12 +126,12 @@ def test_formats_that_clients_make_up_are_not_kept(
 def count_renderings(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """Count how often facts are turned into text."""
     count = 0
-    facts = module._hub_facts
+    render = FactsText._render
 
-    def counted(*arguments: object) -> object:
+    def counted(self: FactsText, content_type: str) -> Text:
         nonlocal count
         count += 1
-        return facts(*arguments)  # type: ignore[arg-type]
+        return render(self, content_type)
 
-    monkeypatch.setattr(module, "_hub_facts", counted)
+    monkeypatch.setattr(FactsText, "_render", counted)
     return lambda: count
