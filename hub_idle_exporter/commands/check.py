@@ -164,11 +164,14 @@ def _servers(report: _Report, settings: Settings, snapshot: Snapshot) -> None:
     if snapshot.hidden_users:
         report.note(f"the servers of {snapshot.hidden_users} users are hidden from the token")
     candidates = snapshot.census.candidates
-    when = "now" if settings.cull.enforce else "with --enforce"
     report.good(f"{snapshot.census.total} servers seen")
-    report.good(
-        f"{len(candidates)} would be stopped {when}, unless the last check finds them in use"
-    )
+    if not settings.cull.enforce:
+        when = "with --enforce"
+    elif report.failed:
+        when = "if it were not for the problems above"
+    else:
+        when = "now"
+    report.good(f"{len(candidates)} would be stopped {when}, the idle ones unless found in use")
     for candidate in candidates[:_MOST_SHOWN]:
         click.echo(f"         {printable(_described(candidate))}")
 

@@ -126,7 +126,7 @@ class _Show:
             self._begin()
             self._watch(self._story.is_told, _STORY_SECONDS)
             well = self._sum_up()
-            self._stay(duration)
+            self._stay(well, duration)
         finally:
             _ignore_signals()
             self._company.leave()
@@ -182,9 +182,10 @@ class _Show:
                 who = _called(audited.user, audited.server)
                 self._account.event(who, sentence(audited, LIMIT), MARKS[audited.kind])
 
-    def _stay(self, duration: float | None) -> None:
-        """Keep writing what happens until Ctrl-C, or for so many seconds."""
+    def _stay(self, well: bool, duration: float | None) -> None:
+        """Keep running until Ctrl-C, or for `duration` seconds; the summary is already printed."""
         with contextlib.suppress(KeyboardInterrupt):
+            self._account.say(_WELL if well else _NOT_WELL)
             self._watch(lambda: False, float("inf") if duration is None else duration)
 
     # -- Summary
@@ -198,9 +199,7 @@ class _Show:
         self._account.say(f"\nBy the audit log:   {_counted(self._log.counts)}")
         agree = self._watch(self._counters_agree, 10)
         self._account.say(f"By the counters:    {'the same' if agree else 'something else'}")
-        well = agree and all(fate.is_well() for fate in fates)
-        self._account.say(_WELL if well else _NOT_WELL)
-        return well
+        return agree and all(fate.is_well() for fate in fates)
 
     def _row(self, fate: Fate) -> tuple[str, ...]:
         mark, why = fate.told(LIMIT)

@@ -54,6 +54,7 @@ class Census:
     idle: SecondsHistogram
     age: SecondsHistogram
     past_limit: tuple[JudgedServer, ...]
+    idle_kept: int  # idle, and no candidates
     named: tuple[JudgedServer, ...] = ()
 
     @cached_property
@@ -110,6 +111,7 @@ def take(judged: Iterable[JudgedServer], rules: Rules, keep_all: bool = False) -
         idle=SecondsHistogram.of(idle, IDLE_BOUNDS),
         age=SecondsHistogram.of(age, AGE_BOUNDS),
         past_limit=tuple(sorted(past_limit, key=lambda one: -(one.idle or 0.0))),
+        idle_kept=sum(one.state is State.IDLE and not one.reason for one in past_limit),
         named=tuple(named),
     )
 

@@ -179,7 +179,7 @@ class _Server(Server):
     def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
         """Log a message of cheroot."""
         write = log.warning if traceback else log.debug
-        write("http_error", error=printable(msg), level=level)
+        write("http_error", error=printable(msg), severity=level)
 
 
 class WebServer:

@@ -121,16 +121,12 @@ class Facts:
     age_limits: tuple[Bar, ...]
     most_idle: tuple[ServerRow, ...]
     servers_known: int
+    idle_kept: int  # idle servers that are not to be stopped
 
     @property
     def running(self) -> int:
         """Count all servers."""
         return sum(self.states.values())
-
-    @property
-    def idle_kept(self) -> int:
-        """Count idle servers that are not to be stopped for being idle."""
-        return max(0, self.states[State.IDLE] - self.stops[Reason.IDLE])
 
 
 @dataclass(frozen=True)
@@ -240,6 +236,7 @@ def _facts(reading: Reading) -> Facts | None:
         age_limits=limit_bars(census.age, AGE_LIMITS, default.max_age),
         most_idle=tuple(_server_row(one) for one in _most_idle(reading.judged)),
         servers_known=len(reading.judged),
+        idle_kept=census.idle_kept,
     )
 
 
