@@ -71,7 +71,7 @@ def cull(url: str, token: str, **options: Any) -> Work:
 
     def poll_and_cull() -> dict[str, float]:
         assert running.poller.poll(), running.latest.state.error
-        assert running.poller.last_pass is not None, running.gatekeeper.why()
+        assert running.poller.last_pass is not None, running.gatekeeper.read().why
         running.poller.last_pass.done.wait()
         return samples(running)
 

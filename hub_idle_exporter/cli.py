@@ -44,8 +44,7 @@ class Kind(click.ParamType[object]):
         try:
             return self._parse(value)
         except ValueError as error:
-            allowed = str(error).removeprefix(f"{value!r} is not a duration: ")
-            self.fail(f"{_presentable(value)!r}{_origin(param, ctx)}: {allowed}", param, ctx)
+            self.fail(f"{_presentable(value)!r}{_origin(param, ctx)}: {error}", param, ctx)
 
 
 def _origin(param: click.Parameter | None, ctx: click.Context | None) -> str:

@@ -79,7 +79,7 @@ class FactsText:
     """
 
     def __init__(self, families: Families, formats: Iterable[str] = ()) -> None:
-        self.asked: list[str] = []
+        self.asked: dict[str, None] = {}
         self._families = families
         self._texts = {content_type: self._render(content_type) for content_type in formats}
 
@@ -87,7 +87,7 @@ class FactsText:
         """Return the text in a format (MIME)."""
         text = self._texts.get(content_type) or self._render(content_type)
         if content_type not in self.asked and len(self.asked) < _MOST_FORMATS:
-            self.asked.append(content_type)
+            self.asked[content_type] = None
             self._texts[content_type] = text
         return text
 

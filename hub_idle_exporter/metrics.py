@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from . import __version__
-from .domain.census import Census, SecondsHistogram, take
+from .domain.census import Census, SecondsHistogram, census_of
 from .domain.gate import GateState
 from .domain.labels import Cause, CullFailure, Operation, ProbeResult, Withheld
 from .domain.model import epoch
@@ -42,7 +42,10 @@ def _hub_facts(state: PollState, per_server: bool) -> Iterator[Metric]:
     yield _value("jupyterhub_up", "Whether the last poll of the Hub succeeded.", bool(snapshot))
     if snapshot is not None:
         yield _labelled(
-            "jupyterhub_info", "The version of the Hub." + SINCE, "version", {snapshot.version: 1}
+            "jupyterhub_info",
+            "The version of the Hub." + SINCE,
+            "version",
+            {state.version or "": 1},
         )
         yield from _server_facts(snapshot.census)
         yield from _policy_facts(snapshot.census)
@@ -169,7 +172,7 @@ class Metrics(Collector):
     def describe(self) -> Iterable[Metric]:
         """Name all metrics, including those that exist only after a successful poll."""
         rules = self.latest.state.rules
-        seen = PollState(rules, snapshot=Snapshot("", 0.0, take([], rules)))
+        seen = PollState(rules, snapshot=Snapshot(0.0, census_of([], rules)))
         yield from _hub_facts(seen, per_server=False)
         yield from _per_server_facts([])
         yield from self._own_families(self.latest.state)
@@ -200,11 +203,14 @@ class Metrics(Collector):
         self._ahead = state, FactsText(self._families_of(state), self._current[1].asked)
 
     def _facts_of(self, state: PollState) -> FactsText:
-        if self._current[0] is not state:
-            ahead = self._ahead
-            is_ahead = ahead[0] is state
-            self._current = ahead if is_ahead else (state, FactsText(self._families_of(state)))
-        return self._current[1]
+        """Return the text of a state's facts; scrapes of two states may come at the same time."""
+        for rendered_for, text in (self._current, self._ahead):
+            if rendered_for is state:
+                self._current = rendered_for, text
+                return text
+        text = FactsText(self._families_of(state))
+        self._current = state, text
+        return text
 
     def _families_of(self, state: PollState) -> Families:
         return partial(_hub_facts, state, self._settings.per_server_metrics)

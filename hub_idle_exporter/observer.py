@@ -4,12 +4,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from .culling.gatekeeper import Gatekeeper, read_clocks
-from .domain.census import judge_all, take
+from .clocks import read_clocks
+from .culling.gatekeeper import Gatekeeper
+from .domain.census import census_of, judge_all
 from .domain.gate import ClockReading
 from .domain.policy import Rules
 from .domain.poll_state import PollError, PollState, Snapshot
 from .domain.requirements import (
+    Finding,
     Severity,
     can_ask,
     requirements,
@@ -59,66 +61,70 @@ class Observer:
         The state names the servers that are past a limit; with `keep_all`, all servers.
         """
         begun = self._clocks()
+        rules = rules_of(self._source, self._poll)
         state = replace(
             before,
-            rules=rules_of(self._source, self._poll),
+            rules=rules,
+            requirements=requirements(before.version or "", self._cull, rules),
             policy_error=self._source.error if self._source else None,
-            findings=(),
             error=None,
         )
         with_servers = partial(self._with_servers, keep_all)
         for step in (self._with_version, self._with_token, with_servers):
-            state = self._taken(step, state)
+            state = self._tried(step, state)
             if state.error is not None:
                 break
         seconds = self._clocks().monotonic - begun.monotonic
         return replace(state, duration=seconds, clock_skew=self._gatekeeper.clock_skew())
 
-    def _taken(self, step: Callable[[PollState], PollState], state: PollState) -> PollState:
-        """Take a step; return a failed state if it fails, or if the Hub cannot be monitored."""
+    def _tried(self, step: Callable[[PollState], PollState], state: PollState) -> PollState:
+        """Take a step; the poll has failed if the Hub does not answer it."""
         try:
-            state = step(state)
+            return step(state)
         except HubError as error:
             problem = PollError(error.cause, str(error), error.retry_after)
             return state.failed(problem, self._clocks())
-        fatal = next((one for one in state.findings if one.severity is Severity.FATAL), None)
+
+    def _with_findings(self, state: PollState, findings: tuple[Finding, ...]) -> PollState:
+        """Replace the findings; the poll has failed if the Hub cannot be monitored."""
+        state = replace(state, findings=findings)
+        fatal = next((one for one in findings if one.severity is Severity.FATAL), None)
         if fatal is None:
             return state
         return state.failed(PollError(fatal.cause, str(fatal), finding=fatal), self._clocks())
 
     def _with_version(self, state: PollState) -> PollState:
         version = self._hub.version or self._hub.ask_version()
-        return replace(state, version=version, findings=version_findings(version, self._cull))
+        state = replace(state, version=version)
+        findings = version_findings(version, self._cull)
+        return self._with_findings(state, findings) if findings else state
 
     def _with_token(self, state: PollState) -> PollState:
-        """Add whose token it is, what it may do, and which requirements are not met."""
+        """Add whose token it is, what it may do, and what it lacks for these settings."""
         identity = self._hub.identity()
         version, granted = self._hub.version or "", Granted.of(identity.scopes)
         needed = requirements(version, self._cull, state.rules)
-        found = (*version_findings(version, self._cull), *scope_findings(needed, granted))
-        return replace(
+        state = replace(
             state,
             version=version,
             identity=identity,
             granted=granted,
             requirements=needed,
             asks_servers=self._cull.enforce and can_ask(needed, granted, self._cull),
-            findings=found,
         )
+        findings = (*version_findings(version, self._cull), *scope_findings(needed, granted))
+        return self._with_findings(state, findings)
 
     def _with_servers(self, keep_all: bool, state: PollState) -> PollState:
         """Add all servers, judged, unless the Hub hides what must be visible."""
         listing, judge = self._hub.users(), state.judge
         users, hidden = listing.users.values(), listing.hidden_users
         found = visibility_findings(users, hidden, judge.granted, state.rules)
-        state = replace(state, findings=(*state.findings, *found))
-        if any(one.severity is Severity.FATAL for one in found):
+        state = self._with_findings(state, (*state.findings, *found))
+        if state.error is not None:
             return state
-        census = take(judge_all(judge, users, listing.now), state.rules, keep_all)
-        version = self._hub.version or ""
-        snapshot = Snapshot(
-            version, listing.now, census, complete=listing.complete, hidden_users=hidden
-        )
+        census = census_of(judge_all(judge, users, listing.now), state.rules, keep_all)
+        snapshot = Snapshot(listing.now, census, complete=listing.complete, hidden_users=hidden)
         return state.succeeded(snapshot, self._clocks())
 
 

@@ -7,6 +7,7 @@ recorded when this module is imported, which `__main__` does first: the Hub may 
 
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 _PARENT = os.getppid()
@@ -17,7 +18,10 @@ class OrphanWatch:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._started_by_hub = bool(environ.get("JUPYTERHUB_SERVICE_NAME"))
-        self._born_orphan = _PARENT == 1 and not _is_hub(1)
+
+    @cached_property
+    def _born_orphan(self) -> bool:
+        return _PARENT == 1 and not _is_hub(1)
 
     def __call__(self) -> bool:
         """Check now."""

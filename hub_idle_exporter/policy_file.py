@@ -151,7 +151,7 @@ def _limit(value: str | float | None, otherwise: float, where: str) -> float:
     try:
         return seconds_of(value)
     except ValueError as error:
-        raise PolicyError(f"{where}: {error}") from None
+        raise PolicyError(f"{where}: {value!r}: {error}") from None
 
 
 def _match(given: _Matching, where: str) -> Match:

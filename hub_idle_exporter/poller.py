@@ -4,15 +4,16 @@ from collections.abc import Callable
 
 import structlog
 
+from .clocks import read_clocks
 from .culling.cull_pass import CullPass
 from .culling.culler import Culler
-from .culling.gatekeeper import Gatekeeper, read_clocks
+from .culling.gatekeeper import Gatekeeper
 from .domain.census import idle_server_seconds
 from .domain.durations import shown
 from .domain.gate import ClockReading
 from .domain.policy import NotCandidate, Policy
 from .domain.poll_state import LatestState, PollError, PollState, Snapshot
-from .domain.requirements import Severity, Subject
+from .domain.requirements import Severity
 from .domain.settings import PollSettings
 from .hub.errors import HubError
 from .metrics import Metrics
@@ -114,7 +115,7 @@ class Poller:
         if self._culler is None:
             return
         candidates = snapshot.census.candidates
-        self._culler.update(state.judge, candidates)
+        self._culler.update(candidates)
         if self._gatekeeper.closed() is not None:
             return
         if not snapshot.complete:
@@ -127,7 +128,7 @@ class Poller:
         """Log what differs from the last successful poll."""
         servers = snapshot.census.total
         self._log_on_change(
-            "poll", None, log.info, "poll_succeeded", version=snapshot.version, servers=servers
+            "poll", None, log.info, "poll_succeeded", version=state.version, servers=servers
         )
         hidden = snapshot.hidden_users
         write = log.warning if hidden else log.debug
@@ -143,13 +144,13 @@ class Poller:
             self._log_on_change("findings", why, log.debug, "requirements_met")
         if self._culler is None:
             return
-        for one in state.findings:
-            if one.subject is Subject.BUSY_CHECK:
-                why = f"{one}; {one.consequence}"
-                self._log_on_change("busy", why, log.warning, "busy_check_unavailable", why=why)
-                return
-        asks = state.asks_servers
-        self._log_on_change("busy", asks, log.info, "busy_check", on=asks)
+        lacks = [one for one in state.findings if one.severity is Severity.WARNING]
+        if lacks:
+            why = "; ".join([*map(str, lacks), lacks[0].consequence])
+            self._log_on_change("busy", why, log.warning, "busy_check_unavailable", why=why)
+        else:
+            asks = state.asks_servers
+            self._log_on_change("busy", asks, log.info, "busy_check", on=asks)
 
     def _log_reach(self, snapshot: Snapshot) -> None:
         outside = sum(

@@ -13,9 +13,10 @@ import structlog
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from . import __version__, log
+from .clocks import read_clocks
 from .config import server_tls, shown_settings
 from .culling.culler import Culler
-from .culling.gatekeeper import Gatekeeper, read_clocks
+from .culling.gatekeeper import Gatekeeper
 from .culling.probe import Prober
 from .domain.durations import shown
 from .domain.poll_state import LatestState, PollState
@@ -111,7 +112,7 @@ def assemble(settings: Settings, token: Token, stopping: threading.Event | None 
     culler = None
     if cull.enforce:
         prober = Prober(hub, cull.probe_user, server_tls(settings.tls_directory))
-        culler = Culler(hub, prober, gatekeeper, metrics, cull, stopping)
+        culler = Culler(hub, prober, gatekeeper, latest, metrics, cull, stopping)
     observer = Observer(hub, source, poll, cull, gatekeeper)
     poller = Poller(observer, source, latest, poll, gatekeeper, culler, metrics)
     return Sidecar(settings, latest, hub, gatekeeper, metrics, observer, culler, poller, stopping)

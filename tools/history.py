@@ -117,7 +117,9 @@ class Sidecar:
     def __post_init__(self) -> None:
         state = PollState.at_start(Rules(POLICIES), CullSettings(enforce=True))
         granted = Granted.of([f"{scope}" for scope in Scope])
-        self.latest = LatestState(replace(state, granted=granted, asks_servers=True))
+        self.latest = LatestState(
+            replace(state, version="6.1.1", granted=granted, asks_servers=True)
+        )
         settings = PollSettings(POLICIES[-1], interval=POLL)
         self.metrics = Metrics(self.registry, self.latest, lambda _state: self.state, settings)
         self.last_success = 0.0
@@ -137,8 +139,8 @@ class Sidecar:
             if person.started
         ]
         judged = census.judge_all(before.judge, listed, now)
-        taken = census.take(judged, before.rules)
-        state = before.succeeded(Snapshot("6.1.1", now, taken), clocks)
+        taken = census.census_of(judged, before.rules)
+        state = before.succeeded(Snapshot(now, taken), clocks)
         since = now - self.last_success if self.last_success else 0.0
         for policy, seconds in census.idle_server_seconds(judged, since, 3 * POLL).items():
             metrics.idle_server_seconds.labels(policy).inc(seconds)

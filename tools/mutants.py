@@ -52,14 +52,19 @@ def run_tests(tests: Iterable[str], place: Path, seconds: int) -> subprocess.Com
     nodes = [str(ROOT / "tests" / test) for test in tests]
     options = ["-q", "-x", "-p", "no:cacheprovider", f"--timeout={seconds}"]
     command = [sys.executable, "-m", "pytest", *options, f"--rootdir={ROOT}"]
-    return subprocess.run(
-        [*command, "-c", str(ROOT / "pyproject.toml"), *nodes],
-        cwd=place,
-        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(place)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command += ["-c", str(ROOT / "pyproject.toml"), *nodes]
+    try:
+        return subprocess.run(
+            command,
+            cwd=place,
+            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(place)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=2 * seconds,  # a thread that a failed test left running
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 2, "", f"not over after {2 * seconds} s")
 
 
 def verdict_on(mutant: Mutant, scratch: Path) -> str | None:

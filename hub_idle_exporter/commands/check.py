@@ -8,7 +8,7 @@ import click
 from ..domain.durations import shown
 from ..domain.policy import JudgedServer
 from ..domain.poll_state import PollState, Snapshot
-from ..domain.requirements import Severity, Subject
+from ..domain.requirements import Finding, Severity
 from ..domain.settings import BusyCheck, Settings
 from ..hub.client import Hub
 from ..hub.errors import HubError
@@ -36,7 +36,7 @@ def check(settings: Settings, environ: Mapping[str, str]) -> int:
     report = _Report()
     _policies(report, settings, state)
     _hub(report, settings, state)
-    _scopes(report, state)
+    _scopes(report, settings, state)
     _asking(report, settings, state, sidecar.hub)
     _other_findings(report, state)
     if state.snapshot is not None:
@@ -61,14 +61,14 @@ class _Report:
         self.failed = True
         click.echo(f"PROBLEM  {printable(sentence)}")
 
-    def unmet(self, severity: Severity, sentence: str) -> None:
-        """Print a requirement that is not met, by its severity."""
-        if severity >= Severity.SUSPENDS:
-            self.bad(sentence)
-        elif severity is Severity.WARNING:
-            click.echo(f"warning  {printable(sentence)}")
+    def unmet(self, finding: Finding) -> None:
+        """Print a requirement that is not met, by how serious that is."""
+        if finding.severity >= Severity.SUSPENDS:
+            self.bad(str(finding))
+        elif finding.severity is Severity.WARNING:
+            click.echo(f"warning  {printable(f'{finding}; {finding.consequence}')}")
         else:
-            self.note(sentence)
+            self.note(str(finding))
 
 
 def _policies(report: _Report, settings: Settings, state: PollState) -> None:
@@ -95,30 +95,26 @@ def _hub(report: _Report, settings: Settings, state: PollState) -> None:
         report.good(f"the token belongs to the {kind} {name}")
 
 
-def _scopes(report: _Report, state: PollState) -> None:
-    """Report each scope: whether it is granted, and what it is for."""
+def _scopes(report: _Report, settings: Settings, state: PollState) -> None:
+    """Report each scope, and print the roles if one is missing that these settings need."""
     granted = state.granted
     if granted is None:  # the Hub did not say
         return
-    for one in state.requirements:
-        if not one.missing(granted):
-            filters = ", ".join(f"!{condition}" for condition in granted.filters[one.scope])
-            report.good(f"scope {one.scope}{f' (only {filters})' if filters else ''}")
-        elif one.severity is Severity.NOTE:
-            report.note(f"scope {one.scope} is not granted, and not needed here ({one.purpose})")
+    lacks = {one.scope: one for one in state.findings if one.scope is not None}
+    for scope in (one.scope for one in state.requirements):
+        if scope in lacks:
+            report.unmet(lacks[scope])
         else:
-            sentence = f"scope {one.scope} is missing: it is needed {one.purpose}"
-            report.unmet(one.severity, sentence)
+            filters = ", ".join(f"!{condition}" for condition in granted.filters[scope])
+            report.good(f"scope {scope}{f' (only {filters})' if filters else ''}")
+    if any(one.severity > Severity.NOTE for one in lacks.values()):
+        _roles(settings, state)
 
 
 def _asking(report: _Report, settings: Settings, state: PollState, hub: Hub) -> None:
     """Report whether the busy check is possible, by minting a token for no existing server."""
-    unmet = [one for one in state.findings if one.subject is Subject.BUSY_CHECK]
     if settings.cull.busy_check is BusyCheck.OFF:
         report.note("--busy-check is off: servers are not asked before they are stopped")
-    for finding in unmet:
-        report.unmet(finding.severity, f"{finding}; {finding.consequence}")
-        _roles(settings, state)
     if not state.asks_servers:
         return
     problem = _minting_problem(hub, settings.cull.probe_user)
@@ -154,8 +150,8 @@ def _roles(settings: Settings, state: PollState) -> None:
 def _other_findings(report: _Report, state: PollState) -> None:
     """Print all other findings, and why the Hub could not be read, if so."""
     for finding in state.findings:
-        if finding.subject not in (Subject.SCOPE, Subject.BUSY_CHECK):
-            report.unmet(finding.severity, str(finding))
+        if finding.scope is None:
+            report.unmet(finding)
     if state.error is not None and state.error.finding is None:
         report.bad(state.error.sentence)
 

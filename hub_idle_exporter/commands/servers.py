@@ -41,7 +41,7 @@ def _row(one: JudgedServer) -> dict[str, Any]:
         "age": _rounded(one.age),
         "policy": one.policy.name,
         "verdict": "stop" if one.reason else "keep",
-        "why": f"past its {one.reason} limit" if one.reason else f"{one.not_candidate}",
+        "why": one.why,
     }
 
 

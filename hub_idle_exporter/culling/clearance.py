@@ -10,6 +10,7 @@ from ..domain.busy_check import BusyWatch, ProbeAnswer
 from ..domain.labels import ProbeResult, Withheld
 from ..domain.model import Server
 from ..domain.policy import Judge, JudgedServer, NotCandidate, Reason
+from ..domain.poll_state import LatestState
 from ..domain.settings import CullSettings
 from ..hub.client import Hub, UserReading
 from ..hub.errors import HubError
@@ -43,6 +44,7 @@ class Clearance:
         hub: asked again about each candidate.
         prober: asks the servers themselves.
         gatekeeper: asked last.
+        latest: judges by the newest poll state.
         metrics: counts the results of busy checks.
         settings: whether servers are asked, and how long being busy protects them.
         stopping: set when the sidecar shuts down.
@@ -54,43 +56,44 @@ class Clearance:
         hub: Hub,
         prober: Prober,
         gatekeeper: Gatekeeper,
+        latest: LatestState,
         metrics: Metrics,
         settings: CullSettings,
         stopping: threading.Event,
         clock: Callable[[], float],
     ) -> None:
         self._hub, self._prober, self._gatekeeper = hub, prober, gatekeeper
+        self._latest = latest
         self._metrics, self._settings = metrics, settings
         self._stopping, self._clock = stopping, clock
-        self._judge: Judge | None = None
         self._busy = BusyWatch()
 
-    def update(self, judge: Judge, candidates: Iterable[JudgedServer]) -> None:
-        """Use this judge from now on, also for candidates under way.
+    def update(self, candidates: Iterable[JudgedServer]) -> None:
+        """Forget since when a server has been busy unless it is still a candidate.
 
-        Forget since when a server has been busy unless it is still a candidate: otherwise it is
-        gone, or was used since, which counts as a break.
+        Otherwise it is gone, or was used since, which counts as a break.
         """
-        self._judge = judge
         self._busy.keep({_start_of(candidate) for candidate in candidates})
 
     def clear(self, current: CullPass, candidate: JudgedServer) -> JudgedServer:
         """Return the candidate as it is now if it may be stopped; else raise WithheldError."""
-        answered = self._clock()
-        fresh, now = self._check_again(candidate)
+        answered, judge = self._clock(), self._latest.state.judge
+        fresh, now = self._check_again(candidate, judge)
         idle = fresh.reason is Reason.IDLE
         if current.asks and (idle or self._settings.only_if_asked):
             self._ask(current, fresh, now)
             if self._clock() - answered > _ANSWER_SECONDS:
-                fresh, _ = self._check_again(candidate)
+                fresh, _ = self._check_again(candidate, judge)
         elif self._settings.only_if_asked:
             raise WithheldError(Withheld.GATE, _ONLY_IF_ASKED)
         closed = _SHUTDOWN if self._stopping.is_set() else self._gatekeeper.closed()
+        if closed is None and self._latest.state.judge != judge:
+            closed = "the policies, or the scopes of the token, have changed since it was judged"
         if closed is not None:
             raise WithheldError(Withheld.GATE, closed)
         return fresh
 
-    def _check_again(self, candidate: JudgedServer) -> tuple[JudgedServer, float]:
+    def _check_again(self, candidate: JudgedServer, judge: Judge) -> tuple[JudgedServer, float]:
         """Fetch the user again: it must be the same server, and still a candidate."""
         try:
             reading = self._hub.user(candidate.user)
@@ -104,13 +107,12 @@ class Clearance:
             raise WithheldError(Withheld.GONE, "it no longer exists")
         if server.started != candidate.seen.started:
             raise WithheldError(Withheld.RESTARTED, "it was restarted in the meantime")
-        return self._judge_again(candidate, reading, server), reading.now
+        return self._judge_again(candidate, reading, server, judge), reading.now
 
     def _judge_again(
-        self, candidate: JudgedServer, reading: UserReading, server: Server
+        self, candidate: JudgedServer, reading: UserReading, server: Server, judge: Judge
     ) -> JudgedServer:
-        assert self._judge is not None  # noqa: S101 - updated before any candidate
-        judged = self._judge.verdict(reading.user, candidate.server, server, reading.now)
+        judged = judge.verdict(reading.user, candidate.server, server, reading.now)
         why_not = judged.not_candidate
         if why_not is NotCandidate.PENDING:
             raise WithheldError(Withheld.PENDING, f"it {why_not}")

@@ -79,9 +79,10 @@ class RouteTable:
             if self._routes is None or time.monotonic() - self._read_at > _ROUTES_SECONDS:
                 self._read_at = time.monotonic()
                 self._routes = self._read()
-        if isinstance(self._routes, HubError):
-            raise self._routes
-        return self._routes.get((user, server))
+            routes = self._routes
+        if isinstance(routes, HubError):
+            raise routes
+        return routes.get((user, server))
 
     def _read(self) -> dict[tuple[str | None, str], Route] | HubError:
         try:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from ..domain.labels import ProbeResult, Withheld
-from ..domain.policy import Judge, JudgedServer
+from ..domain.policy import JudgedServer
+from ..domain.poll_state import LatestState
 from ..domain.settings import CullSettings
 from ..hub.client import Hub
 from ..metrics import Metrics
@@ -38,6 +39,7 @@ class Culler:
         hub: where servers are checked again and stopped.
         prober: asks the servers themselves.
         gatekeeper: asked right before each stop.
+        latest: judges by the newest poll state.
         metrics: counts everything.
         settings: how many at once, and how many per poll.
         stopping: set when the sidecar shuts down.
@@ -49,6 +51,7 @@ class Culler:
         hub: Hub,
         prober: Prober,
         gatekeeper: Gatekeeper,
+        latest: LatestState,
         metrics: Metrics,
         settings: CullSettings,
         stopping: threading.Event,
@@ -56,7 +59,9 @@ class Culler:
     ) -> None:
         self._hub, self._settings, self._stopping = hub, settings, stopping
         self._audit = Audit(metrics)
-        self._clearance = Clearance(hub, prober, gatekeeper, metrics, settings, stopping, clock)
+        self._clearance = Clearance(
+            hub, prober, gatekeeper, latest, metrics, settings, stopping, clock
+        )
         self._stopper = Stopper(hub, gatekeeper, self._audit, settings, stopping, clock)
         self._claimed: set[ServerKey] = set()
         self._work: queue.SimpleQueue[tuple[int, CullPass]] = queue.SimpleQueue()
@@ -81,9 +86,9 @@ class Culler:
             new.done.set()
         return new
 
-    def update(self, judge: Judge, candidates: Iterable[JudgedServer]) -> None:
-        """Take over the judge and the candidates of the newest poll."""
-        self._clearance.update(judge, candidates)
+    def update(self, candidates: Iterable[JudgedServer]) -> None:
+        """Take note of who is a candidate by the newest poll."""
+        self._clearance.update(candidates)
 
     def withhold(self, candidates: Iterable[JudgedServer], why: str) -> None:
         """Withhold candidates without checking them again."""

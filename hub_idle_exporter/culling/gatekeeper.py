@@ -1,16 +1,11 @@
 """The gate that all threads share: updated by each answer of the Hub, asked before each stop."""
 
 import threading
-import time
 from collections.abc import Callable
 
-from ..domain.gate import ClockReading, Gate, GateState
+from ..clocks import read_clocks
+from ..domain.gate import ClockReading, Gate, GateReading, GateState
 from ..domain.poll_state import LatestState, PollState
-
-
-def read_clocks() -> ClockReading:
-    """Read our clocks now."""
-    return ClockReading(time.monotonic(), time.time())
 
 
 class Gatekeeper:
@@ -49,16 +44,17 @@ class Gatekeeper:
         """Return the Hub's clock minus ours, in seconds; None before the Hub's was read."""
         return self._gate.clock_skew()
 
-    def state(self, after: PollState | None = None) -> GateState:
-        """Return the state now, given the newest poll state or another one."""
-        return self._gate.state(self._clocks(), (after or self._latest.state).suspended_by)
+    def read(self, after: PollState | None = None) -> GateReading:
+        """Return the state now and why, given the newest poll state or another one."""
+        return self._gate.read(self._clocks(), (after or self._latest.state).suspended_by)
 
-    def why(self, after: PollState | None = None) -> str:
-        """Explain the state in words."""
-        return self._gate.why(self._clocks(), (after or self._latest.state).suspended_by)
+    def state(self, after: PollState | None = None) -> GateState:
+        """Return the state alone."""
+        return self.read(after).state
 
     def closed(self) -> str | None:
         """Say why no stop may be sent right now; None if one may."""
         if self._orphaned():
             return "the Hub that started this exporter has ended"
-        return None if self.state() is GateState.ON else self.why()
+        now = self.read()
+        return None if now.state is GateState.ON else now.why

@@ -9,17 +9,19 @@ import http.client
 import socket
 import ssl
 import threading
+from collections.abc import Sequence
 from urllib.parse import quote, urlsplit
 
 import structlog
 
 from ..domain.busy_check import (
-    JUPYTER,
+    KINDS,
     ProbeAnswer,
     Reply,
     ServerKind,
     active_within,
     interpret,
+    of_no_kind,
 )
 from ..domain.labels import ProbeResult
 from ..domain.model import Route
@@ -43,13 +45,17 @@ class Prober:
         hub: mints and revokes the tokens.
         owner: the Hub user who owns the tokens; its role must have `access:servers`.
         tls: for servers behind internal_ssl; None trusts the system's CAs.
-        kind: what to ask servers, and how to read their replies.
+        kinds: what to ask servers, and how to read their replies.
     """
 
     def __init__(
-        self, hub: Hub, owner: str, tls: ssl.SSLContext | None, kind: ServerKind = JUPYTER
+        self,
+        hub: Hub,
+        owner: str,
+        tls: ssl.SSLContext | None,
+        kinds: Sequence[ServerKind] = KINDS,
     ) -> None:
-        self._hub, self._owner, self._tls, self._kind = hub, owner, tls, kind
+        self._hub, self._owner, self._tls, self._kinds = hub, owner, tls, kinds
 
     def ask(
         self, user: str, server: str, route: Route | None, now: float, limit: float
@@ -61,7 +67,7 @@ class Prober:
         if recent is not None:
             return ProbeAnswer(ProbeResult.ACTIVE, f"the proxy saw traffic {recent:.0f} s ago")
         try:
-            return interpret(self._kind, self._replies(user, server, route), now, limit)
+            return self._answer(user, server, route, now, limit)
         except (HubError, ServerUnreachableError) as error:
             return ProbeAnswer(ProbeResult.FAILED, str(error))
         except (http.client.HTTPException, ValueError) as error:
@@ -69,10 +75,18 @@ class Prober:
                 ProbeResult.FAILED, f"its route cannot be used: {type(error).__name__}"
             )
 
-    def _replies(self, user: str, server: str, route: Route) -> list[Reply]:
+    def _answer(
+        self, user: str, server: str, route: Route, now: float, limit: float
+    ) -> ProbeAnswer:
+        """Ask a server as one kind after another, until it is of that kind."""
         minted = self._hub.mint_token(self._owner, user, server)
         try:
-            return [self._get(route, path, minted.token) for path in self._kind.paths]
+            for kind in self._kinds:
+                replies = [self._get(route, path, kind.query, minted.token) for path in kind.paths]
+                answer = interpret(kind, replies, now, limit)
+                if answer is not None:
+                    return answer
+            return of_no_kind(self._kinds)
         finally:
             self._revoke(minted.id)
 
@@ -82,10 +96,10 @@ class Prober:
         except HubError as error:
             log.warning("probe_token_not_revoked", owner=self._owner, error=str(error))
 
-    def _get(self, route: Route, path: str, token: str) -> Reply:
-        """Send one GET to the server; without `no_track_activity` it would count as activity."""
+    def _get(self, route: Route, path: str, query: str, token: str) -> Reply:
+        """Send one GET to the server."""
         base = "/" + route.routespec.partition("/")[2].rstrip("/")
-        url = quote(f"{base.rstrip('/')}/{path}", safe="/%~@!$&'()*+,;=:") + "?no_track_activity=1"
+        url = quote(f"{base.rstrip('/')}/{path}", safe="/%~@!$&'()*+,;=:") + f"?{query}"
         connection = self._connection(route.target)
         timer = threading.Timer(DEADLINE_SECONDS, _cut, [connection])
         try:

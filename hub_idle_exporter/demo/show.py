@@ -19,7 +19,7 @@ from .account import Account, Mark
 from .audit import AuditLog, Counts, Verdict, counters, verdicts
 from .launch import LaunchError, LocalHub, free_ports
 from .people import Company, Person
-from .story import MARKS, Fate, Story, sentence
+from .story import MARKS, PersonOutcome, Story, sentence
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = HERE.parent.parent  # must be on the path for `import hub_idle_exporter`
@@ -193,19 +193,19 @@ class _Show:
     def _sum_up(self) -> bool:
         """Print everyone's outcome, and whether the counters agree."""
         self._story.close(self._verdicts())
-        fates = self._story.fates.values()
+        outcomes = self._story.outcomes.values()
         self._account.say()
-        self._account.table(_COLUMNS, [self._row(fate) for fate in fates])
+        self._account.table(_COLUMNS, [self._row(outcome) for outcome in outcomes])
         self._account.say(f"\nBy the audit log:   {_counted(self._log.counts)}")
         agree = self._watch(self._counters_agree, 10)
         self._account.say(f"By the counters:    {'the same' if agree else 'something else'}")
-        return agree and all(fate.is_well() for fate in fates)
+        return agree and all(outcome.is_well() for outcome in outcomes)
 
-    def _row(self, fate: Fate) -> tuple[str, ...]:
-        mark, why = fate.told(LIMIT)
-        if not fate.is_well():
-            mark, why = Mark.FAILED, f"{why}; expected: {' '.join(fate.person.ends.value)}"
-        person = fate.person
+    def _row(self, outcome: PersonOutcome) -> tuple[str, ...]:
+        mark, why = outcome.told(LIMIT)
+        if not outcome.is_well():
+            mark, why = Mark.FAILED, f"{why}; expected: {' '.join(outcome.person.ends.value)}"
+        person = outcome.person
         return _called(person.name, person.server), person.does, mark, why
 
     def _counters_agree(self) -> bool:

@@ -14,7 +14,7 @@ MARKS = {"stopped": Mark.STOPPED, "withheld": Mark.WITHHELD, "failed": Mark.FAIL
 
 
 @dataclass
-class Fate:
+class PersonOutcome:
     """One person's server: when they began, and what the sidecar did about it."""
 
     person: Person
@@ -52,7 +52,7 @@ class Fate:
 
 
 class Story:
-    """The fates of all.
+    """The outcomes of all.
 
     Args:
         limit: the idle limit, in seconds.
@@ -60,33 +60,33 @@ class Story:
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
-        self.fates = {(person.name, person.server): Fate(person) for person in PEOPLE}
+        self.outcomes = {(person.name, person.server): PersonOutcome(person) for person in PEOPLE}
 
     def begin(self, person: Person) -> None:
         """Record that a person has begun; only the first time counts."""
-        fate = self.fates[person.name, person.server]
-        fate.began = fate.began or time.monotonic()
+        outcome = self.outcomes[person.name, person.server]
+        outcome.began = outcome.began or time.monotonic()
 
     def hear(self, audited: Audited) -> bool:
         """Take a line of the audit trail; tell whether it is new."""
-        fate = self.fates.get((audited.user, audited.server))
-        if fate is None:  # a visitor of the demo with their own server
+        outcome = self.outcomes.get((audited.user, audited.server))
+        if outcome is None:  # a visitor of the demo with their own server
             return True
-        news = fate.is_news(audited)
-        fate.trail.append(audited)
+        news = outcome.is_news(audited)
+        outcome.trail.append(audited)
         return news
 
     def is_told(self) -> bool:
         """Tell whether all expected outcomes are there, and the limit has passed for the others."""
-        began = [fate.began for fate in self.fates.values() if fate.began is not None]
-        if len(began) < len(self.fates) or time.monotonic() < max(began) + self.limit + 10:
+        began = [outcome.began for outcome in self.outcomes.values() if outcome.began is not None]
+        if len(began) < len(self.outcomes) or time.monotonic() < max(began) + self.limit + 10:
             return False
-        return all(fate.is_due() for fate in self.fates.values())
+        return all(outcome.is_due() for outcome in self.outcomes.values())
 
     def close(self, verdicts: Mapping[tuple[str, str], Verdict]) -> None:
         """Take the verdicts on the servers that are left."""
-        for key, fate in self.fates.items():
-            fate.verdict = verdicts.get(key)
+        for key, outcome in self.outcomes.items():
+            outcome.verdict = verdicts.get(key)
 
 
 def sentence(audited: Audited, limit: float) -> str:

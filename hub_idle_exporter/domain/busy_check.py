@@ -63,6 +63,7 @@ class ServerKind:
 
     name: str
     paths: tuple[str, ...]
+    query: str  # without it the question itself might count as activity
     read: Callable[[Sequence[Reply]], Activity | None]
 
 
@@ -74,15 +75,19 @@ class ProbeAnswer:
     why: str
 
 
-def interpret(kind: ServerKind, replies: Sequence[Reply], now: float, limit: float) -> ProbeAnswer:
-    """Judge a server by its own answers; `now` is the Hub's clock, `limit` the idle limit in s."""
+def interpret(
+    kind: ServerKind, replies: Sequence[Reply], now: float, limit: float
+) -> ProbeAnswer | None:
+    """Judge a server by its own answers; None if it is of another kind.
+
+    `now` is the Hub's clock, `limit` the idle limit in seconds.
+    """
     try:
         activity = kind.read(replies)
     except ValueError as error:
         return ProbeAnswer(ProbeResult.FAILED, str(error))
     if activity is None:
-        why = f"it is not a {kind.name} server: last_activity decides"
-        return ProbeAnswer(ProbeResult.NO_JUPYTER, why)
+        return None
     recent = active_within(activity.times, now, limit)
     if recent is not None:
         return ProbeAnswer(ProbeResult.ACTIVE, f"the server itself was active {recent:.0f} s ago")
@@ -131,7 +136,20 @@ def _decoded(reply: Reply, shape: type[_Shape], path: str) -> _Shape:
         raise ValueError(f"the answer of {path} is not that of a Jupyter server") from None
 
 
-JUPYTER = ServerKind("Jupyter", ("api/status", "api/kernels", "api/terminals"), _read_jupyter)
+JUPYTER = ServerKind(
+    "Jupyter",
+    ("api/status", "api/kernels", "api/terminals"),
+    "no_track_activity=1",
+    _read_jupyter,
+)
+# The kinds that a server is asked as, in this order, until one of them is its own.
+KINDS = (JUPYTER,)
+
+
+def of_no_kind(kinds: Sequence[ServerKind]) -> ProbeAnswer:
+    """Return the answer of a server that is of none of these kinds."""
+    names = " or ".join(kind.name for kind in kinds)
+    return ProbeAnswer(ProbeResult.NO_JUPYTER, f"it is not a {names} server: last_activity decides")
 
 
 @dataclass

@@ -84,7 +84,7 @@ def judge_all(judge: Judge, users: Iterable[User], now: float) -> Iterator[Judge
     )
 
 
-def take(judged: Iterable[JudgedServer], rules: Rules, keep_all: bool = False) -> Census:
+def census_of(judged: Iterable[JudgedServer], rules: Rules, keep_all: bool = False) -> Census:
     """Count judged servers in one pass; unknown idle times and ages are in no histogram.
 
     Only those past a limit are kept, unless it is to `keep_all`: on a large Hub to keep ten

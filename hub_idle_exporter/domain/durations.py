@@ -8,14 +8,18 @@ import durationpy
 ALLOWED = "seconds (3600) or a duration such as 90m, 1h30m, 2d"
 _LONGEST = 100 * 365 * 86400.0
 # durationpy also accepts weeks, years, and `mm` for months, which looks like minutes.
-_UNITS = re.compile(r"([\d.]+(d|h|m|s|ms))+")
+_DURATION = re.compile(r"([0-9.]+[dhms])+")
+_NUMBER = re.compile(r"[0-9]+([.][0-9]+)?")
 
 
 def seconds_of(text: str | float) -> float:
-    """Parse a duration; raise ValueError if it is invalid, negative, or over a hundred years."""
+    """Parse a duration; raise ValueError, saying what is allowed, if that cannot be done.
+
+    It may be neither negative nor over a hundred years.
+    """
     seconds = _parse(text)
     if not 0 <= seconds <= _LONGEST:  # NaN fails this too
-        raise ValueError(f"{text!r} is not a duration: must be {ALLOWED}")
+        raise ValueError(f"must be {ALLOWED}")
     return seconds
 
 
@@ -23,17 +27,13 @@ def _parse(text: str | float) -> float:
     if isinstance(text, bool):
         return math.nan
     try:
-        return float(text)
-    except OverflowError:
-        return math.nan
-    except ValueError:
-        pass
-    if not _UNITS.fullmatch(str(text)):
-        return math.nan
-    try:
-        return float(durationpy.from_str(str(text)).total_seconds())
+        if not isinstance(text, str) or _NUMBER.fullmatch(text):
+            return float(text)
+        if _DURATION.fullmatch(text):
+            return float(durationpy.from_str(text).total_seconds())
     except (durationpy.DurationError, ValueError, OverflowError):
-        return math.nan
+        pass
+    return math.nan
 
 
 def shown(seconds: float) -> str:

@@ -35,6 +35,14 @@ class ClockReading:
 
 
 @dataclass(frozen=True)
+class GateReading:
+    """The state at one moment, and in words for people why it is so."""
+
+    state: GateState
+    why: str
+
+
+@dataclass(frozen=True)
 class Gate:
     """What is known so far about the Hub and the clocks; `answered` returns a new gate."""
 
@@ -70,30 +78,23 @@ class Gate:
         """
         return None if self.hub_offset is None else self.hub_offset + 0.5 - self.wall_offset
 
-    def state(self, now: ClockReading, suspended_by: SuspendedBy) -> GateState:
-        """Return the state at this moment, given what the last poll found."""
+    def read(self, now: ClockReading, suspended_by: SuspendedBy) -> GateReading:
+        """Return the state at this moment, given what the last poll found, and why it is so."""
+        interrupted = self._interrupted(now)
+        left = max(0.0, self.grace_until - now.monotonic)
         if not self.enforce:
-            return GateState.OFF
+            return GateReading(
+                GateState.OFF, "monitoring only: nothing is stopped without --enforce"
+            )
         if suspended_by:
-            return GateState.SUSPENDED
-        if suspended_by is None or now.monotonic < self.grace_until or self._interrupted(now):
-            return GateState.GRACE
-        return GateState.ON
-
-    def why(self, now: ClockReading, suspended_by: SuspendedBy) -> str:
-        """Explain the state in words for people."""
-        match self.state(now, suspended_by):
-            case GateState.OFF:
-                return "monitoring only: nothing is stopped without --enforce"
-            case GateState.SUSPENDED:
-                return "; ".join(suspended_by or ())
-            case GateState.GRACE if self._interrupted(now):
-                return "the Hub has not answered for over a minute, or a clock jumped"
-            case GateState.GRACE:
-                left = max(0.0, self.grace_until - now.monotonic)
-                return f"grace period after the start or an outage: {left:.0f} s left"
-            case _:
-                return "servers past their limit are stopped"
+            return GateReading(GateState.SUSPENDED, "; ".join(suspended_by))
+        if interrupted:
+            why = "the Hub has not answered for over a minute, or a clock jumped"
+            return GateReading(GateState.GRACE, why)
+        if suspended_by is None or left:
+            why = f"grace period after the start or an outage: {left:.0f} s left"
+            return GateReading(GateState.GRACE, why)
+        return GateReading(GateState.ON, "servers past their limit are stopped")
 
     def _interrupted(self, now: ClockReading, hub_offset: float | None = None) -> bool:
         """Tell whether there was an outage or a clock jump since the last answer."""

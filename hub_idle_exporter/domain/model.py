@@ -17,7 +17,6 @@ class Server(msgspec.Struct, frozen=True, gc=False):
 
     ready: bool = False
     pending: str | None = None
-    stopped: bool = False
     started: datetime | None = None
     last_activity: datetime | None = None
     # Free-form and chosen by the user: matched against, never exported.

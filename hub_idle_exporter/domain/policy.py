@@ -162,6 +162,11 @@ class JudgedServer(msgspec.Struct, frozen=True, gc=False):
     reason: Reason | None
     not_candidate: NotCandidate | None
 
+    @property
+    def why(self) -> str:
+        """Say why it is to be stopped, or why not, as words that follow "it"."""
+        return f"is past its {self.reason} limit" if self.reason else f"{self.not_candidate}"
+
 
 @dataclass(frozen=True)
 class Judge:

@@ -26,7 +26,6 @@ class Snapshot:
     `hidden_users` counts users whose servers the token may not see.
     """
 
-    version: str
     read_at: float
     census: Census
     complete: bool = True

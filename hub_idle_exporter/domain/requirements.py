@@ -19,6 +19,8 @@ OLDEST_HUB = (2, 0)
 OLDEST_HUB_TO_ENFORCE = (3, 0)
 # Before 6.1 a service that mints a token is checked against `tokens!service=`, not `tokens!user=`.
 _TOKENS_BY_USER = (6, 1)
+# The scopes without which no server can be asked whether it is busy.
+TO_ASK = (Scope.PROXY, Scope.TOKENS)
 
 
 class Severity(IntEnum):
@@ -31,6 +33,7 @@ class Severity(IntEnum):
 
 
 _WITHOUT = {
+    Severity.NOTE: "these settings do not need it",
     Severity.WARNING: "servers are stopped by last_activity alone, and computations that print "
     "nothing look idle",
     Severity.SUSPENDS: "nothing is stopped until then",
@@ -43,7 +46,6 @@ class Subject(StrEnum):
 
     VERSION = "version"
     SCOPE = "scope"
-    BUSY_CHECK = "busy_check"
     HIDDEN_SERVERS = "hidden_servers"
     HIDDEN_POLICY_DATA = "hidden_policy_data"
 
@@ -76,12 +78,13 @@ class Requirement:
 class Finding:
     """A requirement that is not met; `str()` is a sentence for people.
 
-    `missing` names the scopes to grant, if that helps.
+    `scope` is set if a scope is missing, and `missing` then names what a role has to grant.
     """
 
     subject: Subject
     severity: Severity
     problem: str
+    scope: Scope | None = None
     missing: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -127,12 +130,8 @@ def _token_grants(version: str, probe_user: str) -> tuple[str, ...]:
 
 def can_ask(needed: Iterable[Requirement], granted: Granted, cull: CullSettings) -> bool:
     """Tell whether the busy check is wanted, and possible with this token."""
-    return cull.busy_check is not BusyCheck.OFF and not _missing_to_ask(needed, granted)
-
-
-def _missing_to_ask(needed: Iterable[Requirement], granted: Granted) -> tuple[str, ...]:
-    asking = (one for one in needed if one.scope in (Scope.PROXY, Scope.TOKENS))
-    return tuple(grant for one in asking for grant in one.missing(granted))
+    possible = not any(one.missing(granted) for one in needed if one.scope in TO_ASK)
+    return cull.busy_check is not BusyCheck.OFF and possible
 
 
 def version_findings(version: str, cull: CullSettings) -> tuple[Finding, ...]:
@@ -151,29 +150,18 @@ def version_findings(version: str, cull: CullSettings) -> tuple[Finding, ...]:
 
 
 def scope_findings(needed: Iterable[Requirement], granted: Granted) -> tuple[Finding, ...]:
-    """Find the scopes that these settings need and the token lacks."""
-    needed = [one for one in needed if one.severity > Severity.NOTE]
-    found = [
-        Finding(
-            Subject.SCOPE,
-            one.severity,
-            f"the token lacks the scope {one.scope}, which is needed {one.purpose}",
-            missing,
-        )
+    """Find each scope that the token lacks, those too that these settings do not need."""
+    return tuple(
+        Finding(Subject.SCOPE, one.severity, _lack(one, missing), one.scope, missing)
         for one in needed
-        if one.scope not in (Scope.PROXY, Scope.TOKENS) and (missing := one.missing(granted))
-    ]
-    missing = _missing_to_ask(needed, granted)
-    if missing:
-        severity = max(one.severity for one in needed if one.scope is Scope.PROXY)
-        problem = f"the busy check is not possible: grant {_to_ask(needed)}"
-        found.append(Finding(Subject.BUSY_CHECK, severity, problem, missing))
-    return tuple(found)
+        if (missing := one.missing(granted))
+    )
 
 
-def _to_ask(needed: Iterable[Requirement]) -> str:
-    grants = [g for one in needed if one.scope in (Scope.PROXY, Scope.TOKENS) for g in one.grants]
-    return f"{', '.join(grants[:-1])} and {grants[-1]}"
+def _lack(requirement: Requirement, missing: tuple[str, ...]) -> str:
+    scopes = f"scope{'s' if len(missing) > 1 else ''} {' and '.join(missing)}"
+    needed = "which would be" if requirement.severity is Severity.NOTE else "which is"
+    return f"the token lacks the {scopes}, {needed} needed {requirement.purpose}"
 
 
 def visibility_findings(
@@ -188,8 +176,7 @@ def visibility_findings(
             "a policy matches on groups or admin, which the token cannot see for every user: "
             "grant read:users:groups without a filter"
         )
-        missing = (str(Scope.READ_GROUPS),)
-        return (Finding(Subject.HIDDEN_POLICY_DATA, Severity.SUSPENDS, problem, missing),)
+        return (Finding(Subject.HIDDEN_POLICY_DATA, Severity.SUSPENDS, problem),)
     return ()
 
 

@@ -29,8 +29,7 @@ PURPOSE = {
     Scope.READ_GROUPS: "to match policies by group",
     Scope.DELETE_SERVERS: "to stop servers",
     Scope.PROXY: "to find the address of a server for the busy check",
-    Scope.TOKENS: "to mint tokens for the busy check (tokens!user=PROBE-USER; "
-    "before JupyterHub 6.1 also tokens!service=PROBE-USER)",
+    Scope.TOKENS: "to mint tokens for the busy check",
 }
 
 

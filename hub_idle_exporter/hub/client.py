@@ -155,14 +155,13 @@ class Hub:
             return None
         return UserReading(self._decode(response, User), self._clock(response))
 
-    def stop(self, user: str, server: str) -> int:
-        """Ask the Hub to stop a server; return its status: 204 done, 202 still stopping.
+    def stop(self, user: str, server: str) -> None:
+        """Ask the Hub to stop a server.
 
-        Neither proves that the server stopped: the Hub also answers 204 to a failed stop.
+        That it agrees (204 done, 202 still stopping) proves nothing: it also answers 204 to a
+        failed stop.
         """
-        return self._send(
-            Operation.STOP_SERVER, "DELETE", _server_path(user, server), accept=(202, 204)
-        ).status
+        self._send(Operation.STOP_SERVER, "DELETE", _server_path(user, server), accept=(202, 204))
 
     def remove(self, user: str, server: str) -> None:
         """Remove a named server that is stopped."""

@@ -6,8 +6,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from .. import __version__
+from ..clocks import read_clocks
 from ..config import shown_settings
-from ..culling.gatekeeper import Gatekeeper, read_clocks
+from ..culling.gatekeeper import Gatekeeper
 from ..domain.poll_state import LatestState
 from ..domain.settings import Settings
 from ..log import printable
@@ -53,13 +54,14 @@ class Page:
     def _read(self) -> Reading:
         """Read everything once."""
         state, shown = self._latest.state, shown_settings(self._settings)
+        gate = self._gatekeeper.read(state)
         return Reading(
             now=read_clocks(),
             exporter_version=__version__,
             settings=self._settings,
             shown={f"--{name.replace('_', '-')}": f"{shown[name]}".lower() for name in _SHOWN},
             state=state,
-            gate=self._gatekeeper.state(state),
-            why=self._gatekeeper.why(state),
+            gate=gate.state,
+            why=gate.why,
             totals=self._metrics.totals(),
         )

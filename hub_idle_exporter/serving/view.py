@@ -15,8 +15,7 @@ from ..domain.census import Census, SecondsHistogram
 from ..domain.gate import ClockReading, GateState
 from ..domain.policy import JudgedServer, Policy, Reason, State
 from ..domain.poll_state import PollState
-from ..domain.requirements import Requirement, Severity
-from ..domain.scopes import Granted
+from ..domain.requirements import TO_ASK, Requirement, Severity
 from ..domain.settings import BusyCheck, Settings
 from ..domain.totals import Counts, Totals
 from .wording import ANSWERS, FAILED, MODES, POLL_FAILURES, WITHHELD
@@ -188,7 +187,7 @@ class View:
     def title(self) -> str:
         """Return the text of the browser's tab."""
         if self.freshness is Freshness.FAILED:
-            return "Hub unreachable"
+            return "Poll failed"
         if self.facts is None:
             return "First poll"
         return f"{self.facts.states[State.IDLE]:,} idle of {self.facts.running:,}"
@@ -227,7 +226,7 @@ def _facts(reading: Reading) -> Facts | None:
     counts, default = census.candidate_counts, census.policies[-1]
     stops = {r: sum(counts.get((p.name, r), 0) for p in census.policies) for r in Reason}
     return Facts(
-        hub_version=snapshot.version,
+        hub_version=reading.state.version or "",
         states=states,
         stops=stops,
         default=default,
@@ -270,7 +269,7 @@ def _most_idle(judged: Sequence[JudgedServer]) -> list[JudgedServer]:
 
 
 def _server_row(one: JudgedServer) -> ServerRow:
-    why = f"past its {one.reason} limit" if one.reason else f"{one.not_candidate}"
+    why = one.why
     policy = one.policy.name
     return ServerRow(one.user, one.server, one.state, one.idle, one.age, policy, why)
 
@@ -317,14 +316,13 @@ def _counted(meanings: Mapping[_Value, str], counts: Counts) -> tuple[Count, ...
 
 
 def _scopes(reading: Reading) -> tuple[tuple[Requirement, ScopeStatus], ...]:
-    granted = reading.state.granted
-    return tuple((one, _scope_status(one, granted)) for one in reading.state.requirements)
+    return tuple((one, _scope_status(one, reading.state)) for one in reading.state.requirements)
 
 
-def _scope_status(requirement: Requirement, granted: Granted | None) -> ScopeStatus:
-    if granted is None:
+def _scope_status(requirement: Requirement, state: PollState) -> ScopeStatus:
+    if state.granted is None:
         return ScopeStatus.UNKNOWN
-    if not requirement.missing(granted):
+    if all(finding.scope is not requirement.scope for finding in state.findings):
         return ScopeStatus.GRANTED
     needed = requirement.severity > Severity.NOTE
     return ScopeStatus.MISSING if needed else ScopeStatus.UNUSED
@@ -332,12 +330,14 @@ def _scope_status(requirement: Requirement, granted: Granted | None) -> ScopeSta
 
 def _asking(reading: Reading) -> str:
     """Say whether the busy check is on, and why not."""
+    state = reading.state
     if reading.gate is GateState.OFF:
         return "off: in monitor mode no user's server is contacted"
     if reading.settings.cull.busy_check is BusyCheck.OFF:
         return "off (--busy-check): last_activity alone decides"
-    if reading.state.asks_servers:
+    if state.asks_servers:
         return "on: each server is asked whether it is busy before it is stopped"
-    if reading.state.granted is None:
+    if state.granted is None:
         return "not known until a poll succeeds"
-    return "not possible: the token lacks a scope for it"
+    lacks = (scope for one in state.findings if one.scope in TO_ASK for scope in one.missing)
+    return f"not possible: the token lacks {', '.join(lacks)}"

@@ -57,7 +57,8 @@ def test_monitoring_needs_two_scopes(hub: FakeHub, tmp_path: Path) -> None:
     assert (found.code, found.problems()) == (0, [])
     assert "would be stopped with --enforce" in found.text
     assert (
-        "scope delete:servers is not granted, and not needed here (to stop servers)" in found.text
+        "note     the token lacks the scope delete:servers, which would be needed to stop servers"
+        in found.text
     )
 
 
@@ -70,7 +71,7 @@ def test_a_missing_scope_is_named_with_what_it_is_for(
     assert found.code == 1
     problems = found.problems()
     assert len(problems) == 1
-    assert f"scope {missing} is missing: it is needed to" in problems[0]
+    assert f"the token lacks the scope {missing}, which is needed to" in problems[0]
     assert "The sidecar would not work as configured." in found.text
 
 
@@ -83,7 +84,7 @@ def test_what_asking_servers_needs_is_printed_as_roles(hub: FakeHub, tmp_path: P
     assert '"tokens!user=idle-prober"' in auto.text
     required = Check(tmp_path, hub, "--enforce", "--busy-check=require")
     assert required.code == 1
-    assert any("the busy check is not possible: grant" in line for line in required.problems())
+    assert any("needed to mint tokens for the busy check" in line for line in required.problems())
     off = Check(tmp_path, hub, "--enforce", "--busy-check=off")
     assert off.code == 0
     assert "load_roles" not in off.text
@@ -143,7 +144,10 @@ def test_policies(hub: FakeHub, tmp_path: Path) -> None:
     assert f"policy file {file} is valid; policies: staff, default" in found.text
     blind = Check(tmp_path, allow(hub, MONITOR), f"--policy-file={file}")
     assert blind.code == 1
-    assert "read:users:groups is missing: it is needed to match policies" in blind.problems()[0]
+    assert (
+        "lacks the scope read:users:groups, which is needed to match policies"
+        in blind.problems()[0]
+    )
 
 
 def test_old_hubs(hub: FakeHub, tmp_path: Path) -> None:

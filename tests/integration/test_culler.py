@@ -1,18 +1,21 @@
 """The culler's rules, each test named after its rule, over real HTTP and still clocks."""
 
 import threading
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 import fake_hub as faults
 import pytest
 import structlog
-from culling_rig import HOUR, Rig
+from culling_rig import HOUR, FixedPolicies, Rig
 from fake_hub import FakeHub, Fault, Reply, Request, Server
 
-from hub_idle_exporter.culling import probe, stopping
+from hub_idle_exporter.culling import cull_pass, probe, stopping
+from hub_idle_exporter.culling.cull_pass import RouteTable
 from hub_idle_exporter.culling.probe import Prober
+from hub_idle_exporter.domain.busy_check import JUPYTER, Activity, ServerKind
+from hub_idle_exporter.domain.busy_check import Reply as ServerReply
 from hub_idle_exporter.domain.labels import ProbeResult
 from hub_idle_exporter.domain.model import Route
 from hub_idle_exporter.domain.settings import ConnectionSettings
@@ -1202,3 +1205,100 @@ def test_activity_the_server_reports_itself_is_a_break_in_being_busy(make_rig: M
     rig.watch(3 * HOUR)
     rig.poll()
     assert (rig.spared("busy"), rig.stops()) == (2, [])
+
+
+# ---- what changes while a pass is under way -----------------------------------------------------
+
+EXEMPT_ANA = [{"name": "ana", "match": {"users": ["ana"]}, "exempt": True}]
+NOBODY = [{"name": "nobody", "match": {"users": ["nobody"]}}]
+
+
+def reload(rig: Rig, policies: list[dict[str, Any]]) -> None:
+    """Let the policy file hold these from the next poll on."""
+    default = rig.poll_settings.default
+    assert rig.source is not None
+    rig.source.policies = FixedPolicies(policies, default).policies
+
+
+@pytest.mark.parametrize("ask", [True, False])
+def test_policies_that_are_reloaded_while_a_pass_is_under_way_hold_for_it(
+    make_rig: MakeRig, ask: bool
+) -> None:
+    rig = make_rig(policies=NOBODY, busy_check="auto" if ask else "off")
+    rig.run("ana")
+    released = threading.Event()
+    hub = rig.hub
+    if ask:  # judged already, and being asked
+        rig.target.plan("GET", "*/terminals", faults.hang(released), times=1)
+    else:
+        hub.plan("GET", "/users/ana", faults.hang(released), times=1)
+    begun = rig.begin()
+    (rig.target if ask else hub).wait_for("GET", "*/terminals" if ask else "/users/ana")
+    reload(rig, EXEMPT_ANA)
+    assert rig.poller.poll()
+    released.set()
+    rig.finish(begun)
+    assert rig.stops() == []
+    assert rig.spared("gate") == 1
+
+
+def test_policies_hold_as_soon_as_the_gate_opens_again(make_rig: MakeRig) -> None:
+    """Even if the log blocks the poll that opens it: no stop by the policies of before."""
+    rig = make_rig(policies=NOBODY, busy_check="off")
+    rig.run("ana")
+    released, logged, unblock = threading.Event(), threading.Event(), threading.Event()
+    rig.hub.plan("GET", "/users/ana", faults.hang(released), times=1)
+    begun = rig.begin()
+    rig.hub.wait_for("GET", "/users/ana")
+    rig.hub.plan("GET", "/users", faults.html(500), times=1)
+    assert not rig.poller.poll()
+    reload(rig, EXEMPT_ANA)
+
+    def block(_log: object, _name: str, event: MutableMapping[str, Any]) -> Any:
+        if event["event"] == "poll_succeeded":
+            logged.set()
+            unblock.wait(10)
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[block])
+    polling = threading.Thread(target=rig.poller.poll)
+    polling.start()
+    try:
+        assert logged.wait(10)
+        assert rig.gatekeeper.closed() is None
+        released.set()
+        rig.finish(begun)
+        assert rig.stops() == []
+    finally:
+        unblock.set()
+        polling.join(10)
+
+
+def test_in_a_long_pass_the_routes_are_read_again(
+    fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = Token.read_by(lambda: fake_hub.token)
+    routes = RouteTable(Hub(ConnectionSettings(fake_hub.url), token))
+    for _ in range(3):
+        routes.find("ana", "")
+    assert len(fake_hub.log("GET", "/proxy")) == 1
+    monkeypatch.setattr(cull_pass, "_ROUTES_SECONDS", -1.0)
+    routes.find("ana", "")
+    assert len(fake_hub.log("GET", "/proxy")) == 2
+
+
+def test_a_server_is_asked_as_one_kind_after_another_by_one_token(make_rig: MakeRig) -> None:
+    def read(replies: Sequence[ServerReply]) -> Activity | None:
+        return None if replies[0].status == 404 else Activity((), "a job runs", "no job runs")
+
+    rig = make_rig()
+    server = rig.run("ana", jupyter=False)
+    rig.target.plan("GET", "*/rstudio/status", faults.always(faults.reply(200, {})))
+    kinds = (JUPYTER, ServerKind("RStudio", ("rstudio/status",), "", read))
+    prober = Prober(rig.client, "idle-prober", None, kinds)
+    route = next(r for r in rig.client.routes() if r.data.user == "ana")
+    answer = prober.ask("ana", "", route, rig.time, HOUR)
+    assert (answer.result, answer.why) == (ProbeResult.BUSY, "a job runs")
+    paths = [request.path.removeprefix(server.routespec) for request in rig.target.log()]
+    assert paths == ["api/status", "api/kernels", "api/terminals", "rstudio/status"]
+    assert len({request.token for request in rig.target.log()}) == 1

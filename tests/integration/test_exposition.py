@@ -9,7 +9,7 @@ from poll_states import RULES
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from hub_idle_exporter.domain.census import judge_all, take
+from hub_idle_exporter.domain.census import census_of, judge_all
 from hub_idle_exporter.domain.gate import GateState
 from hub_idle_exporter.domain.model import Server, User
 from hub_idle_exporter.domain.policy import Judge
@@ -27,7 +27,7 @@ NEW_TEXT = "text/plain;version=1.0.0;escaping=allow-utf-8"
 def snapshot(servers: int) -> Snapshot:
     users = [User(f"ü{n}", servers={"": Server(ready=True)}) for n in range(servers)]
     judged = judge_all(Judge(RULES, Granted()), users, 0.0)
-    return Snapshot("6.1.1", 0.0, take(judged, RULES, keep_all=True))
+    return Snapshot(0.0, census_of(judged, RULES, keep_all=True))
 
 
 @pytest.fixture

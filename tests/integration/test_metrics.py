@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families as prometheu
 from prometheus_client.samples import Sample
 
 from hub_idle_exporter import __version__
-from hub_idle_exporter.domain.census import judge_all, take
+from hub_idle_exporter.domain.census import census_of, judge_all
 from hub_idle_exporter.domain.gate import ClockReading, GateState
 from hub_idle_exporter.domain.labels import Cause, CullFailure, Operation, ProbeResult, Withheld
 from hub_idle_exporter.domain.model import Server, User
@@ -163,7 +163,7 @@ def judged(users: list[User] | None = None) -> list[JudgedServer]:
 
 def snapshot(users: list[User] | None = None) -> Snapshot:
     found = judged(users)
-    return Snapshot("6.1.1", NOW, take(found, Rules(POLICIES), keep_all=True))
+    return Snapshot(NOW, census_of(found, Rules(POLICIES), keep_all=True))
 
 
 def show(metrics: Metrics, state: PollState) -> None:
@@ -384,9 +384,38 @@ def test_no_user_s_name_without_per_server_metrics() -> None:
     assert not [user.name for user in hub() if f'"{user.name}' in text]
 
 
+OF_A_POLL = (
+    "hub_idle_exporter_poll_duration_seconds",
+    "hub_idle_exporter_last_poll_success_timestamp_seconds",
+    "hub_idle_exporter_clock_skew_seconds",
+)
+OF_ITS_SERVERS = (
+    'jupyterhub_servers{policy="default",state="idle"}',
+    "jupyterhub_server_idle_seconds_gcount",
+    "jupyterhub_server_age_seconds_gcount",
+    'jupyterhub_cull_candidates{policy="default",reason="idle"}',
+)
+
+
+def polls_seen(text: str) -> tuple[tuple[float, float], list[object]]:
+    """Return of which poll a scrape is (up, its number), and what in it is of another one."""
+    found = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
+    up = float(found["jupyterhub_up"])
+    numbers = {found.get(name) for name in (*OF_A_POLL, *(OF_ITS_SERVERS if up else ()))}
+    enforcing = float(found['hub_idle_exporter_enforcement{state="on"}'])
+    there = {name in found for name in OF_ITS_SERVERS}
+    torn = len(numbers) != 1 or there != {bool(up)} or enforcing != up
+    return (up, float(found[OF_A_POLL[0]])), [(up, numbers, there, enforcing)] if torn else []
+
+
 def test_no_reader_sees_half_of_a_poll() -> None:
     """Whatever a scrape says of the last poll, facts and own gauges, is of the same poll."""
-    metrics = new(GateState.ON)
+    metrics = Metrics(
+        CollectorRegistry(),
+        LatestState(poll_states.at_start(Rules(POLICIES))),
+        lambda state: GateState.SUSPENDED if state.snapshot is None else GateState.ON,
+        PollSettings(POLICIES[-1]),
+    )
     sizes = (0, 300, 700)
 
     def after(size: int) -> PollState:
@@ -398,38 +427,30 @@ def test_no_reader_sees_half_of_a_poll() -> None:
         after(size) for size in sizes
     ]  # fmt: skip
     states.append(poll_states.failed(before=states[1]))
-    own = ("poll_duration_seconds", "last_poll_success_timestamp_seconds", "clock_skew_seconds")
-    facts = (
-        'jupyterhub_servers{policy="default",state="idle"}',
-        "jupyterhub_server_idle_seconds_gcount",
-        "jupyterhub_server_age_seconds_gcount",
-        'jupyterhub_cull_candidates{policy="default",reason="idle"}',
-    )
     stop = threading.Event()
     torn: list[object] = []
     seen: set[tuple[float, float]] = set()
 
     def scrape() -> None:
         while not stop.is_set():
-            body = metrics.exposition(TEXT).body.decode()
-            found = dict(line.rsplit(" ", 1) for line in body.splitlines() if line[0] != "#")
-            numbers = {found[f"hub_idle_exporter_{name}"] for name in own}
-            up = float(found["jupyterhub_up"])
-            numbers |= {found[name] for name in facts} if up else set()
-            if len(numbers) != 1 or any(name in found for name in facts) != bool(up):
-                torn.append((up, numbers))
-            seen.add((up, float(numbers.pop())))
+            poll, wrong = polls_seen(metrics.exposition(TEXT).body.decode())
+            torn.extend(wrong)
+            seen.add(poll)
 
-    scrapers = [threading.Thread(target=scrape) for _ in range(3)]
+    scrapers = [threading.Thread(target=scrape, daemon=True) for _ in range(3)]
     for scraper in scrapers:
         scraper.start()
     wanted = {(1.0, float(size)) for size in sizes} | {(0.0, 300.0)}
-    deadline = time.monotonic() + 60
-    while not wanted <= seen and not torn and time.monotonic() < deadline:
-        for one in states:
-            show(metrics, one)
-            stop.wait(0.002)
-    stop.set()
+    deadline = time.monotonic() + 20
+    try:
+        while not wanted <= seen and not torn and time.monotonic() < deadline:
+            for number, one in enumerate(states):
+                if number % 2:
+                    metrics.render_ahead(one)
+                show(metrics, one)
+                stop.wait(0.002)
+    finally:
+        stop.set()
     for scraper in scrapers:
         scraper.join(10)
     assert torn == []

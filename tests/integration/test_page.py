@@ -16,13 +16,19 @@ from exporter_process import Exporter
 from fake_hub import FakeHub, FakeServer, Jupyter, hang
 from playwright.sync_api import Browser, Page
 
-from hub_idle_exporter.domain.census import judge_all, take
+from hub_idle_exporter.domain.census import census_of, judge_all
 from hub_idle_exporter.domain.gate import ClockReading, GateState
 from hub_idle_exporter.domain.labels import Cause, CullFailure, ProbeResult, Withheld
 from hub_idle_exporter.domain.model import Server, User
 from hub_idle_exporter.domain.policy import Globs, Judge, Match, Policy, Reason, Rules, State
 from hub_idle_exporter.domain.poll_state import PollError, PollState, Snapshot
-from hub_idle_exporter.domain.requirements import requirements
+from hub_idle_exporter.domain.requirements import (
+    Finding,
+    Severity,
+    Subject,
+    requirements,
+    scope_findings,
+)
 from hub_idle_exporter.domain.scopes import Granted, Scope
 from hub_idle_exporter.domain.settings import (
     BusyCheck,
@@ -62,6 +68,7 @@ STAFF = Policy("staff", HOUR, exempt=True, match=Match(groups=Globs(["staff"])))
 GPU = Policy("gpu", 2 * HOUR, 24 * HOUR, match=Match(users=Globs(["gpu-*"])))
 DEFAULT = Policy("default", HOUR)
 RULES = Rules((STAFF, GPU, DEFAULT))
+LACKS = (Finding(Subject.SCOPE, Severity.WARNING, "it lacks it", Scope.PROXY, ("proxy",)),)
 NOTHING = Totals(0, {}, {}, {}, {}, {}, {})
 
 
@@ -109,7 +116,7 @@ def reading(
     cull = CullSettings(enforce, busy_check=busy_check)
     granted = Granted.of([*Scope, "tokens!user=idle-prober"])
     judged = judge_all(Judge(rules, Granted()), users or people(), NOW)
-    snapshot = Snapshot("6.1.1", NOW, take(judged, rules, per_server))
+    snapshot = Snapshot(NOW, census_of(judged, rules, per_server))
     known: dict[str, Any] = {"version": "6.1.1", "granted": granted, "asks_servers": True}
     known |= {"requirements": requirements("6.1.1", cull, rules)}
     known |= {"duration": 0.125, "clock_skew": 0.4}
@@ -277,7 +284,10 @@ def test_scopes_are_missing_only_where_they_are_needed() -> None:
     none = Granted.of([Scope.LIST_USERS])
 
     def missing(**changes: Any) -> set[Scope]:
-        scopes = view_of(reading(state={"granted": none}, **changes)).scopes
+        given = reading(**changes)
+        findings = scope_findings(given.state.requirements, none)
+        state = replace(given.state, granted=none, findings=findings)
+        scopes = view_of(replace(given, state=state)).scopes
         return {one.scope for one, status in scopes if status is ScopeStatus.MISSING}
 
     plain = Rules((DEFAULT,))
@@ -302,7 +312,10 @@ def test_scopes_are_not_called_missing_before_the_token_was_seen() -> None:
         ({"gate": GateState.OFF}, "off: in monitor mode"),
         ({"busy_check": BusyCheck.OFF}, "off (--busy-check)"),
         ({"state": {"asks_servers": True}}, "on"),
-        ({"state": {"asks_servers": False}}, "not possible: the token lacks a scope"),
+        (
+            {"state": {"asks_servers": False, "findings": LACKS}},
+            "not possible: the token lacks proxy",
+        ),
         ({"state": {"asks_servers": False, "granted": None}}, "not known"),
     ],
 )
@@ -374,7 +387,7 @@ def test_a_failed_poll_is_told_with_its_sentence_and_since_when() -> None:
     assert "failing since 2026-11-18 11:05:10 UTC (1 min 30 s)" in said
     assert "last successful poll was 2 min 30 s ago" in said
     assert "nothing is stopped until the Hub can be read again" in said
-    assert "<title>Hub unreachable" in html(view_of(failed()))
+    assert "<title>Poll failed" in html(view_of(failed()))
 
 
 def test_a_hub_never_seen_is_told() -> None:
@@ -459,8 +472,7 @@ def test_whatever_comes_from_outside_is_escaped() -> None:
     totals = replace(NOTHING, culls={(attack, Reason.IDLE): 1.0})
     common: dict[str, Any] = {"why": attack, "totals": totals, "exporter_version": attack}
     good = reading(users, rules, per_server=True, **common)
-    assert good.state.snapshot is not None
-    odd = replace(good.state, snapshot=replace(good.state.snapshot, version=attack))
+    odd = replace(good.state, version=attack)
     settings = replace(good.settings, connection=ConnectionSettings(attack))
     error = PollError(Cause.RESPONSE, attack)
     for given in (
@@ -528,7 +540,7 @@ def test_it_follows_the_hub_down_and_up_again(fake_hub: FakeHub, run_exporter: R
     fake_hub.hang_up()
     exporter.wait_value(0, "jupyterhub_up")
     down = words(exporter)
-    assert "<title>Hub unreachable" in down
+    assert "<title>Poll failed" in down
     assert "cannot be reached" in down
     assert "idle of 2" not in down
     fake_hub.listen()

@@ -20,6 +20,8 @@ from hub_idle_exporter.domain.labels import Cause
 from hub_idle_exporter.domain.model import version_numbers
 from hub_idle_exporter.domain.policy import Policy
 from hub_idle_exporter.domain.poll_state import LatestState, PollError, PollState
+from hub_idle_exporter.domain.requirements import Severity
+from hub_idle_exporter.domain.scopes import Scope
 from hub_idle_exporter.domain.settings import (
     BusyCheck,
     ConnectionSettings,
@@ -82,7 +84,9 @@ class World:
     def culler(self, cull: CullSettings) -> Culler:
         """Give one that is never started: it takes candidates and leaves them be."""
         prober = Prober(self.client, cull.probe_user, None)
-        return Culler(self.client, prober, self.gatekeeper, self.metrics, cull, threading.Event())
+        return Culler(
+            self.client, prober, self.gatekeeper, self.latest, self.metrics, cull, threading.Event()
+        )
 
     def poll(self, after: float = 60.0) -> bool:
         self.now += after
@@ -574,3 +578,29 @@ def test_a_file_is_read_again_while_the_hub_is_away(fake_hub: FakeHub, file: Pat
     fake_hub.add_server("ana", idle=0)
     assert world.poll(after=0)
     assert world.value("jupyterhub_servers", policy="second", state="active") == 1
+
+
+def test_a_reloaded_policy_that_needs_groups_suspends_at_once(
+    fake_hub: FakeHub, file: Path
+) -> None:
+    fake_hub.token = fake_hub.add_token(MONITOR)
+    world = World(fake_hub, policy_file=file)
+    assert world.poll(after=0)
+    assert world.latest.state.suspended_by == ()
+    file.write_text("policies:\n  - {name: g, match: {groups: [staff]}, timeout: 2h}\n")
+    assert world.poll(after=0)
+    (why,) = world.latest.state.suspended_by or ("",)
+    assert "read:users:groups" in why
+
+
+def test_requirements_are_those_of_the_policies_that_hold_though_the_poll_fails(
+    fake_hub: FakeHub, file: Path
+) -> None:
+    fake_hub.token = fake_hub.add_token(MONITOR)
+    world = World(fake_hub, policy_file=file)
+    assert world.poll(after=0)
+    file.write_text("policies:\n  - {name: g, match: {groups: [staff]}, timeout: 2h}\n")
+    fake_hub.plan("GET", "/user", faults.html(500))
+    assert not world.poll(after=0)
+    severities = {one.scope: one.severity for one in world.latest.state.requirements}
+    assert severities[Scope.READ_GROUPS] is Severity.SUSPENDS

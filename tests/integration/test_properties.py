@@ -20,7 +20,7 @@ from fake_hub import FakeHub, Fault, Reply, Request, Server
 from hypothesis import HealthCheck, event, given, settings
 
 from hub_idle_exporter.culling.gatekeeper import Gatekeeper
-from hub_idle_exporter.domain.census import judge_all, take
+from hub_idle_exporter.domain.census import census_of, judge_all
 from hub_idle_exporter.domain.gate import ClockReading, GateState
 from hub_idle_exporter.domain.model import User
 from hub_idle_exporter.domain.policy import Judge, Policy, Rules
@@ -187,7 +187,7 @@ def test_every_verdict_is_the_oracles(hub: list[Json], given: Json, held: list[s
 def test_the_census_is_the_oracles(hub: list[Json], given: Json, held: list[str]) -> None:
     judge = judge_of(given, held)
     decoded = [msgspec.json.decode(json.dumps(sent), type=User) for sent in hub]
-    census = take(judge_all(judge, decoded, NOW.timestamp()), judge.rules)
+    census = census_of(judge_all(judge, decoded, NOW.timestamp()), judge.rules)
     opinions = {
         (sent["name"], name): oracle.opinion(sent, name, given, held, NOW)
         for sent in hub

@@ -22,9 +22,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
 from hub_idle_exporter import cli
+from hub_idle_exporter.clocks import read_clocks
 from hub_idle_exporter.config import settings_from
-from hub_idle_exporter.culling.gatekeeper import read_clocks
-from hub_idle_exporter.domain.census import take
+from hub_idle_exporter.domain.census import census_of
 from hub_idle_exporter.domain.gate import ClockReading, GateState
 from hub_idle_exporter.domain.policy import Policy, Rules
 from hub_idle_exporter.domain.poll_state import LatestState, Snapshot
@@ -45,7 +45,7 @@ class Service:
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         rules = Rules((Policy('quo"te\n\u00fc', 3600.0),))
-        snapshot = Snapshot("6.1.1", 0.0, take([], rules))
+        snapshot = Snapshot(0.0, census_of([], rules))
         latest = LatestState(poll_states.good(snapshot=snapshot))
         self.metrics = Metrics(
             CollectorRegistry(),

@@ -45,7 +45,7 @@ def test_json(hub: FakeHub, tmp_path: Path) -> None:
     assert found[1]["idle"] == pytest.approx(7200, abs=5)
     assert found[1]["age"] == pytest.approx(90_000, abs=5)
     assert (found[4]["idle"], found[4]["age"]) == (None, None)
-    assert found[0]["why"] == "past its idle limit"
+    assert found[0]["why"] == "is past its idle limit"
     assert found[4]["why"] == "has no known last activity"
 
 
@@ -76,7 +76,7 @@ def test_policies_and_switches_show(hub: FakeHub, tmp_path: Path) -> None:
         ("odd ones", "keep"), ("default", "stop"),
     ]  # fmt: skip
     assert "exempt" in found[0]["why"]
-    assert found[1]["why"] == "past its max_age limit"
+    assert found[1]["why"] == "is past its max_age limit"
     kept = rows(tmp_path, hub, "--cull-default-servers=false")
     assert {row["verdict"] for row in kept} == {"keep"}
     assert "--cull-default-servers" in kept[0]["why"]

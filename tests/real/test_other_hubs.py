@@ -57,8 +57,8 @@ def test_missing_scope_is_named(hub: RealHub, run_command: RunCommand) -> None:
     hub.start_server("ana")
     done = run_command(hub, "check", "--enforce", token=hub.add_token(["list:users"]))
     assert done.returncode == 1
-    assert "scope read:servers is missing" in done.stdout
-    assert "scope delete:servers is missing" in done.stdout
+    assert "lacks the scope read:servers" in done.stdout
+    assert "lacks the scope delete:servers" in done.stdout
     done = run_command(hub, "check", "--enforce", "--busy-check=require")
     assert done.returncode == 0, done.stdout
 

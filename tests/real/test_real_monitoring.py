@@ -70,7 +70,7 @@ def test_token_without_read_servers_is_a_failure_that_names_the_scope(
     assert metrics.value("hub_idle_exporter_scope_granted", scope="list:users") == 1
     done = run_command(hub, "check", token=token)
     assert done.returncode == 1
-    assert "scope read:servers is missing: it is needed to see users' servers" in done.stdout
+    assert "lacks the scope read:servers, which is needed to see users' servers" in done.stdout
 
 
 def test_token_filtered_to_a_group_sees_its_servers_and_fails_nothing(

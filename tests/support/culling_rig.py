@@ -87,7 +87,7 @@ class Rig:
         busy_check = BusyCheck(cull.pop("busy_check", "auto"))
         cull |= {"concurrency": cull.get("concurrency", 4), "busy_check": busy_check}
         self.settings = CullSettings(enforce, grace, **cull)
-        source = FixedPolicies(policies, default) if policies else None
+        self.source = source = FixedPolicies(policies, default) if policies else None
         rules = rules_of(source, self.poll_settings)
         self.latest = LatestState(PollState.at_start(rules, self.settings))
         self.gatekeeper = Gatekeeper(enforce, grace, self.latest, self._clocks, orphaned)
@@ -102,6 +102,7 @@ class Rig:
             self.client,
             prober,
             self.gatekeeper,
+            self.latest,
             self.metrics,
             self.settings,
             self.stopping,

@@ -179,8 +179,8 @@ MUTANTS = [
     Mutant(
         "nothing is stopped without --enforce",
         "domain/gate.py",
-        "        if not self.enforce:\n            return GateState.OFF\n",
-        "",
+        "        if not self.enforce:\n",
+        "        if False:\n",
         "unit/test_gate.py::test_monitor_mode_is_off_for_ever",
     ),
     Mutant(
@@ -214,8 +214,8 @@ MUTANTS = [
     Mutant(
         "nothing is stopped while the Hub is out of sight",
         "domain/gate.py",
-        "or now.monotonic < self.grace_until or self._interrupted(now):",
-        "or now.monotonic < self.grace_until:",
+        "interrupted = self._interrupted(now)",
+        "interrupted = False",
         "unit/test_gate.py::test_without_sight_of_the_hub_for_over_a_minute_it_closes",
     ),
     Mutant(
@@ -235,15 +235,15 @@ MUTANTS = [
     Mutant(
         "a failed poll, a missing scope or a blind policy suspends",
         "domain/gate.py",
-        "        if suspended_by:\n            return GateState.SUSPENDED\n",
-        "",
+        "        if suspended_by:\n",
+        "        if False:\n",
         "unit/test_gate.py::test_a_failed_poll_suspends_until_the_next_good_one_without_grace",
     ),
     Mutant(
         "nothing is stopped before the first poll",
         "domain/gate.py",
-        "if suspended_by is None or now.monotonic",
-        "if now.monotonic",
+        "if suspended_by is None or left:",
+        "if left:",
         "unit/test_gate.py::test_before_the_first_poll_nothing_is_stopped",
     ),
     Mutant(
@@ -287,7 +287,37 @@ MUTANTS = [
         "domain/requirements.py",
         "_TOKENS_BY_USER = (6, 1)",
         "_TOKENS_BY_USER = (2, 0)",
-        "unit/test_requirements.py::test_asking_servers_is_one_finding_with_all_that_is_missing",
+        "unit/test_requirements.py::test_what_is_missing_to_ask_servers_is_named_and_as_grave_as_the_option_says",
+    ),
+    Mutant(
+        "policies that are reloaded hold for a pass that is under way",
+        "culling/clearance.py",
+        "if closed is None and self._latest.state.judge != judge:",
+        "if False:",
+        "integration/test_culler.py::"
+        "test_policies_that_are_reloaded_while_a_pass_is_under_way_hold_for_it",
+    ),
+    Mutant(
+        "in a long pass the routes are read again",
+        "culling/cull_pass.py",
+        " or time.monotonic() - self._read_at > _ROUTES_SECONDS",
+        "",
+        "integration/test_culler.py::test_in_a_long_pass_the_routes_are_read_again",
+    ),
+    Mutant(
+        "requirements are those of the policies that hold now",
+        "observer.py",
+        '            requirements=requirements(before.version or "", self._cull, rules),\n',
+        "",
+        "integration/test_poller.py::"
+        "test_requirements_are_those_of_the_policies_that_hold_though_the_poll_fails",
+    ),
+    Mutant(
+        "the gate is that of the state in hand",
+        "culling/gatekeeper.py",
+        "(after or self._latest.state).suspended_by",
+        "self._latest.state.suspended_by",
+        "unit/test_gate.py::test_what_is_read_is_of_the_state_that_is_given",
     ),
     Mutant(
         "facts are stale at three intervals",
@@ -620,9 +650,9 @@ MUTANTS = [
     ),
     Mutant(
         "asking is no activity",
-        "culling/probe.py",
-        '+ "?no_track_activity=1"',
-        '+ ""',
+        "domain/busy_check.py",
+        '"no_track_activity=1"',
+        '""',
         "integration/test_culler.py::test_asking_is_no_activity_and_goes_past_the_public_proxy",
     ),
     Mutant(

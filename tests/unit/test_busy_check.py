@@ -15,6 +15,7 @@ from hub_idle_exporter.domain.busy_check import (
     ServerKind,
     active_within,
     interpret,
+    of_no_kind,
 )
 from hub_idle_exporter.domain.labels import ProbeResult
 
@@ -56,8 +57,8 @@ REST, NONE = said([kernel("idle")]), said([])
         (STATUS, said([kernel("idle"), kernel("busy")]), MISSING, ProbeResult.BUSY),
         (STATUS, said([kernel("starting")]), NONE, ProbeResult.BUSY),
         (STATUS, said([kernel("restarting")]), NONE, ProbeResult.BUSY),
-        (MISSING, MISSING, MISSING, ProbeResult.NO_JUPYTER),
-        (MISSING, MISSING, Reply(500, b""), ProbeResult.NO_JUPYTER),
+        (MISSING, MISSING, MISSING, None),
+        (MISSING, MISSING, Reply(500, b""), None),
         (MISSING, NONE, NONE, ProbeResult.FAILED),
         (STATUS, MISSING, NONE, ProbeResult.FAILED),
         (STATUS, NONE, Reply(403, b""), ProbeResult.FAILED),
@@ -79,14 +80,16 @@ REST, NONE = said([kernel("idle")]), said([])
     ],
 )
 def test_what_answers_mean(
-    status: Reply, kernels: Reply, terminals: Reply, result: ProbeResult
+    status: Reply, kernels: Reply, terminals: Reply, result: ProbeResult | None
 ) -> None:
-    assert interpret(JUPYTER, [status, kernels, terminals], NOW, LIMIT).result is result
+    answer = interpret(JUPYTER, [status, kernels, terminals], NOW, LIMIT)
+    assert (answer.result if answer else None) is result
 
 
 @pytest.mark.parametrize("state", ["unknown", "terminating", "autorestarting", "", "Idle"])
 def test_a_kernel_state_nobody_knows_protects(state: str) -> None:
     found = interpret(JUPYTER, [STATUS, said([kernel(state)]), NONE], NOW, LIMIT)
+    assert found is not None
     assert found.result in (ProbeResult.BUSY, ProbeResult.FAILED)
 
 
@@ -101,15 +104,18 @@ def test_another_kind_of_server_needs_only_what_to_ask_and_how_to_read_it() -> N
         used = datetime.fromtimestamp(NOW - told["idle"], UTC)
         return Activity((used,), "a job runs" if told["jobs"] else None, "no job runs")
 
-    kind = ServerKind("RStudio", ("rstudio/status",), read)
+    kind = ServerKind("RStudio", ("rstudio/status",), "", read)
     for reply, result in (
         (said({"idle": 2 * LIMIT, "jobs": 0}), ProbeResult.IDLE),
         (said({"idle": 2 * LIMIT, "jobs": 1}), ProbeResult.BUSY),
         (said({"idle": 5, "jobs": 0}), ProbeResult.ACTIVE),
-        (MISSING, ProbeResult.NO_JUPYTER),
         (Reply(200, b"<html>"), ProbeResult.FAILED),
     ):
-        assert interpret(kind, [reply], NOW, LIMIT).result is result
+        answer = interpret(kind, [reply], NOW, LIMIT)
+        assert answer is not None
+        assert answer.result is result
+    assert interpret(kind, [MISSING], NOW, LIMIT) is None
+    assert "not a Jupyter or RStudio server" in of_no_kind([JUPYTER, kind]).why
 
 
 def test_active_within_takes_the_newest_time() -> None:

@@ -8,9 +8,9 @@ from hub_idle_exporter.domain.census import (
     AGE_BOUNDS,
     IDLE_BOUNDS,
     SecondsHistogram,
+    census_of,
     idle_server_seconds,
     judge_all,
-    take,
 )
 from hub_idle_exporter.domain.model import Server, User
 from hub_idle_exporter.domain.policy import Judge, JudgedServer, Policy, Reason, Rules, State
@@ -53,7 +53,7 @@ def test_states_sum_to_all_servers() -> None:
         ("spawning", None, 1, "spawn"),
         ("unknown", None, None, None),
     )
-    census = take(seen, RULES)
+    census = census_of(seen, RULES)
     assert dict(census.servers) == {
         ("default", State.ACTIVE): 2,
         ("default", State.IDLE): 2,
@@ -62,7 +62,7 @@ def test_states_sum_to_all_servers() -> None:
 
 
 def test_candidates_come_the_most_idle_first_with_their_reasons() -> None:
-    census = take(
+    census = census_of(
         judged(("b", 4000, 5000, None), ("c", 10, 9000, None), ("a", 7000, 8000, None)), RULES
     )
     assert [one.user for one in census.candidates] == ["a", "b", "c"]
@@ -73,7 +73,7 @@ def test_candidates_come_the_most_idle_first_with_their_reasons() -> None:
 
 
 def test_histograms_hold_ready_servers_with_known_times_only() -> None:
-    census = take(
+    census = census_of(
         judged(("a", 10, 100, None), ("b", 4000, 5000, "stop"), ("c", None, None, None)), RULES
     )
     assert (census.idle.cumulative[-1], census.idle.total_seconds) == (1, 10)

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import click
 import pytest
 import requests
 from certipy import Certipy  # type: ignore[import-untyped]
@@ -294,3 +295,12 @@ def test_a_private_authority_is_looked_for_at_once(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     shutil.copy(requests.utils.DEFAULT_CA_BUNDLE_PATH, file)
     assert parsed(f"--ca-file={file}").connection.ca_file == str(file)
+
+
+def test_every_option_is_shown_in_the_log_of_the_start() -> None:
+    options = {
+        (parameter.name or "").replace("api_token_file", "api_token")
+        for parameter in cli.cli.params
+        if isinstance(parameter, click.Option) and parameter.envvar and not parameter.hidden
+    }
+    assert shown_settings(parsed()).keys() == options

@@ -225,7 +225,7 @@ def test_a_missing_scope_suspends(watch: Watch) -> None:
 
 def test_everything_that_suspends_is_told(watch: Watch) -> None:
     watch.poll("one thing", "another")
-    assert watch.keeper.why() == "one thing; another"
+    assert watch.keeper.read().why == "one thing; another"
 
 
 # ---- the keeper ---------------------------------------------------------------------------------
@@ -251,5 +251,23 @@ def test_why_says_something_in_every_state(watch: Watch, state: GateState) -> No
     elif state is GateState.SUSPENDED:
         watch.poll("something")
     assert watch.state is state
-    assert watch.keeper.why()
+    assert watch.keeper.read().why
     assert (watch.keeper.closed() is None) == (state is OPEN)
+
+
+def test_what_is_read_is_of_the_state_that_is_given(watch: Watch) -> None:
+    """A scrape or a page has one poll state in hand: the gate it shows is that of the same one."""
+    before = watch.latest.state
+    watch.fail()
+    assert watch.keeper.state() is GateState.SUSPENDED
+    assert watch.keeper.read(before).state is OPEN
+    assert watch.keeper.state(before) is OPEN
+
+
+def test_a_gate_that_closes_never_says_that_it_is_open() -> None:
+    """The grace ends between two looks at the clock: each look gives its own reason."""
+    ticks = iter([0.0, 9.999, 10.001, 10.002])
+    latest = LatestState(poll_states.good())
+    keeper = Gatekeeper(True, 10.0, latest, lambda: ClockReading(now := next(ticks), now))
+    assert "grace period" in (keeper.closed() or "")
+    assert keeper.closed() is None

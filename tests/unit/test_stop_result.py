@@ -15,10 +15,10 @@ BEFORE = Server(ready=True, started=BEGAN, last_activity=SEEN)
 @pytest.mark.parametrize(
     ("after", "fate"),
     [
-        (Server(stopped=True, last_activity=NOW), StopResult.STOPPED),
-        (Server(stopped=True, started=BEGAN, last_activity=NOW), StopResult.STOPPED),
-        (Server(stopped=True, last_activity=SEEN), StopResult.FORGOTTEN),
-        (Server(stopped=True, last_activity=None), StopResult.FORGOTTEN),
+        (Server(last_activity=NOW), StopResult.STOPPED),
+        (Server(started=BEGAN, last_activity=NOW), StopResult.STOPPED),
+        (Server(last_activity=SEEN), StopResult.FORGOTTEN),
+        (Server(last_activity=None), StopResult.FORGOTTEN),
         (Server(pending="stop", started=BEGAN, last_activity=SEEN), StopResult.STOPPING),
         (
             Server(pending="stop", ready=True, started=BEGAN, last_activity=SEEN),
@@ -38,17 +38,17 @@ def test_fate(after: Server | None, fate: StopResult) -> None:
 
 def test_a_failed_stop_of_a_server_without_activity_is_forgotten() -> None:
     before = Server(ready=True, started=BEGAN)
-    assert stop_result(before, Server(stopped=True)) is StopResult.FORGOTTEN
-    assert stop_result(before, Server(stopped=True, last_activity=NOW)) is StopResult.STOPPED
+    assert stop_result(before, Server()) is StopResult.FORGOTTEN
+    assert stop_result(before, Server(last_activity=NOW)) is StopResult.STOPPED
 
 
 def test_zoneless_times_are_compared_as_utc() -> None:
     before = Server(ready=True, started=BEGAN, last_activity=SEEN.replace(tzinfo=None))
-    assert stop_result(before, Server(stopped=True, last_activity=SEEN)) is StopResult.FORGOTTEN
-    assert stop_result(before, Server(stopped=True, last_activity=NOW)) is StopResult.STOPPED
+    assert stop_result(before, Server(last_activity=SEEN)) is StopResult.FORGOTTEN
+    assert stop_result(before, Server(last_activity=NOW)) is StopResult.STOPPED
 
 
 def test_a_stop_is_known_also_where_activity_was_yet_to_come() -> None:
     """A server's clock may run ahead: a stop sets last_activity to now, which is earlier."""
     before = Server(ready=True, started=BEGAN, last_activity=NOW + timedelta(seconds=30))
-    assert stop_result(before, Server(stopped=True, last_activity=NOW)) is StopResult.STOPPED
+    assert stop_result(before, Server(last_activity=NOW)) is StopResult.STOPPED
