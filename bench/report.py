@@ -61,7 +61,7 @@ def goals(results: Results) -> list[Goal]:
                 _at_least(f"drain, {stops}: times faster than the peer", 8, row["peer_of_ours"])
             )
         if row["stop_seconds"] < _SLOW_STOP:
-            what = f"requests to the Hub a culled server (of {row['servers']})"
+            what = f"requests to the Hub per culled server (of {row['servers']})"
             found.append(_at_most(what, 6, _asked(row)))
     for row in results.get("hub", []):
         where = f"{row['servers']} servers, {row['registered']} registered"
@@ -144,15 +144,22 @@ def _polls(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _scrapes(rows: list[dict[str, Any]]) -> Iterator[str]:
-    yield "**A scrape of `/metrics`** (10,000 servers; floor: `/-/healthy` of the same process)"
+    yield "**A scrape of `/metrics`**, with gzip (10,000 servers; floor: `/-/healthy` there)"
     yield ""
     yield from _head(
-        "exporter", "series", "p50", "p99", "longest", "very first", "floor p50", "floor p99"
-    )
+        "exporter", "series", "size", "compressed", "p50", "p99", "longest", "very first",
+        "floor p50", "floor p99",
+    )  # fmt: skip
     for row in rows:
         times = (row.get(key) for key in ("p50", "p99", "most", "first", "floor_p50", "floor_p99"))
         kind = "per server" if row["per_server"] else "normal"
-        yield _row(row["while"], kind, *("" if s is None else f"{s * 1000:.1f} ms" for s in times))
+        sizes = (row.get(key) for key in ("size", "compressed"))
+        yield _row(
+            row["while"],
+            kind,
+            *("" if size is None else f"{size / 1000:,.0f} kB" for size in sizes),
+            *("" if seconds is None else f"{seconds * 1000:.1f} ms" for seconds in times),
+        )
 
 
 def _hub(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -186,7 +193,7 @@ def _drains(rows: list[dict[str, Any]]) -> Iterator[str]:
     for row in rows:
         counts = "; ".join(f"{count:g} {purpose}" for purpose, count in row["requests"].items())
         stops = f"{row['servers']} stops of {row['stop_seconds']} s"
-        yield f"Requests to the Hub a culled server, by its log, {stops}: {counts}."
+        yield f"Requests to the Hub per culled server, by its log, {stops}: {counts}."
         yield ""
 
 

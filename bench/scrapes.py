@@ -3,12 +3,13 @@
 import http.client
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+import requests
 from exporter_process import Exporter
 
 from .figures import quantile
@@ -19,6 +20,7 @@ SCRAPE = {
     "Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5",
     "Accept-Encoding": "gzip",
 }
+PLAIN = SCRAPE | {"Accept-Encoding": "identity"}
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,9 @@ def scrape(running: Exporter, seconds: float) -> dict[str, Any]:
             metrics.append(ask("/metrics"))
             floor.append(ask("/-/healthy"))
             time.sleep(0.002)
-    return {**_summary(metrics), "first": first, "floor_p50": quantile(sorted(floor), 0.5),
+    size = len(requests.get(f"{running.address}/metrics", headers=PLAIN, timeout=60).content)
+    sizes = {"size": size, "compressed": ask.size}
+    return {**_summary(metrics), **sizes, "first": first, "floor_p50": quantile(sorted(floor), 0.5),
             "floor_p99": quantile(sorted(floor), 0.99)}  # fmt: skip
 
 
@@ -105,23 +109,33 @@ def crowd(running: Exporter, scrapers: int) -> dict[str, Any]:
     return _summary(metrics)
 
 
-@contextmanager
-def connection(running: Exporter) -> Iterator[Callable[[str], float]]:
-    """Keep one connection, as Prometheus does; asking gives the seconds it took."""
-    kept = http.client.HTTPConnection(urlsplit(running.address).netloc, timeout=60)
+class Connection:
+    """A connection that is kept, as Prometheus does; asking returns the seconds it took."""
 
-    def ask(path: str) -> float:
+    def __init__(self, running: Exporter) -> None:
+        self._kept = http.client.HTTPConnection(urlsplit(running.address).netloc, timeout=60)
+        self.size = 0  # of the last answer to /metrics, in bytes
+
+    def __call__(self, path: str) -> float:
         begun = time.perf_counter()
-        kept.request("GET", path, headers=SCRAPE)
-        answer = kept.getresponse()
-        assert answer.read()
+        self._kept.request("GET", path, headers=SCRAPE)
+        answer = self._kept.getresponse()
+        body = answer.read()
+        took = time.perf_counter() - begun
         assert answer.status == 200, answer.status
-        return time.perf_counter() - begun
+        if path == "/metrics":
+            self.size = len(body)
+        return took
 
+
+@contextmanager
+def connection(running: Exporter) -> Iterator[Connection]:
+    """Keep one connection."""
+    kept = Connection(running)
     try:
-        yield ask
+        yield kept
     finally:
-        kept.close()
+        kept._kept.close()
 
 
 def _summary(seconds: list[float]) -> dict[str, Any]:
