@@ -212,7 +212,7 @@ MUTANTS = [
         "unit/test_gate.py::test_without_sight_of_the_hub_for_over_a_minute_it_closes",
     ),
     Mutant(
-        "nothing is stopped while the Hub is out of sight",
+        "nothing is stopped while the Hub does not answer",
         "domain/gate.py",
         "interrupted = self._interrupted(now)",
         "interrupted = False",
@@ -549,7 +549,7 @@ MUTANTS = [
         "integration/test_culler.py::test_204_with_the_server_still_running_is_not_stopped",
     ),
     Mutant(
-        "what is out of sight after the stop is no cull",
+        "a server that the token cannot see after the stop is no cull",
         "culling/stopping.py",
         "    if reading is not None and not sees:\n",
         "    if False:\n",
@@ -584,7 +584,7 @@ MUTANTS = [
         "integration/test_culler.py::test_a_stop_without_an_answer_is_verified",
     ),
     Mutant(
-        "a stop that does not end is given up as slow",
+        "a stop that does not end counts as slow",
         "culling/stopping.py",
         "            if self._clock() > deadline:\n                raise problem\n",
         "",
@@ -670,7 +670,7 @@ MUTANTS = [
         "integration/test_culler.py::test_the_sidecars_own_token_is_never_sent_to_a_users_server",
     ),
     Mutant(
-        "a server that hangs or drips is given up",
+        "a server that hangs or drips is not waited for",
         "culling/probe.py",
         "            timer.start()\n",
         "            pass\n",

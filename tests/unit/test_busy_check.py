@@ -159,7 +159,7 @@ def test_servers_that_run_no_more_are_forgotten() -> None:
 
 
 def test_servers_seen_busy_are_forgotten_while_others_are_noted() -> None:
-    """The poll forgets while the lanes note: neither may trip over the other."""
+    """The poll forgets while the workers note: neither may trip over the other."""
     watch = BusyWatch()
     done = threading.Event()
 
@@ -169,9 +169,9 @@ def test_servers_seen_busy_are_forgotten_while_others_are_noted() -> None:
             number += 1
             watch.busy((f"u{number % 5000}", "", None), 0.0)
 
-    lane = threading.Thread(target=note)
-    lane.start()
+    worker = threading.Thread(target=note)
+    worker.start()
     for _ in range(300):
         watch.keep(set())
     done.set()
-    lane.join()
+    worker.join()

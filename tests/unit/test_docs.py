@@ -8,17 +8,26 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
+import poll_states
 import pytest
 import yaml
 from exporter_process import fields
+from prometheus_client import CollectorRegistry, disable_created_metrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+import bench.report
 from hub_idle_exporter import COMMANDS, cli, policy_file
-from hub_idle_exporter.domain.policy import Policy
+from hub_idle_exporter.domain.census import take
+from hub_idle_exporter.domain.gate import GateState
+from hub_idle_exporter.domain.policy import Policy, Rules
+from hub_idle_exporter.domain.poll_state import LatestState, Snapshot
 from hub_idle_exporter.domain.scopes import Scope
+from hub_idle_exporter.domain.settings import PollSettings
+from hub_idle_exporter.metrics import Metrics
 from hub_idle_exporter.policy_file import parse
 
 ROOT = Path(__file__).parents[2]
@@ -120,8 +129,8 @@ def test_a_fixed_variable_is_listed_and_read() -> None:
 
 OF_OTHER_PROGRAMS = {
     "--query.replica-label",  # Thanos
-    "--read-only", "--publish", "--volume", "--volumes",  # docker
-    "--upgrade", "--no-deps", "--wheel-dir",  # tools/lock.py, pip
+    "--read-only", "--publish", "--rm", "--volume", "--volumes",  # docker
+    "--upgrade", "--no-deps", "--version", "--wheel-dir",  # tools/lock.py, pip, Python
 }  # fmt: skip
 
 
@@ -259,7 +268,7 @@ LOG_EVENTS = "docs/log-events.md"
 EVENTS_TABLE = table(LOG_EVENTS, "| event | level | logged when | fields |")
 LEVELS = {"debug", "info", "warning", "error"}
 LOGGERS = {"log", "logger", "_log", "_logger"}
-HANDED_ON = {"_say", "log_on_change", "_log_on_change"}  # helpers that get the event handed on
+HANDED_ON = {"log_on_change", "_log_on_change"}  # helpers that get the event handed on
 SNAKE_CASE = re.compile(r"[a-z]+(_[a-z]+)*")
 
 
@@ -328,7 +337,7 @@ EVENTS = [event for path in PACKAGE.rglob("*.py") for event in events_of(path.re
         ('log.info("an_event", some=1)', "an_event", "info"),
         ('self._log.error("an_event", **audit)', "an_event", "error"),
         ('log_on_change("topic", why, log.error, "an_event", why=why)', "an_event", "error"),
-        ('self._say("topic", 3, write, "an_event")', "an_event", None),
+        ('self._log_on_change("topic", 3, write, "an_event")', "an_event", None),
         ('write("an_event", error=text)', "an_event", None),
     ],
 )
@@ -340,7 +349,8 @@ def test_events_are_found_however_they_are_logged(
 
 def test_an_event_in_a_variable_is_found() -> None:
     source = (
-        'event = "one_event" if bad else "other_event"\nself._say("topic", 3, log.error, event)'
+        'event = "one_event" if bad else "other_event"\n'
+        'self._log_on_change("topic", 3, log.error, event)'
     )
     assert [event.name for event in events_of(source)] == ["one_event", "other_event"]
 
@@ -494,7 +504,7 @@ def test_the_glossary_is_short() -> None:
         assert f"**{term}**" in glossary
 
 
-# ---- dashboards, alerts, cost -------------------------------------------------------------------
+# ---- dashboards, alerts, cost, scale ------------------------------------------------------------
 
 
 def test_the_panels_are_all_there() -> None:
@@ -520,6 +530,53 @@ def test_the_runbook_addresses_of_the_alerts_are_valid() -> None:
         assert anchor in anchors(ROOT / path)
 
 
+def goals_of(lines: list[str]) -> list[list[str]]:
+    """Give the rows of all tables of goals in a page."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "|" in line]
+    return [row for row in rows if row[-1] in ("reached", "**missed**")]
+
+
+def test_the_goals_are_those_of_the_benchmark() -> None:
+    """The page of results states the limits that the benchmark applies now."""
+    written = (ROOT / "bench" / "RESULTS.md").read_text().splitlines()
+    wanted = {(what, limit) for what, limit, _, _ in bench.report.goals(EVERY_GOAL)}
+    assert {(row[0], row[1]) for row in goals_of(written)} == wanted
+
+
+def spread(**more: object) -> dict[str, Any]:
+    return {"ours": {"median": 1.0, "peak": 1.0}, "median": 1.0, **more}
+
+
+def poll(servers: int, registered: int) -> dict[str, Any]:
+    figures = dict.fromkeys(
+        ("cpu_seconds", "cpu_of_floor", "peer_cpu_of_ours", "memory_mb"), spread()
+    )
+    return {"servers": servers, "registered": registered, **figures}
+
+
+# Results as the benchmark collects them, of everything that has a goal. The figures are made up.
+EVERY_GOAL: dict[str, Any] = {
+    "poll": [poll(n, n) for n in (1_000, 10_000)],
+    "registered": [poll(1_000, n) for n in (1_000, 100_000)],
+    "scrape": [
+        {"while": doing, "per_server": per_server, "p99": 0.001}
+        for doing, per_server in (
+            ("at rest", False), ("polling every second", False), ("culling", False),
+            ("at rest", True), ("polling every second", True),
+        )
+    ],
+    "drain": [
+        {"servers": n, "stop_seconds": seconds, "requests": {}} | peer
+        for n, seconds, peer in (
+            (40, 1, {"peer_of_ours": 9.0}), (10, 10, {"peer_of_ours": 9.0}), (400, 1, {}),
+        )
+    ],
+    "hub": [
+        {"servers": 400, "registered": n, "ours_of_peer": spread()} for n in (400, 4_000)
+    ],
+}  # fmt: skip
+
+
 def test_what_it_costs_is_what_the_benchmark_wrote() -> None:
     """Each figure stands in the benchmark's own table."""
     rows = table("docs/cost.md", "| goal | wanted | measured | |")
@@ -529,3 +586,21 @@ def test_what_it_costs_is_what_the_benchmark_wrote() -> None:
     assert [row for row in rows if row not in cells] == []
     measured = next(line for line in written if line.startswith("Measured"))
     assert measured.partition(" by ")[0] in text("docs/cost.md")
+
+
+def series(policies: int) -> int:
+    """Count the series after a successful poll of a Hub, with this many policies."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # as the sidecar does
+    rules = Rules((*(Policy(f"p{n}", 60.0) for n in range(policies - 1)), DEFAULT))
+    state = poll_states.good(snapshot=Snapshot("6.1.1", 0.0, take([], rules)))
+    settings = PollSettings(DEFAULT)
+    metrics = Metrics(CollectorRegistry(), LatestState(state), lambda _: GateState.ON, settings)
+    return sum(len(family.samples) for family in metrics.collect())
+
+
+def test_the_number_of_series_is_what_the_exporter_has() -> None:
+    said = re.search(
+        r"has (\d+) series .*? and (\d+) more for each", text("docs/scale.md"), re.DOTALL
+    )
+    assert said is not None
+    assert [int(number) for number in said.groups()] == [series(1), series(2) - series(1)]
