@@ -180,7 +180,7 @@ def _purpose(method: str, path: str) -> str:
 
 
 def _shares(answer: dict[str, Any], servers: int) -> dict[str, float]:
-    """Part the time that one server takes of one lane: looking, asking, stopping, verifying."""
+    """Part the time that one server takes of one worker: looking, asking, stopping, verifying."""
     did = answer["did"]
     spent = "hub_request_duration_seconds_sum"
     stop = did[f"{spent}/stop_server"]
@@ -190,6 +190,6 @@ def _shares(answer: dict[str, Any], servers: int) -> dict[str, float]:
     verify = did["cull_duration_seconds_sum"] - stop
     tokens = did[f"{spent}/mint_token"] + did[f"{spent}/revoke_token"]
     sums = {"looking": look, "asking": tokens, "stopping": stop, "verifying": verify}
-    # What is left of ten lanes' time: asking the server itself, and lanes that had no more to do.
+    # The rest of ten workers' time: asking the server itself, and workers with no more to do.
     sums["the rest"] = max(0.0, answer["wall"] * 10 - sum(sums.values()))
     return {name: round(seconds / servers, 4) for name, seconds in sums.items()}

@@ -21,7 +21,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 import bench.report
 from hub_idle_exporter import COMMANDS, cli, policy_file
-from hub_idle_exporter.domain.census import take
+from hub_idle_exporter.domain.census import census_of
 from hub_idle_exporter.domain.gate import GateState
 from hub_idle_exporter.domain.policy import Policy, Rules
 from hub_idle_exporter.domain.poll_state import LatestState, Snapshot
@@ -592,7 +592,7 @@ def series(policies: int) -> int:
     """Count the series after a successful poll of a Hub, with this many policies."""
     disable_created_metrics()  # type: ignore[no-untyped-call]  # as the sidecar does
     rules = Rules((*(Policy(f"p{n}", 60.0) for n in range(policies - 1)), DEFAULT))
-    state = poll_states.good(snapshot=Snapshot("6.1.1", 0.0, take([], rules)))
+    state = poll_states.good(snapshot=Snapshot(0.0, census_of([], rules)))
     settings = PollSettings(DEFAULT)
     metrics = Metrics(CollectorRegistry(), LatestState(state), lambda _: GateState.ON, settings)
     return sum(len(family.samples) for family in metrics.collect())
