@@ -67,7 +67,7 @@ class Person:
             pending=None if now - started > 25 else "spawn",
             started=datetime.fromtimestamp(started, UTC),
             last_activity=datetime.fromtimestamp(last_activity, UTC),
-            user_options=self.options,
+            user_options=msgspec.Raw(msgspec.json.encode(self.options)),
         )
 
 

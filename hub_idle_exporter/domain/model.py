@@ -5,8 +5,8 @@ decoding. A key that the token may not see is *missing* from the Hub's answer, w
 same as empty: such a field is `UNSET`.
 """
 
+import json
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -19,8 +19,19 @@ class Server(msgspec.Struct, frozen=True, gc=False):
     pending: str | None = None
     started: datetime | None = None
     last_activity: datetime | None = None
-    # Free-form and chosen by the user: matched against, never exported.
-    user_options: Any = None
+    # Free-form and chosen by the user: read only where a policy matches on it, never exported.
+    user_options: msgspec.Raw = msgspec.Raw(b"null")
+
+    def options(self) -> object:
+        """Decode `user_options`; None if that cannot be done.
+
+        By Python's json, which reads what the Hub's own writes (NaN, half a surrogate pair).
+        """
+        try:
+            options: object = json.loads(bytes(self.user_options))
+        except (ValueError, RecursionError):
+            return None
+        return options
 
 
 class User(msgspec.Struct, frozen=True, gc=False):

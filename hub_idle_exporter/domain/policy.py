@@ -92,7 +92,7 @@ class Match:
             (self.users is None or self.users.match(user.name))
             and (self.servers is None or self.servers.match(name))
             and (self.named is None or self.named == bool(name))
-            and self._options_hold(server.user_options)
+            and self._options_hold(server)
         )
 
     def _admin_holds(self, user: User) -> bool | None:
@@ -107,9 +107,10 @@ class Match:
             return None
         return any(map(self.groups.match, user.groups))
 
-    def _options_hold(self, options: object) -> bool:
+    def _options_hold(self, server: Server) -> bool:
         if not self.user_options:
             return True
+        options = server.options()
         if not isinstance(options, dict):
             return False
         return all(globs.match(options.get(key)) for key, globs in self.user_options)

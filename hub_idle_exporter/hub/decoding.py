@@ -37,12 +37,24 @@ def _decode_leniently(body: bytes, shape: type[_Answer]) -> _Answer:
     A user's own `user_options` may contain what Python's json accepts (NaN, 1e400, half a
     surrogate pair), and the Hub repeats it in every listing. No user may break polls with that.
     """
-    answer = msgspec.convert(json.loads(body), shape)
+    document = json.loads(body)
+    _encode_options(document)
+    answer = msgspec.convert(document, shape)
     users = answer.items if isinstance(answer, UserPage) else [answer]
     for user in users:
         if isinstance(user, User):  # names go into URLs and the log, so they must be valid text
             "".join([user.name, *(user.servers or ())]).encode()
     return answer
+
+
+def _encode_options(document: object) -> None:
+    """Turn `user_options` back into bytes in place, as which a `Server` keeps them."""
+    found = document.get("items", [document]) if isinstance(document, dict) else []
+    users = [user for user in found if isinstance(user, dict)] if isinstance(found, list) else []
+    for servers in (user.get("servers") for user in users):
+        for server in servers.values() if isinstance(servers, dict) else ():
+            if isinstance(server, dict) and "user_options" in server:
+                server["user_options"] = msgspec.Raw(json.dumps(server["user_options"]).encode())
 
 
 def _quotation(body: bytes, mask: Callable[[str], str]) -> str:

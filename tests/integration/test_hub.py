@@ -740,3 +740,22 @@ def test_a_hub_that_speaks_no_tls_is_a_connection_error(fake_hub: FakeHub) -> No
 
 def test_a_hub_that_speaks_tls_alone_is_a_connection_error(tls_hub: FakeHub) -> None:
     assert failure(client(tls_hub).users).cause in (Cause.CONNECTION, Cause.HTTP)
+
+
+@pytest.mark.parametrize("odd", ["NaN", "1e400", '"\\ud800"', '"\\u0000"'])
+def test_options_that_are_no_strict_json_can_still_be_matched(fake_hub: FakeHub, odd: str) -> None:
+    """The Hub repeats what a user chose, and so must not decide by it whether it can be read."""
+    chosen = f'{{"profile": "gpu-a", "odd": {odd}}}'
+    user = f'{{"name": "ana", "servers": {{"": {{"ready": true, "user_options": {chosen}}}}}}}'
+    page = f'{{"items": [{user}], "_pagination": {{"total": 1, "next": null}}}}'
+    fake_hub.plan(
+        "GET", "/users", faults.always(reply(200, page.encode(), Content_Type="application/json"))
+    )
+    fake_hub.plan("GET", "/users/ana", faults.always(reply(200, user.encode())))
+    hub = client(fake_hub)
+    seen = hub.user("ana")
+    assert seen is not None
+    for servers in (hub.users().users["ana"].seen_servers, seen.user.seen_servers):
+        options = servers[""].options()
+        assert isinstance(options, dict)
+        assert options["profile"] == "gpu-a"
