@@ -13,7 +13,7 @@ from .domain.durations import shown
 from .domain.gate import ClockReading
 from .domain.policy import NotCandidate, Policy
 from .domain.poll_state import LatestState, PollError, PollState, Snapshot
-from .domain.requirements import Severity
+from .domain.requirements import TO_ASK, Severity
 from .domain.settings import PollSettings
 from .hub.errors import HubError
 from .metrics import Metrics
@@ -144,7 +144,9 @@ class Poller:
             self._log_on_change("findings", why, log.debug, "requirements_met")
         if self._culler is None:
             return
-        lacks = [one for one in state.findings if one.severity is Severity.WARNING]
+        lacks = [
+            one for one in state.findings if one.scope in TO_ASK and one.severity > Severity.NOTE
+        ]
         if lacks:
             why = "; ".join([*map(str, lacks), lacks[0].consequence])
             self._log_on_change("busy", why, log.warning, "busy_check_unavailable", why=why)
