@@ -58,7 +58,7 @@ class Account:
     def event(self, who: str, what: str, mark: Mark = Mark.NONE) -> None:
         """Write what happened to whom, with the minutes and seconds since the start."""
         minutes, seconds = divmod(int(time.monotonic() - self._begun), 60)
-        head = f"{minutes:02}:{seconds:02}  {who:<13} {mark:<8}"
+        head = f"{minutes:02}:{seconds:02}  {who:<13} {mark:<9}"
         lines = textwrap.wrap(what, _WIDTH - len(head)) or [""]
         text = f"\n{' ' * len(head)}".join(lines)
         self.say(self._coloured(head, mark) + text)
