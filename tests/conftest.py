@@ -110,15 +110,20 @@ def real_hub(tmp_path_factory: pytest.TempPathFactory, hub_python: Path) -> Iter
         yield hub
 
 
-@pytest.fixture
-def clean_paper_hub(paper_hub: RealHub) -> RealHub:
-    """The session's Hub of paper with nothing running, every server answering as idle."""
+def cleaned(paper_hub: RealHub) -> RealHub:
+    """Stop everything on a Hub of paper, and let every server answer as idle again."""
     paper_hub.stop_all()
     paper_hub.paper.heal()
     paper_hub.paper.requests.clear()
     paper_hub.paper.jupyter = Jupyter()
     paper_hub.paper.at.clear()
     return paper_hub
+
+
+@pytest.fixture
+def clean_paper_hub(paper_hub: RealHub) -> RealHub:
+    """The session's Hub of paper with nothing running, every server answering as idle."""
+    return cleaned(paper_hub)
 
 
 @pytest.fixture

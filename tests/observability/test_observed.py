@@ -19,7 +19,7 @@ import dashboard_checks
 import promql_checks
 import pytest
 import rules_checks
-from conftest import tool_or_skip
+from conftest import cleaned, tool_or_skip
 from exporter_process import Exporter
 from fake_hub import Jupyter
 from planted_faults import DASHBOARD, RULES
@@ -185,8 +185,7 @@ def run(paper_hub: RealHub, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """Let the exporter cull once, with Prometheus looking on."""
     program = tool_or_skip("prometheus")
     folder = tmp_path_factory.mktemp("observed")
-    hub = paper_hub
-    hub.stop_servers(hub.servers())
+    hub = cleaned(paper_hub)  # other files may have left servers, and faults that were planned
     people(hub)
     (folder / "policies.yaml").write_text(POLICIES)
     address = f"127.0.0.1:{free_ports(1)[0]}"
@@ -204,8 +203,7 @@ def run(paper_hub: RealHub, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         Exporter(hub.url, hub.token, options, directory=folder) as exporter,
     ):
         yield observed(start, hub, prometheus, exporter)
-    hub.stop_all()
-    hub.paper.at.clear()
+    cleaned(hub)
 
 
 def observed(start: float, hub: RealHub, prometheus: PrometheusServer, exporter: Exporter) -> Run:
