@@ -15,9 +15,12 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 from . import __version__, log
 from .clocks import read_clocks
 from .config import server_tls, shown_settings
+from .culling.audit import Audit
+from .culling.clearance import Clearance
 from .culling.culler import Culler
 from .culling.gatekeeper import Gatekeeper
 from .culling.probe import Prober
+from .culling.stopping import Stopper
 from .domain.durations import shown
 from .domain.poll_state import LatestState, PollState
 from .domain.settings import ConfigError, Settings
@@ -112,7 +115,10 @@ def assemble(settings: Settings, token: Token, stopping: threading.Event | None 
     culler = None
     if cull.enforce:
         prober = Prober(hub, cull.probe_user, server_tls(settings.tls_directory))
-        culler = Culler(hub, prober, gatekeeper, latest, metrics, cull, stopping)
+        audit = Audit(metrics)
+        clearance = Clearance(hub, prober, gatekeeper, latest, metrics, cull, stopping)
+        stopper = Stopper(hub, gatekeeper, audit, cull, stopping)
+        culler = Culler(hub, clearance, stopper, audit, cull, stopping)
     observer = Observer(hub, source, poll, cull, gatekeeper)
     poller = Poller(observer, source, latest, poll, gatekeeper, culler, metrics)
     return Sidecar(settings, latest, hub, gatekeeper, metrics, observer, culler, poller, stopping)

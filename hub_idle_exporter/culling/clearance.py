@@ -1,6 +1,7 @@
 """The last check of a candidate before its stop; any doubt withholds the stop."""
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
@@ -60,7 +61,7 @@ class Clearance:
         metrics: Metrics,
         settings: CullSettings,
         stopping: threading.Event,
-        clock: Callable[[], float],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._hub, self._prober, self._gatekeeper = hub, prober, gatekeeper
         self._latest = latest

@@ -5,22 +5,17 @@ Each candidate of a poll has exactly one outcome: stopped and verified, failed, 
 
 import queue
 import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import structlog
 
 from ..domain.labels import ProbeResult, Withheld
 from ..domain.policy import JudgedServer
-from ..domain.poll_state import LatestState
 from ..domain.settings import CullSettings
 from ..hub.client import Hub
-from ..metrics import Metrics
 from .audit import Audit
 from .clearance import Clearance, WithheldError
 from .cull_pass import CullPass
-from .gatekeeper import Gatekeeper
-from .probe import Prober
 from .stopping import FailedError, Stopper
 
 # Workers start one after another. If all started at once, they would send the same kind of request
@@ -36,33 +31,25 @@ class Culler:
     """Stops candidates on its own threads, while polls and scrapes go on.
 
     Args:
-        hub: where servers are checked again and stopped.
-        prober: asks the servers themselves.
-        gatekeeper: asked right before each stop.
-        latest: judges by the newest poll state.
-        metrics: counts everything.
+        hub: read for the proxy's routes, once per pass.
+        clearance: checks each candidate right before its stop.
+        stopper: stops those that pass.
+        audit: records each outcome.
         settings: how many at once, and how many per poll.
         stopping: set when the sidecar shuts down.
-        clock: our monotonic clock.
     """
 
     def __init__(
         self,
         hub: Hub,
-        prober: Prober,
-        gatekeeper: Gatekeeper,
-        latest: LatestState,
-        metrics: Metrics,
+        clearance: Clearance,
+        stopper: Stopper,
+        audit: Audit,
         settings: CullSettings,
         stopping: threading.Event,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._hub, self._settings, self._stopping = hub, settings, stopping
-        self._audit = Audit(metrics)
-        self._clearance = Clearance(
-            hub, prober, gatekeeper, latest, metrics, settings, stopping, clock
-        )
-        self._stopper = Stopper(hub, gatekeeper, self._audit, settings, stopping, clock)
+        self._clearance, self._stopper, self._audit = clearance, stopper, audit
         self._claimed: set[ServerKey] = set()
         self._work: queue.SimpleQueue[tuple[int, CullPass]] = queue.SimpleQueue()
 

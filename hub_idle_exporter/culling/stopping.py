@@ -1,6 +1,7 @@
 """Send the stop of one server, and watch it until its result is known."""
 
 import threading
+import time
 from collections.abc import Callable
 
 import structlog
@@ -54,7 +55,7 @@ class Stopper:
         audit: Audit,
         settings: CullSettings,
         stopping: threading.Event,
-        clock: Callable[[], float],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._hub, self._gatekeeper, self._audit = hub, gatekeeper, audit
         self._settings, self._stopping, self._clock = settings, stopping, clock

@@ -63,9 +63,9 @@ def after_listing(rig: Rig, happening: Callable[[], object]) -> None:
     rig.hub.plan("GET", "/users", faults.after(happening), times=1)
 
 
-def assert_spared(rig: Rig, cause: str) -> None:
+def assert_withheld(rig: Rig, cause: str) -> None:
     assert rig.stops() == []
-    assert rig.spared(cause) == 1
+    assert rig.withheld(cause) == 1
     assert rig.attempted() == rig.culled() == 0
 
 
@@ -139,7 +139,7 @@ def test_active_between_listing_and_stop_is_spared(make_rig: MakeRig) -> None:
     server = rig.run("ana")
     after_listing(rig, lambda: setattr(server, "last_activity", rig.hub.now()))
     rig.poll()
-    assert_spared(rig, "active_again")
+    assert_withheld(rig, "active_again")
 
 
 def test_restarted_between_listing_and_stop_is_spared(rig: Rig) -> None:
@@ -147,7 +147,7 @@ def test_restarted_between_listing_and_stop_is_spared(rig: Rig) -> None:
     server = rig.run("ana")
     after_listing(rig, lambda: setattr(server, "started", rig.hub.now() - 2 * HOUR + 1))
     rig.poll()
-    assert_spared(rig, "restarted")
+    assert_withheld(rig, "restarted")
 
 
 def test_restarted_is_spared_from_max_age_too(make_rig: MakeRig) -> None:
@@ -155,7 +155,7 @@ def test_restarted_is_spared_from_max_age_too(make_rig: MakeRig) -> None:
     server = rig.run("ana")
     after_listing(rig, lambda: setattr(server, "started", rig.hub.now() - HOUR - 1))
     rig.poll()
-    assert_spared(rig, "restarted")
+    assert_withheld(rig, "restarted")
 
 
 @pytest.mark.parametrize("pending", ["spawn", "stop", "check"])
@@ -163,28 +163,28 @@ def test_pending_between_listing_and_stop_is_spared(rig: Rig, pending: str) -> N
     server = rig.run("ana")
     after_listing(rig, lambda: setattr(server, "pending", pending))
     rig.poll()
-    assert_spared(rig, "pending")
+    assert_withheld(rig, "pending")
 
 
 def test_not_ready_between_listing_and_stop_is_spared(rig: Rig) -> None:
     server = rig.run("ana")
     after_listing(rig, lambda: setattr(server, "ready", False))
     rig.poll()
-    assert_spared(rig, "pending")
+    assert_withheld(rig, "pending")
 
 
 def test_gone_between_listing_and_stop_is_no_cull(rig: Rig) -> None:
     server = rig.run("ana")
     after_listing(rig, lambda: setattr(server, "stopped", True))
     rig.poll()
-    assert_spared(rig, "gone")
+    assert_withheld(rig, "gone")
 
 
 def test_a_user_deleted_between_listing_and_stop_is_no_cull(rig: Rig) -> None:
     rig.run("ana")
     after_listing(rig, lambda: rig.hub.remove_user("ana"))
     rig.poll()
-    assert_spared(rig, "gone")
+    assert_withheld(rig, "gone")
 
 
 def test_put_into_an_exempt_group_between_listing_and_stop_is_spared(make_rig: MakeRig) -> None:
@@ -204,7 +204,7 @@ def test_what_cannot_be_looked_at_again_is_spared(rig: Rig, fault: Fault) -> Non
     rig.run("ana")
     rig.hub.plan("GET", "/users/ana", fault)
     rig.poll()
-    assert_spared(rig, "probe_failed")
+    assert_withheld(rig, "probe_failed")
 
 
 def test_what_the_token_sees_no_more_is_spared(rig: Rig) -> None:
@@ -212,7 +212,7 @@ def test_what_the_token_sees_no_more_is_spared(rig: Rig) -> None:
     hide = faults.rewritten(lambda user: {k: v for k, v in user.items() if k != "servers"})
     rig.hub.plan("GET", "/users/ana", hide)
     rig.poll()
-    assert_spared(rig, "probe_failed")
+    assert_withheld(rig, "probe_failed")
 
 
 def test_a_look_is_taken_again_when_asking_took_long(rig: Rig) -> None:
@@ -225,7 +225,7 @@ def test_a_look_is_taken_again_when_asking_took_long(rig: Rig) -> None:
 
     rig.target.plan("GET", "*/api/terminals", faults.after(late))
     rig.poll()
-    assert_spared(rig, "active_again")
+    assert_withheld(rig, "active_again")
 
 
 # ---- the server itself is asked -----------------------------------------------------------------
@@ -234,7 +234,7 @@ def test_a_look_is_taken_again_when_asking_took_long(rig: Rig) -> None:
 def test_activity_that_the_server_knows_and_the_hub_does_not_spares(rig: Rig) -> None:
     rig.run("ana", own_idle=HOUR - 1)
     rig.poll()
-    assert_spared(rig, "active_again")
+    assert_withheld(rig, "active_again")
     assert rig.asked("active") == 1
 
 
@@ -242,32 +242,32 @@ def test_activity_that_the_route_knows_spares(rig: Rig) -> None:
     server = rig.run("ana")
     server.route_activity = rig.hub.now() - HOUR + 1
     rig.poll()
-    assert_spared(rig, "active_again")
+    assert_withheld(rig, "active_again")
 
 
 def test_activity_of_a_kernel_spares(rig: Rig) -> None:
     rig.jupyter(rig.run("ana")).add_kernel("idle", last_activity=rig.time - 60)
     rig.poll()
-    assert_spared(rig, "active_again")
+    assert_withheld(rig, "active_again")
 
 
 def test_activity_of_a_terminal_spares(rig: Rig) -> None:
     rig.jupyter(rig.run("ana")).add_terminal(last_activity=rig.time - 60)
     rig.poll()
-    assert_spared(rig, "active_again")
+    assert_withheld(rig, "active_again")
 
 
 def test_a_time_to_come_is_activity(rig: Rig) -> None:
     rig.run("ana", own_idle=-500)
     rig.poll()
-    assert_spared(rig, "active_again")
+    assert_withheld(rig, "active_again")
 
 
 @pytest.mark.parametrize("state", ["busy", "starting", "restarting"])
 def test_a_silent_busy_kernel_spares(rig: Rig, state: str) -> None:
     rig.run("ana", kernels=["idle", state])
     rig.poll()
-    assert_spared(rig, "busy")
+    assert_withheld(rig, "busy")
     assert rig.asked("busy") == 1
 
 
@@ -333,7 +333,7 @@ def test_an_odd_answer_of_a_server_spares_it(rig: Rig, path: str, fault: Fault) 
     rig.run("ana", kernels=["idle"])
     rig.target.plan("GET", path, fault)
     rig.poll()
-    assert_spared(rig, "probe_failed")
+    assert_withheld(rig, "probe_failed")
     assert rig.asked("failed") == 1
     assert len(rig.hub.revoked) == 1
 
@@ -344,7 +344,7 @@ def test_an_answer_longer_than_a_megabyte_spares(rig: Rig) -> None:
     kernels = [{"execution_state": "idle", "id": "x" * 1000}] * 2000
     rig.target.plan("GET", "*/kernels", faults.always(faults.reply(200, kernels)))
     rig.poll()
-    assert_spared(rig, "probe_failed")
+    assert_withheld(rig, "probe_failed")
 
 
 @pytest.mark.usefixtures("fast")
@@ -353,7 +353,7 @@ def test_a_server_that_hangs_is_given_up_and_spared(rig: Rig, path: str) -> None
     rig.run("ana")
     rig.target.plan("GET", path, faults.hang(threading.Event()))
     rig.poll(within=10)
-    assert_spared(rig, "probe_failed")
+    assert_withheld(rig, "probe_failed")
 
 
 @pytest.mark.usefixtures("fast")
@@ -361,20 +361,20 @@ def test_a_server_that_drips_is_given_up_and_spared(rig: Rig) -> None:
     rig.run("ana", kernels=["idle"])
     rig.target.plan("GET", "*/kernels", faults.drip(0.1))
     rig.poll(within=10)
-    assert_spared(rig, "probe_failed")
+    assert_withheld(rig, "probe_failed")
 
 
 def test_a_server_that_refuses_connections_is_spared(rig: Rig) -> None:
     rig.run("ana")
     rig.target.hang_up()
     rig.poll()
-    assert_spared(rig, "probe_failed")
+    assert_withheld(rig, "probe_failed")
 
 
 def test_a_server_without_a_route_is_spared(rig: Rig) -> None:
     rig.hub.add_server("ana", idle=2 * HOUR)
     rig.poll()
-    assert_spared(rig, "probe_failed")
+    assert_withheld(rig, "probe_failed")
 
 
 @pytest.mark.parametrize("target", ["unix+http://%2Frun%2Fx", "http://", "http://[::", "ftp://x/"])
@@ -383,7 +383,7 @@ def test_a_route_that_leads_nowhere_spares(rig: Rig, target: str) -> None:
     data = {"user": "ana", "server_name": ""}
     rig.hub.routes = {"/user/ana/": {"routespec": "/user/ana/", "target": target, "data": data}}
     rig.poll()
-    assert_spared(rig, "probe_failed")
+    assert_withheld(rig, "probe_failed")
     assert server.ready
 
 
@@ -431,7 +431,7 @@ def test_routes_that_cannot_be_read_spare_everyone(rig: Rig, fault: Fault) -> No
     rig.run("ben")
     rig.hub.plan("GET", "/proxy", fault)
     rig.poll()
-    assert (rig.stops(), rig.spared("probe_failed"), rig.asked("failed")) == ([], 2, 2)
+    assert (rig.stops(), rig.withheld("probe_failed"), rig.asked("failed")) == ([], 2, 2)
     assert len(rig.hub.log("GET", "/proxy")) == 1
 
 
@@ -441,7 +441,7 @@ def test_a_second_page_of_routes_that_fails_spares_everyone(rig: Rig) -> None:
         rig.run(f"u{number:03d}", idle=2 * HOUR if number == 0 else 0)
     rig.hub.plan("GET", "/proxy", faults.html(502), after=1)
     rig.poll()
-    assert_spared(rig, "probe_failed")
+    assert_withheld(rig, "probe_failed")
 
 
 # ---- tokens -------------------------------------------------------------------------------------
@@ -494,7 +494,7 @@ def test_without_a_token_nobody_is_asked_and_nobody_stopped(rig: Rig, fault: Fau
     rig.run("ana")
     rig.hub.plan("POST", "/users/idle-prober/tokens", fault)
     rig.poll()
-    assert_spared(rig, "probe_failed")
+    assert_withheld(rig, "probe_failed")
     assert rig.target.requests == []
 
 
@@ -561,7 +561,7 @@ def test_once_stops_only_what_was_itself_asked(make_rig: MakeRig, how: str, max_
     rig.run("ana", jupyter=how != "no jupyter")
     rig.poll()
     assert rig.stops() == (["ana/"] if how == "asked and idle" else [])
-    assert rig.spared("gate") == (0 if how == "asked and idle" else 1)
+    assert rig.withheld("gate") == (0 if how == "asked and idle" else 1)
 
 
 # ---- the gate, right before each stop -----------------------------------------------------------
@@ -575,14 +575,14 @@ def test_the_gate_is_asked_again_right_before_the_stop(make_rig: MakeRig) -> Non
     rig.watch(600)
     rig.target.plan("GET", "*/terminals", faults.after(lambda: setattr(rig, "wall_ahead", 500)))
     rig.poll()
-    assert_spared(rig, "gate")
+    assert_withheld(rig, "gate")
 
 
 def test_a_poll_that_fails_meanwhile_closes_the_gate(rig: Rig) -> None:
     rig.run("ana")
     rig.target.plan("GET", "*/terminals", faults.after(lambda: rig.suspend("it failed")))
     rig.poll()
-    assert_spared(rig, "gate")
+    assert_withheld(rig, "gate")
 
 
 def test_the_end_of_the_parent_process_closes_the_gate(make_rig: MakeRig) -> None:
@@ -600,7 +600,7 @@ def test_the_parents_end_while_a_server_is_asked_closes_the_gate(make_rig: MakeR
     rig.run("ana")
     rig.target.plan("GET", "*/terminals", faults.after(orphaned.set))
     rig.poll()
-    assert_spared(rig, "gate")
+    assert_withheld(rig, "gate")
 
 
 def test_under_grace_nobody_is_stopped_or_asked(make_rig: MakeRig) -> None:
@@ -662,7 +662,7 @@ def test_a_failed_poll_suspends_stops_until_the_next_good_one(rig: Rig) -> None:
     assert not rig.poller.poll()
     failed.set()
     rig.finish(begun)
-    assert_spared(rig, "gate")
+    assert_withheld(rig, "gate")
     assert rig.counted("enforcement", state="suspended") == 1
     rig.poll()
     assert rig.stops() == ["ana/"]
@@ -734,7 +734,7 @@ def test_200_users_that_vanish_while_listing_stop_nobody(make_rig: MakeRig) -> N
     rig.hub.plan("GET", "/users", faults.after(vanish), after=1, times=1)
     assert rig.poll()
     assert rig.stops() == []
-    assert rig.spared("gate") > 0
+    assert rig.withheld("gate") > 0
     rig.hub.heal()
     rig.poll(within=60)
     assert len(rig.stops()) == 500
@@ -1040,7 +1040,7 @@ def test_max_culls_a_poll_the_most_idle_first(make_rig: MakeRig) -> None:
         rig.run(f"u{number}", idle=(9 - number) * HOUR)
     rig.poll()
     assert sorted(rig.stops()) == ["u0/", "u1/"]
-    assert rig.spared("limit") == 3
+    assert rig.withheld("limit") == 3
     rig.poll()
     assert sorted(rig.stops()) == ["u0/", "u1/", "u2/", "u3/"]
 
@@ -1067,7 +1067,7 @@ def test_max_culls_keeps_room_for_those_still_being_asked(make_rig: MakeRig) -> 
     rig.target.plan("GET", "/user/u1/api/terminals", late)
     rig.poll()
     assert rig.stops() == ["u0/", "u1/"]
-    assert rig.spared("limit") == 2
+    assert rig.withheld("limit") == 2
 
 
 def test_busy_servers_at_the_head_do_not_use_up_max_culls(make_rig: MakeRig) -> None:
@@ -1077,7 +1077,7 @@ def test_busy_servers_at_the_head_do_not_use_up_max_culls(make_rig: MakeRig) -> 
     rig.run("idle", idle=2 * HOUR)
     rig.poll()
     assert rig.stops() == ["idle/"]
-    assert rig.spared("busy") == 4
+    assert rig.withheld("busy") == 4
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
@@ -1172,7 +1172,7 @@ def test_busy_past_max_busy_is_stopped(make_rig: MakeRig) -> None:
     rig.poll()
     rig.watch(2 * HOUR - 30)
     rig.poll()
-    assert (rig.spared("busy"), rig.stops()) == (2, [])
+    assert (rig.withheld("busy"), rig.stops()) == (2, [])
     rig.watch(60)
     rig.poll()
     assert rig.stops() == ["ana/"]
@@ -1188,7 +1188,7 @@ def test_being_at_work_in_between_is_a_break_in_being_busy(make_rig: MakeRig) ->
     rig.poll()  # active: not a candidate, and so not asked
     rig.watch(3 * HOUR)
     rig.poll()  # busy again, or still: seen busy for the first time since
-    assert (rig.spared("busy"), rig.stops()) == (2, [])
+    assert (rig.withheld("busy"), rig.stops()) == (2, [])
 
 
 def test_activity_the_server_reports_itself_is_a_break_in_being_busy(make_rig: MakeRig) -> None:
@@ -1204,7 +1204,7 @@ def test_activity_the_server_reports_itself_is_a_break_in_being_busy(make_rig: M
     jupyter.kernels[0]["execution_state"] = "busy"
     rig.watch(3 * HOUR)
     rig.poll()
-    assert (rig.spared("busy"), rig.stops()) == (2, [])
+    assert (rig.withheld("busy"), rig.stops()) == (2, [])
 
 
 # ---- what changes while a pass is under way -----------------------------------------------------
@@ -1239,7 +1239,7 @@ def test_policies_that_are_reloaded_while_a_pass_is_under_way_hold_for_it(
     released.set()
     rig.finish(begun)
     assert rig.stops() == []
-    assert rig.spared("gate") == 1
+    assert rig.withheld("gate") == 1
 
 
 def test_policies_hold_as_soon_as_the_gate_opens_again(make_rig: MakeRig) -> None:

@@ -12,9 +12,12 @@ from fake_hub import FakeHub, reply
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from hub_idle_exporter.culling.audit import Audit
+from hub_idle_exporter.culling.clearance import Clearance
 from hub_idle_exporter.culling.culler import Culler
 from hub_idle_exporter.culling.gatekeeper import Gatekeeper
 from hub_idle_exporter.culling.probe import Prober
+from hub_idle_exporter.culling.stopping import Stopper
 from hub_idle_exporter.domain.gate import ClockReading, GateState
 from hub_idle_exporter.domain.labels import Cause
 from hub_idle_exporter.domain.model import version_numbers
@@ -83,10 +86,11 @@ class World:
 
     def culler(self, cull: CullSettings) -> Culler:
         """Give one that is never started: it takes candidates and leaves them be."""
-        prober = Prober(self.client, cull.probe_user, None)
-        return Culler(
-            self.client, prober, self.gatekeeper, self.latest, self.metrics, cull, threading.Event()
-        )
+        hub, gatekeeper, stopping = self.client, self.gatekeeper, threading.Event()
+        prober, audit = Prober(hub, cull.probe_user, None), Audit(self.metrics)
+        clearance = Clearance(hub, prober, gatekeeper, self.latest, self.metrics, cull, stopping)
+        stopper = Stopper(hub, gatekeeper, audit, cull, stopping)
+        return Culler(hub, clearance, stopper, audit, cull, stopping)
 
     def poll(self, after: float = 60.0) -> bool:
         self.now += after

@@ -3,7 +3,7 @@
     rig = Rig(fake_hub, timeout=3600, policies=[...])
     rig.run("ana", kernels=["busy"])           # an idle server with a Jupyter behind its route
     rig.poll()
-    assert rig.spared("busy") == 1
+    assert rig.withheld("busy") == 1
     assert rig.stops() == []
 
 Hub, route and servers are real HTTP servers; nothing of the code under test is replaced but its
@@ -20,10 +20,13 @@ from urllib.parse import unquote
 from fake_hub import FakeHub, FakeServer, Jupyter, Server
 from prometheus_client import CollectorRegistry
 
+from hub_idle_exporter.culling.audit import Audit
+from hub_idle_exporter.culling.clearance import Clearance
 from hub_idle_exporter.culling.cull_pass import CullPass
 from hub_idle_exporter.culling.culler import Culler
 from hub_idle_exporter.culling.gatekeeper import Gatekeeper
 from hub_idle_exporter.culling.probe import Prober
+from hub_idle_exporter.culling.stopping import Stopper
 from hub_idle_exporter.domain.gate import ClockReading
 from hub_idle_exporter.domain.labels import Cause
 from hub_idle_exporter.domain.policy import Policy
@@ -97,17 +100,7 @@ class Rig:
         value = hub.token if token is None else token
         connection = ConnectionSettings(hub.url, timeout=request_timeout, page_size=page_size)
         self.client = Hub(connection, Token.read_by(lambda: value), self.gatekeeper.hub_answered)
-        prober = Prober(self.client, self.settings.probe_user, None)
-        self.culler = Culler(
-            self.client,
-            prober,
-            self.gatekeeper,
-            self.latest,
-            self.metrics,
-            self.settings,
-            self.stopping,
-            clock=lambda: self.time,
-        )
+        self.culler = self._wired_culler()
         self.culler.start()
         observer = Observer(
             self.client, source, self.poll_settings, self.settings, self.gatekeeper, self._clocks
@@ -129,6 +122,18 @@ class Rig:
     def __exit__(self, *error: object) -> None:
         self.stopping.set()
         self.target.close()
+
+    def _wired_culler(self) -> Culler:
+        hub, settings, stopping = self.client, self.settings, self.stopping
+        gatekeeper, latest, metrics = self.gatekeeper, self.latest, self.metrics
+
+        def clock() -> float:
+            return self.time
+
+        prober, audit = Prober(hub, settings.probe_user, None), Audit(metrics)
+        clearance = Clearance(hub, prober, gatekeeper, latest, metrics, settings, stopping, clock)
+        stopper = Stopper(hub, gatekeeper, audit, settings, stopping, clock)
+        return Culler(hub, clearance, stopper, audit, settings, stopping)
 
     def _clocks(self) -> ClockReading:
         return ClockReading(self.time, self.time + self.wall_ahead)
@@ -196,7 +201,7 @@ class Rig:
         assert value is not None, f"no {name} {labels}"
         return value
 
-    def spared(self, cause: str) -> float:
+    def withheld(self, cause: str) -> float:
         return self.counted("culls_withheld_total", cause=cause)
 
     def failed(self, cause: str) -> float:
