@@ -569,7 +569,7 @@ def culls() -> Iterator[Any]:
         lines(
             "Failed, by cause",
             "Stops that failed within the hour before. not_stopped: the Hub said yes and the server"
-            " lives on, an orphan. slow: still stopping when given up.",
+            " lives on, an orphan if the Hub has forgotten it. slow: still stopping when given up.",
             "none",
             third,
             query(increase("hub_idle_exporter_cull_failures_total", "1h", "cause"), "{{cause}}"),

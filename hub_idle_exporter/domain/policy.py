@@ -7,7 +7,7 @@ says right before the stop. No clock, no I/O, no log.
 
 import fnmatch
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -53,11 +53,18 @@ class NotCandidate(StrEnum):
 WITHIN_LIMITS = frozenset({NotCandidate.PENDING, NotCandidate.IN_USE, NotCandidate.UNKNOWN})
 
 
+@dataclass(frozen=True)
 class Globs:
-    """Case-sensitive globs (`fnmatchcase`); a name matches if any of them does."""
+    """Case-sensitive globs (`fnmatchcase`); a name matches if any of them does.
 
-    def __init__(self, patterns: Iterable[str]) -> None:
-        self._regex = re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns))
+    Equal if the patterns are: a policy file that is saved again unchanged changes no judge.
+    """
+
+    patterns: Sequence[str]
+
+    @cached_property
+    def _regex(self) -> re.Pattern[str]:
+        return re.compile("|".join(fnmatch.translate(pattern) for pattern in self.patterns))
 
     def match(self, name: object) -> bool:
         """Tell whether a name matches; anything but a string never does."""

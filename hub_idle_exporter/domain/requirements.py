@@ -1,6 +1,7 @@
 """What these settings require of the token and the Hub, and which requirements are not met.
 
-Computed once per poll; log, `check`, page and metrics show the same findings.
+Computed once per poll. Log, `check` and page show the same findings; the metrics show what follows:
+whether stops are suspended, and whether servers are asked first.
 """
 
 from collections.abc import Iterable

@@ -19,7 +19,7 @@ WITHHELD = {
     Withheld.RESTARTED: "restarted in the meantime",
     Withheld.GONE: "no longer exists",
     Withheld.LIMIT: "--max-culls was reached",
-    Withheld.GATE: "stops were no longer allowed",
+    Withheld.GATE: "the stop was no longer allowed",
 }
 FAILED = {
     CullFailure.HTTP: "the Hub refused",

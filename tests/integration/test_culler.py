@@ -1007,6 +1007,19 @@ def test_a_named_server_restarted_at_once_is_not_removed(removing: Rig) -> None:
     assert removals(removing) == []
 
 
+def test_once_stops_are_no_longer_allowed_a_named_server_keeps_its_record(
+    make_rig: MakeRig, logged: Events
+) -> None:
+    """The parent Hub ends after the stop was verified, before the record is removed."""
+    orphaned = threading.Event()
+    rig = make_rig(remove_named_servers=True, orphaned=orphaned.is_set)
+    rig.run("ana", "gpu")
+    rig.hub.plan("DELETE", "/users/ana/servers/gpu", faults.after(orphaned.set))
+    rig.poll()
+    assert (rig.culled(), removals(rig)) == (1, [])
+    assert "named_server_not_removed" in [event["event"] for event in logged]
+
+
 def test_without_the_option_nothing_is_removed(rig: Rig) -> None:
     rig.run("ana", "gpu")
     rig.poll()

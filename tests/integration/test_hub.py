@@ -546,6 +546,7 @@ def test_every_name_is_quoted(fake_hub: FakeHub, name: str) -> None:
     assert fake_hub.server(name, "my srv/ü").stopped
     assert not fake_hub.server(name).stopped
     hub.stop(name, "")
+    assert fake_hub.server(name).stopped
     hub.remove(name, "my srv/ü")
     assert set(fake_hub.users[name].servers) == {""}
 

@@ -126,6 +126,20 @@ MUTANTS = [
         "unit/test_policy.py::test_a_policy_that_cannot_be_decided_spares",
     ),
     Mutant(
+        "a policy on groups that the token cannot see is not decided",
+        "domain/policy.py",
+        "        if isinstance(user.groups, UnsetType):\n            return None\n",
+        "        if isinstance(user.groups, UnsetType):\n            return False\n",
+        "unit/test_policy.py::test_a_policy_that_cannot_be_decided_spares",
+    ),
+    Mutant(
+        "a policy on admin that the token cannot see is not decided",
+        "domain/policy.py",
+        "return None if isinstance(user.admin, UnsetType) else user.admin == self.admin",
+        "return user.admin == self.admin",
+        "unit/test_policy.py::test_a_policy_that_cannot_be_decided_spares",
+    ),
+    Mutant(
         "outside the filter of delete:servers is no candidate",
         "domain/policy.py",
         "if not self.granted.may_stop(user.name, user.groups, name):",
@@ -176,6 +190,20 @@ MUTANTS = [
         "unit/test_census.py::test_idle_server_seconds",
     ),
     # ---- gate -----------------------------------------------------------------------------------
+    Mutant(
+        "an answer does not end a grace period",
+        "domain/gate.py",
+        "grace_until=max(self.grace_until, now.monotonic + grace)",
+        "grace_until=now.monotonic + grace",
+        "unit/test_gate.py::test_grace_after_the_start",
+    ),
+    Mutant(
+        "a clock that jumped by a minute starts a grace period",
+        "domain/gate.py",
+        "JUMP_SECONDS = 60.0",
+        "JUMP_SECONDS = 6000.0",
+        "unit/test_gate.py::test_grace_after_a_jump_of_our_clock",
+    ),
     Mutant(
         "nothing is stopped without --enforce",
         "domain/gate.py",
@@ -415,6 +443,14 @@ MUTANTS = [
         "integration/test_culler.py::test_the_gate_is_asked_again_right_before_the_stop",
     ),
     Mutant(
+        "what the policies protect by now is withheld",
+        "culling/clearance.py",
+        "        if why_not is not None:\n            raise WithheldError(Withheld.GATE",
+        "        if False:\n            raise WithheldError(Withheld.GATE",
+        "integration/test_culler.py::"
+        "test_put_into_an_exempt_group_between_listing_and_stop_is_spared",
+    ),
+    Mutant(
         "a look that got old is taken again",
         "culling/clearance.py",
         "if self._clock() - answered > _ANSWER_SECONDS:",
@@ -611,7 +647,15 @@ MUTANTS = [
         "server.server:",
         "integration/test_culler.py::test_without_the_option_nothing_is_removed",
     ),
-    # ---- fate -----------------------------------------------------------------------------------
+    Mutant(
+        "the gate is asked before a named server is removed",
+        "culling/stopping.py",
+        "problem = self._gatekeeper.closed()",
+        "problem = None",
+        "integration/test_culler.py::"
+        "test_once_stops_are_no_longer_allowed_a_named_server_keeps_its_record",
+    ),
+    # ---- what became of a stop ------------------------------------------------------------------
     Mutant(
         "a server whose stop failed is an orphan, whatever the Hub says",
         "domain/stop_result.py",

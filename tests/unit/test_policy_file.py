@@ -346,3 +346,11 @@ policies:
   - {name: staff, match: {groups: staff}, exempt: true}
 """
     assert chosen_by_users(policies(text)) == ["chosen", "named so"]
+
+
+def test_a_file_saved_again_unchanged_is_not_taken_for_new_policies() -> None:
+    """Otherwise each candidate of a pass under way would be withheld, as judged by old policies."""
+    again = GOOD.replace("policies:\n", "policies:  # saved again\n")
+    other = GOOD.replace("gpu-*", "gpu-a*")
+    assert parse(again.encode(), "a", DEFAULT) == parse(GOOD.encode(), "a", DEFAULT)
+    assert parse(other.encode(), "a", DEFAULT) != parse(GOOD.encode(), "a", DEFAULT)
