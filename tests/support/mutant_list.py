@@ -156,8 +156,8 @@ MUTANTS = [
     Mutant(
         "globs are case-sensitive",
         "domain/policy.py",
-        "for pattern in patterns))",
-        "for pattern in patterns), re.I)",
+        "for pattern in self.patterns))",
+        "for pattern in self.patterns), re.I)",
         "unit/test_policy.py::test_matching_is_by_case_sensitive_globs_and_all_keys",
     ),
     Mutant(
