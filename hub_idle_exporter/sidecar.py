@@ -29,7 +29,7 @@ from .hub.token import Token, find_token
 from .metrics import Metrics
 from .observer import Observer, rules_of
 from .parent import OrphanWatch
-from .policy_file import PolicySource
+from .policy_file import PolicyError, PolicySource
 from .poller import LIST_CHANGED, Poller, heartbeat_seconds, warn_of_policies
 from .scheduler import Scheduler
 from .serving.page import Page
@@ -102,12 +102,15 @@ class Sidecar:
 
 
 def assemble(settings: Settings, token: Token, stopping: threading.Event | None = None) -> Sidecar:
-    """Wire a sidecar together; raise ConfigError if a file that it needs cannot be used."""
+    """Wire a sidecar together; raise ConfigError if a file that it needs cannot be used.
+
+    This waits for the policy file: half a second, and up to 5 s until it can be used.
+    """
     stopping = stopping or threading.Event()
     poll, cull = settings.poll, settings.cull
     source = None
     if settings.policy_file is not None:
-        source = PolicySource.load(Path(settings.policy_file), poll.default)
+        source = PolicySource.load(Path(settings.policy_file), poll.default, stopping.wait)
     latest = LatestState(PollState.at_start(rules_of(source, poll), cull))
     gatekeeper = Gatekeeper(cull.enforce, cull.grace, latest, orphaned=OrphanWatch(os.environ))
     metrics = Metrics(CollectorRegistry(), latest, gatekeeper.state, poll)
@@ -138,7 +141,9 @@ def run(settings: Settings, environ: Mapping[str, str]) -> int:
     stopping = threading.Event()
     crashes = _watch_threads(stopping)
     _stop_on_signals(stopping)
-    sidecar = assemble(settings, prepared(settings, environ), stopping)
+    sidecar = _assembled(settings, environ, stopping)
+    if sidecar is None:
+        return 0
     polling = threading.Thread(target=_poll_loop, args=[sidecar], name="poller", daemon=True)
     # First, because a Hub does not wait long for the port of a service.
     web = sidecar.serve(lambda: polling.is_alive() or not polling.ident)
@@ -153,6 +158,18 @@ def run(settings: Settings, environ: Mapping[str, str]) -> int:
         web.stop()
     logger.info("stopped", crashed=bool(crashes))
     return 1 if crashes else 0
+
+
+def _assembled(
+    settings: Settings, environ: Mapping[str, str], stopping: threading.Event
+) -> Sidecar | None:
+    """Assemble; return None if stopped while waiting for a policy file that can be used."""
+    try:
+        return assemble(settings, prepared(settings, environ), stopping)
+    except PolicyError:
+        if stopping.is_set():
+            return None
+        raise
 
 
 def _poll_loop(sidecar: Sidecar) -> None:
@@ -202,7 +219,9 @@ def run_once(settings: Settings, environ: Mapping[str, str]) -> int:
     stopping = threading.Event()
     _watch_threads(stopping)
     _stop_on_signals(stopping)
-    sidecar = assemble(settings, prepared(settings, environ), stopping)
+    sidecar = _assembled(settings, environ, stopping)
+    if sidecar is None:
+        return 1
     sidecar.announce()
     sidecar.start()
     worked: list[bool] = []

@@ -9,25 +9,25 @@ ALLOWED = "seconds (3600) or a duration such as 90m, 1h30m, 2d"
 _LONGEST = 100 * 365 * 86400.0
 # durationpy also accepts weeks, years, and `mm` for months, which looks like minutes.
 _DURATION = re.compile(r"([0-9.]+[dhms])+")
-_NUMBER = re.compile(r"[0-9]+([.][0-9]+)?")
+# Without a leading zero: YAML 1.1 and C read 010 as 8.
+_NUMBER = re.compile(r"(0|[1-9][0-9]*)([.][0-9]+)?")
 
 
-def seconds_of(text: str | float) -> float:
+def seconds_of(text: str) -> float:
     """Parse a duration; raise ValueError, saying what is allowed, if that cannot be done.
 
     It may be neither negative nor over a hundred years.
     """
     seconds = _parse(text)
     if not 0 <= seconds <= _LONGEST:  # NaN fails this too
-        raise ValueError(f"must be {ALLOWED}")
+        zero = ", without a leading zero" if re.match("0[0-9]", text) else ""
+        raise ValueError(f"must be {ALLOWED}{zero}")
     return seconds
 
 
-def _parse(text: str | float) -> float:
-    if isinstance(text, bool):
-        return math.nan
+def _parse(text: str) -> float:
     try:
-        if not isinstance(text, str) or _NUMBER.fullmatch(text):
+        if _NUMBER.fullmatch(text):
             return float(text)
         if _DURATION.fullmatch(text):
             return float(durationpy.from_str(text).total_seconds())

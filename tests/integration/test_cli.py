@@ -118,7 +118,6 @@ def test_what_is_unknown_ends_in_one_line(main: Run, arguments: list[str]) -> No
 def test_files_that_cannot_be_used_are_named(main: Run, tmp_path: Path) -> None:
     token = {"JUPYTERHUB_API_TOKEN": "x"}
     for bad in (tmp_path / "nowhere", tmp_path):
-        assert_one_line(main(f"--policy-file={bad}", **token), f"{bad}")
         assert_one_line(main(f"--api-token-file={bad}", **token), "--api-token-file", f"{bad}")
         assert_one_line(main(f"--ca-file={bad}", **token), "--ca-file", f"{bad}")
         assert_one_line(
@@ -145,9 +144,38 @@ def test_an_authority_that_is_none_is_named(main: Run, tmp_path: Path) -> None:
     assert_one_line(main(*arguments, JUPYTERHUB_API_TOKEN="x"), "--ca-file", f"{file}")
 
 
+def settled(file: Path) -> Path:
+    """Let a file be as it is for long: one that was just written is tried for 5 s."""
+    os.utime(file, (0, 0))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [(Path.mkdir, "Is a directory"), (os.mkfifo, "not a regular file"),
+     (lambda file: file.write_bytes(bytes(10_000_000)), "larger than 1 MiB"),
+     (lambda file: file.write_bytes(b"policies: \xff"), "UTF-8"),
+     (lambda file: file.write_text("policies: !!int ''"), "'!!int'"),
+     (lambda file: file.write_text("policies: [{name: \"\\ud800\", match: {users: a}}]"), "ud800")],
+)  # fmt: skip
+def test_whatever_is_wrong_with_a_policy_file_is_one_line(
+    main: Run, tmp_path: Path, make: Callable[[Path], object], said: str
+) -> None:
+    file = tmp_path / "policies.yaml"
+    make(file)
+    done = main("check", f"--policy-file={settled(file)}", JUPYTERHUB_API_TOKEN="x")
+    assert_one_line(done, f"policy file {file}", said)
+
+
+def test_a_device_without_end_is_no_policy_file(main: Run) -> None:
+    done = main("check", "--policy-file=/dev/zero", JUPYTERHUB_API_TOKEN="x")
+    assert_one_line(done, "policy file /dev/zero is not a regular file")
+
+
 def test_a_broken_policy_file_is_one_line(main: Run, tmp_path: Path) -> None:
     file = tmp_path / "policies.yaml"
     file.write_text("policies:\n  - name: gpu\n    match: {users: [a]}\n    timeot: 5\n")
+    settled(file)
     for command in ([], ["check"], ["servers"], ["--once"]):
         said = main(*command, f"--policy-file={file}", JUPYTERHUB_API_TOKEN="x")
         assert_one_line(said, f"{file}", "'gpu'", "timeot")

@@ -54,12 +54,15 @@ class World:
         **poll: Any,
     ) -> None:
         self.now = float(int(time.time()))
+        self.meanwhile: Callable[[], object] = lambda: None
         self.hub = hub
         hub.clock = lambda: self.now
         self.settings = PollSettings(Policy("default", 3600.0), **poll)
         cull = CullSettings(enforce, grace=0.0, busy_check=BusyCheck(busy_check))
         default = self.settings.default
-        self.source = PolicySource.load(policy_file, default) if policy_file else None
+        self.source = None
+        if policy_file is not None:
+            self.source = PolicySource.load(policy_file, default, self.wait)
         self.latest = LatestState(PollState.at_start(rules_of(self.source, self.settings), cull))
         self.gatekeeper = Gatekeeper(enforce, 0.0, self.latest, self.clocks)
         self.metrics = Metrics(
@@ -83,6 +86,12 @@ class World:
 
     def clocks(self) -> ClockReading:
         return ClockReading(self.now, self.now)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait no time: the clock goes on, and what is to happen meanwhile is done."""
+        self.now += seconds
+        self.meanwhile()
+        return False
 
     def culler(self, cull: CullSettings) -> Culler:
         """Give one that is never started: it takes candidates and leaves them be."""
@@ -570,6 +579,24 @@ def test_a_broken_file_keeps_the_old_policies_and_shows(
     assert world.poll(after=0)
     assert reloads(world) == (1, 1)
     assert world.latest.state.policy_error is None
+
+
+def test_a_file_that_is_being_written_is_left_for_the_next_poll(
+    fake_hub: FakeHub, file: Path, logs: Logs
+) -> None:
+    world = World(fake_hub, policy_file=file)
+    fake_hub.add_server("ana", idle=5000)
+    assert world.poll(after=0)
+    file.write_text("policies: []\n")
+    world.meanwhile = lambda: file.write_text(policy("second"))
+    assert world.poll(after=0)
+    assert reloads(world) == (0, 0)
+    assert world.value("jupyterhub_servers", policy="first", state="active") == 1
+    assert world.latest.state.policy_error is None
+    assert world.poll(after=0)
+    assert reloads(world) == (1, 0)
+    assert world.value("jupyterhub_servers", policy="second", state="active") == 1
+    assert said(logs).count("policy_file_reloaded") == 1
 
 
 def test_a_file_is_read_again_while_the_hub_is_away(fake_hub: FakeHub, file: Path) -> None:

@@ -135,6 +135,77 @@ def test_nothing_is_stopped_after_the_signal_to_end(
     assert sent <= len(announced) <= sent + 2
 
 
+# ---- the policy file ----------------------------------------------------------------------------
+
+EXEMPT = "policies: [{name: staff, match: {users: ana}, exempt: true}]\n"
+BROKEN: list[tuple[Callable[[Path], object], str]] = [
+    (lambda file: None, "No such file"),
+    (os.mkfifo, "not a regular file"),
+    (lambda file: file.write_bytes(EXEMPT.encode() + b"#" * 10_000_000), "larger than 1 MiB"),
+    (lambda file: file.symlink_to("/dev/zero"), "not a regular file"),
+    (lambda file: file.write_bytes(b"policies: \xff"), "UTF-8"),
+    (lambda file: file.write_text("policies: !!timestamp x"), "'!!timestamp'"),
+    (lambda file: file.write_text(EXEMPT.replace("staff", '"\\ud800"')), "ud800"),
+    (lambda file: file.write_text(EXEMPT.replace("}]", ", timeout: 1:30}]")), "'1:30'"),
+]
+
+
+def test_whatever_becomes_of_the_policy_file_it_runs_on_with_the_old_policies(
+    fake_hub: FakeHub, run_exporter: RunExporter, tmp_path: Path
+) -> None:
+    file = tmp_path / "policies.yaml"
+    file.write_text(EXEMPT)
+    fake_hub.add_server("ana", idle=9000)
+    exporter = run_exporter(fake_hub, *CULLING, "--busy-check=off", f"--policy-file={file}")
+    exporter.wait_value(1, "jupyterhub_servers", policy="staff", state="idle")
+    for number, (spoil, _) in enumerate(BROKEN, start=1):
+        file.unlink(missing_ok=True)
+        spoil(file)
+        exporter.wait_value(number, "hub_idle_exporter_policy_reload_failures_total")
+    metrics = exporter.metrics()
+    assert metrics.value("jupyterhub_servers", policy="staff", state="idle") == 1
+    assert metrics.value("hub_idle_exporter_policy_reloads_total") == 0
+    assert fake_hub.log("DELETE") == []
+    file.write_text(EXEMPT.replace("staff", "teachers"))
+    exporter.wait_value(1, "jupyterhub_servers", policy="teachers", state="idle")
+    said = [line["error"] for line in exporter.events("policy_file_invalid")]
+    for (_, words), line in zip(BROKEN, said, strict=True):
+        assert words in line
+    assert exporter.stop() == 0
+    assert "Traceback" not in exporter.text
+
+
+def test_a_policy_file_completed_a_second_after_the_start_is_taken(
+    fake_hub: FakeHub, run_exporter: RunExporter, tmp_path: Path
+) -> None:
+    file = tmp_path / "policies.yaml"
+    file.write_text(EXEMPT[:40])
+    fake_hub.add_server("ana", idle=9000)
+    completed = threading.Timer(1, file.write_text, [EXEMPT])
+    exporter = run_exporter(fake_hub, *CULLING, "--busy-check=off", f"--policy-file={file}")
+    completed.start()
+    exporter.wait_value(1, "jupyterhub_servers", policy="staff", state="idle")
+    assert fake_hub.log("DELETE") == []
+
+
+def catches(process: subprocess.Popen[str], number: signal.Signals) -> bool:
+    """Tell whether a process has a handler of its own for a signal."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_while_the_policy_file_is_waited_for(
+    fake_hub: FakeHub, run_exporter: RunExporter, tmp_path: Path, number: signal.Signals
+) -> None:
+    exporter = run_exporter(fake_hub, f"--policy-file={tmp_path / 'nowhere'}")
+    while not catches(exporter.process, signal.SIGTERM):
+        assert exporter.process.poll() is None
+    assert exporter.stop(number, PROMPTLY) == 0
+    assert exporter.text == ""
+
+
 # ---- started by a Hub ---------------------------------------------------------------------------
 
 PARENT = "import subprocess, sys; subprocess.Popen(sys.argv[1:]).wait()"

@@ -174,6 +174,87 @@ MUTANTS = [
         "for policy in self.rules.policies[-2::-1]:",
         "unit/test_policy.py::test_the_first_policy_that_matches_wins",
     ),
+    # ---- the policy file ------------------------------------------------------------------------
+    Mutant(
+        "a changed policy file is adopted only after two equal reads",
+        "policy_file.py",
+        " or _read(self._path) != found:",
+        ":",
+        "unit/test_policy_source.py::test_a_file_written_in_two_pieces_is_taken_when_it_is_whole",
+    ),
+    Mutant(
+        "the two reads are half a second apart",
+        "policy_file.py",
+        " or self._wait(_BETWEEN_READS) or _read",
+        " or _read",
+        "unit/test_policy_source.py::test_a_file_written_in_two_pieces_is_taken_when_it_is_whole",
+    ),
+    Mutant(
+        "two equal reads are needed at the start as well",
+        "policy_file.py",
+        "        source = cls(path, default, wait)\n",
+        "        source = cls(path, default, lambda _seconds: False)\n",
+        "unit/test_policy_source.py::"
+        "test_a_file_written_in_two_pieces_at_the_start_is_taken_when_it_is_whole",
+    ),
+    Mutant(
+        "an invalid policy file keeps the old policies",
+        "policy_file.py",
+        "            self.error = str(error)\n",
+        "            self.error, self.policies = str(error), (self._default,)\n",
+        "unit/test_policy_source.py::"
+        "test_a_file_that_got_worse_keeps_the_old_policies_and_says_so_once",
+    ),
+    Mutant(
+        "a policy file has at most 1 MiB",
+        "policy_file.py",
+        "return content if len(content) <= LARGEST else",
+        "return content if True else",
+        "unit/test_policy_source.py::test_a_file_of_one_mebibyte_is_read_and_no_larger_one",
+    ),
+    Mutant(
+        "a policy file is a regular file",
+        "policy_file.py",
+        "if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):",
+        "if False:",
+        "unit/test_policy_source.py::test_a_pipe_is_not_read",
+    ),
+    Mutant(
+        "a duration in the policy file is what was written",
+        "policy_file.py",
+        "return seconds_of(text)",
+        "return seconds_of(str(__import__('yaml').safe_load(text)))",
+        "unit/test_policy_file.py::test_a_duration_is_what_was_written_not_what_yaml_makes_of_it",
+    ),
+    Mutant(
+        "a number with a leading zero is no duration",
+        "domain/durations.py",
+        "(0|[1-9][0-9]*)([.]",
+        "[0-9]+([.]",
+        "unit/test_policy_file.py::"
+        "test_a_number_with_a_leading_zero_which_yaml_may_read_as_octal_is_no_duration",
+    ),
+    Mutant(
+        "a name that YAML reads otherwise has to be in quotes",
+        "strict_yaml.py",
+        "if self.node.tag != _TEXT:",
+        "if False:",
+        "unit/test_policy_file.py::test_a_text_that_yaml_reads_otherwise_has_to_be_in_quotes",
+    ),
+    Mutant(
+        "no key of a policy is given twice",
+        "strict_yaml.py",
+        "if key.value in pairs:",
+        "if False:",
+        "unit/test_policy_file.py::test_a_mistake_is_named_with_file_policy_and_key",
+    ),
+    Mutant(
+        "a few aliases cannot stand for billions of values",
+        "strict_yaml.py",
+        "            self._values += self._sizes[node]\n",
+        "            pass\n",
+        "unit/test_policy_file.py::test_a_mistake_is_named_with_file_policy_and_key",
+    ),
     # ---- census ---------------------------------------------------------------------------------
     Mutant(
         "candidates come the most idle first",
