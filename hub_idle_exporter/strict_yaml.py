@@ -90,7 +90,7 @@ class Written:
             read_as = _READ_AS.get(self.node.tag, "a special key")
             raise self.mistake(f"put {quoted(text)} in quotes: without them YAML reads {read_as}")
         if text.encode(errors="ignore").decode() != text:
-            raise self.mistake(f"{quoted(text)}: write the character itself, no surrogates")
+            raise self.mistake(f"{quoted(text)}: write the character itself, not surrogates")
         return text
 
     def boolean(self) -> bool:
@@ -141,9 +141,7 @@ class _Loader(yaml.SafeLoader):
         else:
             raise _mistake(event, "an alias may not stand for what it is part of")
         if self._values > _MOST_VALUES:
-            raise _mistake(
-                event, f"more than {_MOST_VALUES} values, with those that aliases repeat"
-            )
+            raise _mistake(event, f"more than {_MOST_VALUES} values, counting what aliases repeat")
         return node
 
     def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:

@@ -281,7 +281,7 @@ def test_tags_are_refused(tag: str) -> None:
      'name: "\\ud83d\\ude00"\n    match: {users: a}'],
 )  # fmt: skip
 def test_half_a_surrogate_which_no_log_and_no_metric_can_show_is_refused(line: str) -> None:
-    assert "no surrogates" in mistake(f"policies:\n  - {line}\n")
+    assert "not surrogates" in mistake(f"policies:\n  - {line}\n")
 
 
 def test_the_mistaken_policy_is_the_one_that_is_named() -> None:

@@ -172,7 +172,7 @@ WORSE: dict[str, tuple[Change, str]] = {
     "mistaken": (put(GOOD + "    timeot: 5\n"), "'staff': timeot"),
     "not UTF-8": (put(b"policies: \xff"), "not valid YAML"),
     "tag": (put("policies: !!int ''"), "the tag '!!int'"),
-    "half a surrogate": (put(GPU_ONLY.replace("gpu", '"\\ud800"')), "no surrogates"),
+    "half a surrogate": (put(GPU_ONLY.replace("gpu", '"\\ud800"')), "not surrogates"),
     "laughs": (put(LAUGHS), "100000 values"),
 }
 
