@@ -166,7 +166,8 @@ OPTIONS = [
     _option("remove-named-servers", BOOLEAN, "Remove a named server from the Hub once its stop "
             "is verified.", "false"),
     _option("api-page-size", _whole(1, 10_000), "Users per page when users are listed.", "200"),
-    _option("request-timeout", _duration(1), "Timeout of one request to the Hub.", "60s"),
+    _option("request-timeout", _duration(1), "Timeout of one request to the Hub, with its whole "
+            "answer.", "60s"),
     _option("ssl-enabled", BOOLEAN, "The Hub uses internal_ssl.", "false"),
     _option("internal-certs-location", FILE, "Folder with the Hub's internal_ssl certificates.",
             "internal-ssl"),

@@ -267,6 +267,12 @@ class Metrics(Collector):
                 "The Hub's clock minus the exporter's.",
                 state.clock_skew or 0,
             ),
+            lambda state: _value(
+                f"{_PREFIX}unreadable_users",
+                "Users who cannot be decoded: their servers are not counted and not stopped."
+                + SINCE,
+                state.unreadable_users,
+            ),
         )
         self._requests = self._histogram(
             "hub_request_duration_seconds",

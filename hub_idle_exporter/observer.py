@@ -124,7 +124,7 @@ class Observer:
         if state.error is not None:
             return state
         census = census_of(judge_all(judge, users, listing.now), state.rules, keep_all)
-        snapshot = Snapshot(listing.now, census, complete=listing.complete, hidden_users=hidden)
+        snapshot = Snapshot(listing.now, census, listing.complete, hidden, listing.unreadable)
         return state.succeeded(snapshot, self._clocks())
 
 

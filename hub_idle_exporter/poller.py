@@ -133,8 +133,21 @@ class Poller:
         hidden = snapshot.hidden_users
         write = log.warning if hidden else log.debug
         self._log_on_change("hidden", hidden, write, "users_hidden", users=hidden)
+        self._log_unreadable(snapshot)
         self._log_findings(state)
         self._log_reach(snapshot)
+
+    def _log_unreadable(self, snapshot: Snapshot) -> None:
+        unreadable = snapshot.unreadable
+        write = log.warning if unreadable else log.debug
+        self._log_on_change(
+            "unreadable",
+            unreadable,
+            write,
+            "users_unreadable",
+            users=len(unreadable),
+            names=snapshot.some_unreadable,
+        )
 
     def _log_findings(self, state: PollState) -> None:
         why = "; ".join(str(one) for one in state.findings if one.severity is Severity.SUSPENDS)

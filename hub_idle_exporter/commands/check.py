@@ -91,8 +91,7 @@ def _hub(report: _Report, settings: Settings, state: PollState) -> None:
     else:
         report.good("the Hub's clock and ours agree within 2 s")
     if state.identity is not None:
-        kind, name = state.identity.kind or "owner", state.identity.name
-        report.good(f"the token belongs to the {kind} {name}")
+        report.good(f"the token belongs to the {state.identity.kind} {state.identity.name}")
 
 
 def _scopes(report: _Report, settings: Settings, state: PollState) -> None:
@@ -138,13 +137,9 @@ def _roles(settings: Settings, state: PollState) -> None:
     """Print the roles that these settings need, ready for the Hub's configuration."""
     needed = (one for one in state.requirements if one.severity > Severity.NOTE)
     scopes = json.dumps([grant for one in needed for grant in one.grants])
-    service = state.identity.name if state.identity else ""
+    service = state.identity.name if state.identity else "idle-exporter"
     click.echo("These roles are enough:")
-    click.echo(
-        _ROLES.format(
-            service=service or "idle-exporter", prober=settings.cull.probe_user, scopes=scopes
-        )
-    )
+    click.echo(_ROLES.format(service=service, prober=settings.cull.probe_user, scopes=scopes))
 
 
 def _other_findings(report: _Report, state: PollState) -> None:
@@ -159,6 +154,12 @@ def _other_findings(report: _Report, state: PollState) -> None:
 def _servers(report: _Report, settings: Settings, snapshot: Snapshot) -> None:
     if snapshot.hidden_users:
         report.note(f"the servers of {snapshot.hidden_users} users are hidden from the token")
+    if snapshot.unreadable:
+        names = ", ".join(snapshot.some_unreadable)
+        report.note(
+            f"users who cannot be decoded and are left out: {len(snapshot.unreadable)} ({names}); "
+            "their servers are not counted and not stopped"
+        )
     candidates = snapshot.census.candidates
     report.good(f"{snapshot.census.total} servers seen")
     if not settings.cull.enforce:

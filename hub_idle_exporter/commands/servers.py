@@ -28,6 +28,10 @@ def list_servers(settings: Settings, environ: Mapping[str, str], as_json: bool) 
     click.echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else _table(rows))
     if hidden := state.snapshot.hidden_users:
         click.echo(f"The servers of {hidden} users are hidden from the token.", err=True)
+    if unreadable := state.snapshot.unreadable:
+        names = printable(", ".join(state.snapshot.some_unreadable))
+        left_out = f"Users who cannot be decoded and are left out: {len(unreadable)} ({names})."
+        click.echo(left_out, err=True)
     return 0
 
 

@@ -6,10 +6,16 @@ same as empty: such a field is `UNSET`.
 """
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
+
+# Bytes. What a user chose is decoded only up to here: a hundred times what a profile needs.
+LARGEST_OPTIONS = 1 << 20
+_Name = Annotated[str, Meta(min_length=1)]
 
 
 class Server(msgspec.Struct, frozen=True, gc=False):
@@ -22,22 +28,25 @@ class Server(msgspec.Struct, frozen=True, gc=False):
     # Free-form and chosen by the user: read only where a policy matches on it, never exported.
     user_options: msgspec.Raw = msgspec.Raw(b"null")
 
-    def options(self) -> object:
-        """Decode `user_options`; None if that cannot be done.
+    def options(self) -> Mapping[str, object] | None:
+        """Decode `user_options`, {} if they are no object; None if they cannot be read.
 
         By Python's json, which reads what the Hub's own writes (NaN, half a surrogate pair).
+        Numbers are not needed: as floats they may be of any length.
         """
+        if memoryview(self.user_options).nbytes > LARGEST_OPTIONS:
+            return None
         try:
-            options: object = json.loads(bytes(self.user_options))
+            options: object = json.loads(bytes(self.user_options), parse_int=float)
         except (ValueError, RecursionError):
             return None
-        return options
+        return options if isinstance(options, dict) else {}
 
 
 class User(msgspec.Struct, frozen=True, gc=False):
     """One user; `servers` maps a server's name (`""` is the default server) to the server."""
 
-    name: str
+    name: _Name
     admin: bool | UnsetType = UNSET
     # A tuple, which the garbage collector need not walk: a poll may have ten thousand of them.
     groups: tuple[str, ...] | UnsetType = UNSET
@@ -95,15 +104,15 @@ class RoutePage(msgspec.Struct, frozen=True):
 class Identity(msgspec.Struct, frozen=True):
     """Whose token this is, and its scopes with their filters (`GET /user`)."""
 
-    name: str = ""
-    kind: str = ""
-    scopes: list[str] = []
+    name: _Name
+    kind: _Name
+    scopes: list[str]
 
 
 class Version(msgspec.Struct, frozen=True):
     """The answer to `GET /`."""
 
-    version: str
+    version: Annotated[str, Meta(pattern=r"^\d+\.\d+[\w.+-]*\Z", max_length=50)]
 
 
 class MintedToken(msgspec.Struct, frozen=True):

@@ -7,11 +7,12 @@ says right before the stop. No clock, no I/O, no log.
 
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property, lru_cache
+from typing import Protocol
 
 import msgspec
 from msgspec import UnsetType
@@ -46,7 +47,7 @@ class NotCandidate(StrEnum):
     EXEMPT = "is exempt by its policy"
     SWITCHED_OFF = "is excluded by --cull-default-servers or --cull-named-servers"
     OUTSIDE_SCOPE = "is outside the filter of the token's delete:servers"
-    UNDECIDED = "may match a policy on groups or admin, which the token cannot see"
+    UNDECIDED = "may match a policy on groups, admin or user_options, which cannot be read"
 
 
 # Why a server is no candidate that is past no limit.
@@ -71,6 +72,23 @@ class Globs:
         return isinstance(name, str) and self._regex.match(name) is not None
 
 
+class _HasOptions(Protocol):
+    def options(self) -> Mapping[str, object] | None: ...
+
+
+class _ReadOnce:
+    """A server while policies are tried on it: its `user_options` are decoded once at most."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._read: tuple[Mapping[str, object] | None, ...] = ()
+
+    def options(self) -> Mapping[str, object] | None:
+        if not self._read:
+            self._read = (self._server.options(),)
+        return self._read[0]
+
+
 @dataclass(frozen=True)
 class Match:
     """The conditions of a policy; all that are given must hold."""
@@ -82,24 +100,25 @@ class Match:
     named: bool | None = None
     admin: bool | None = None
 
-    def holds(self, user: User, name: str, server: Server) -> bool | None:
-        """Tell whether all conditions hold; None if the token cannot see enough to tell.
+    def holds(self, user: User, name: str, server: _HasOptions) -> bool | None:
+        """Tell whether all conditions hold; None if too little can be seen or read to tell.
 
-        One visible condition that fails decides, whatever else is hidden.
+        One readable condition that fails decides, whatever else is hidden.
         """
-        if not self._holds_for_visible(user, name, server):
+        if not self._names_hold(user, name):
             return False
-        hidden = [self._admin_holds(user), self._groups_hold(user)]
-        if False in hidden:
+        found = [self._admin_holds(user), self._groups_hold(user)]
+        if False not in found:
+            found.append(self._options_hold(server))
+        if False in found:
             return False
-        return None if None in hidden else True
+        return None if None in found else True
 
-    def _holds_for_visible(self, user: User, name: str, server: Server) -> bool:
+    def _names_hold(self, user: User, name: str) -> bool:
         return (
             (self.users is None or self.users.match(user.name))
             and (self.servers is None or self.servers.match(name))
             and (self.named is None or self.named == bool(name))
-            and self._options_hold(server)
         )
 
     def _admin_holds(self, user: User) -> bool | None:
@@ -114,12 +133,12 @@ class Match:
             return None
         return any(map(self.groups.match, user.groups))
 
-    def _options_hold(self, server: Server) -> bool:
+    def _options_hold(self, server: _HasOptions) -> bool | None:
         if not self.user_options:
             return True
         options = server.options()
-        if not isinstance(options, dict):
-            return False
+        if options is None:
+            return None
         return all(globs.match(options.get(key)) for key, globs in self.user_options)
 
 
@@ -200,9 +219,9 @@ class Judge:
 
     def _policy_of(self, user: User, name: str, server: Server) -> tuple[Policy, bool]:
         """Find the first policy that holds, and whether an earlier one could not be decided."""
-        undecided = False
+        undecided, seen = False, _ReadOnce(server)
         for policy in self.rules.policies[:-1]:
-            holds = policy.match.holds(user, name, server)
+            holds = policy.match.holds(user, name, seen)
             if holds:
                 return policy, undecided
             undecided = undecided or holds is None

@@ -16,20 +16,28 @@ from .scopes import Granted
 from .settings import CullSettings
 
 INTERVALS_UNTIL_STALE = 3
+_MOST_NAMES, _LONGEST_NAME = 5, 60
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """What one successful poll found at `read_at` by the Hub's clock (seconds since 1970).
 
-    `complete` is False if the list changed so much while it was read that servers may be missing.
-    `hidden_users` counts users whose servers the token may not see.
+    `complete` is False if the list changed so much while it was read that many servers may be
+    missing. `hidden_users` counts users whose servers the token may not see. `unreadable` names
+    users who cannot be decoded: their servers are not counted, not judged and not stopped.
     """
 
     read_at: float
     census: Census
     complete: bool = True
     hidden_users: int = 0
+    unreadable: tuple[str, ...] = ()
+
+    @property
+    def some_unreadable(self) -> list[str]:
+        """Return the first few names of those who cannot be decoded, cut to a usual length."""
+        return [name[:_LONGEST_NAME] for name in self.unreadable[:_MOST_NAMES]]
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,8 @@ class PollState:
     """What is known after a poll; `snapshot` is None before the first and after a failed one.
 
     What the Hub last said about itself and the token (`version`, `identity`, `granted`) is kept
-    after a failed poll. `duration` and `clock_skew` (the Hub's clock minus ours) are seconds.
+    after a failed poll, and so is the number of `unreadable_users`. `duration` and `clock_skew`
+    (the Hub's clock minus ours) are seconds.
     """
 
     rules: Rules
@@ -67,6 +76,7 @@ class PollState:
     failing_since: ClockReading | None = None
     duration: float = 0.0
     clock_skew: float | None = None
+    unreadable_users: int = 0
 
     @classmethod
     def at_start(cls, rules: Rules, cull: CullSettings) -> "PollState":
@@ -107,7 +117,14 @@ class PollState:
 
     def succeeded(self, snapshot: Snapshot, now: ClockReading) -> "PollState":
         """Return the state after a successful poll."""
-        return replace(self, snapshot=snapshot, error=None, last_success=now, failing_since=None)
+        return replace(
+            self,
+            snapshot=snapshot,
+            error=None,
+            last_success=now,
+            failing_since=None,
+            unreadable_users=len(snapshot.unreadable),
+        )
 
 
 def _since(then: ClockReading | None, now: ClockReading) -> float | None:

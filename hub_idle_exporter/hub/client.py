@@ -5,43 +5,45 @@ only to the configured address: no redirect and no `next.url` is followed, no pr
 the environment is used, no cookie is kept.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import TypeVar
 from urllib.parse import quote
 
 import requests
 from msgspec import UNSET
-from requests.adapters import HTTPAdapter
 from requests.utils import default_headers
+from urllib3 import Timeout
 from urllib3.exceptions import HTTPError
 
 from ..domain.labels import Cause, Operation
 from ..domain.model import (
     Identity,
     MintedToken,
-    Next,
     Route,
     RoutePage,
     Server,
     User,
-    UserPage,
     Version,
     version_numbers,
 )
 from ..domain.settings import ConnectionSettings
-from .decoding import date_of, decode, seconds_of
+from .bounded import BoundedAdapter, read_whole
+from .decoding import date_of, decode, decode_users, seconds_of
 from .errors import HubError, refusal, unreachable
+from .listing import UserPages, next_offset
 from .token import Token
 
 PAGINATED = "application/jupyterhub-pagination+json"
 PROBE_TOKEN_SECONDS = 60
+LISTING_SECONDS = 300.0  # for all pages of a list together
 _ROUTES_PER_PAGE = 200
-_HEADERS = {**default_headers(), "Accept": PAGINATED}
+# Not compressed: how much memory an answer needs is to be known before it is read.
+_HEADERS = {**default_headers(), "Accept": PAGINATED, "Accept-Encoding": "identity"}
 _Answer = TypeVar("_Answer")
 
 
@@ -50,12 +52,14 @@ class UserListing:
     """All users with running or pending servers, by name.
 
     `now` is the Hub's clock when the first page was sent. `complete` is False if the list changed
-    so much while it was read that servers may be missing.
+    so much while it was read that many servers may be missing. `unreadable` names the users who
+    cannot be decoded, and gives their number in the list where there is no name.
     """
 
     users: Mapping[str, User]
     now: float
     complete: bool
+    unreadable: tuple[str, ...]
 
     @cached_property
     def hidden_users(self) -> int:
@@ -92,6 +96,7 @@ class Hub:
         token: the sidecar's own.
         on_answer: called with the Hub's clock (None if unreadable) whenever the Hub answered.
         on_request: called with an operation and the seconds it took, errors included.
+        clock: our monotonic clock.
     """
 
     def __init__(
@@ -100,11 +105,13 @@ class Hub:
         token: Token,
         on_answer: Callable[[float | None], None] = lambda _now: None,
         on_request: Callable[[Operation, float], None] = lambda _operation, _seconds: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connection, self._token = connection, token
         self._base = connection.url.rstrip("/")
         self._on_answer, self._on_request = on_answer, on_request
-        self._adapter = HTTPAdapter(pool_maxsize=connection.max_connections)
+        self._monotonic = clock
+        self._adapter = BoundedAdapter(pool_maxsize=connection.max_connections)
         self._rotating = threading.Lock()
         self.version: str | None = None
 
@@ -121,27 +128,21 @@ class Hub:
     def users(self) -> UserListing:
         """Read all users with running or pending servers, page by page (`GET /users`).
 
-        The next page is requested by offset, under our own base URL. If users disappeared between
-        two pages, the next users may have moved up past the offset. The page is then requested
-        again, starting earlier by that many.
+        The next page is requested by offset, under our own base URL.
         """
-        users: dict[str, User] = {}
-        offset, now, totals = 0, 0.0, list[int]()
-        while True:
-            query = f"/users?state=active&limit={self._connection.page_size}&offset={offset}"
-            response = self._send(Operation.LIST_USERS, "GET", query)
-            page = self._decode(response, UserPage)
+        pages, until = UserPages(self._base), self._monotonic() + LISTING_SECONDS
+        offset: int | None = 0
+        now = 0.0
+        while offset is not None:
+            query = f"?state=active&limit={self._connection.page_size}&offset={offset}"
+            response = self._page(Operation.LIST_USERS, "/users", query, until)
+            page = decode_users(response.body, offset + 1, self._base, self._token.mask)
+            self._believed(response)
             now = now or self._clock(response)
-            for user in page.items:
-                users[user.name] = user
-            totals.append(page.pagination.total)
-            vanished = max(0, totals[-2] - totals[-1]) if len(totals) > 1 else 0
-            if vanished and offset and _is_steady(totals):
-                offset = max(0, offset - vanished)
-            elif page.pagination.next is None:
-                return UserListing(users, now, self._is_complete(len(users), totals))
-            else:
-                offset = self._next_offset(offset, page.pagination.next)
+            offset = pages.take(page, offset)
+        # Before JupyterHub 5 `total` counts servers, not users.
+        counts_users = version_numbers(self.version or "") >= (5, 0)
+        return UserListing(pages.users, now, pages.is_complete(counts_users), pages.unreadable)
 
     def user(self, name: str, stopped_servers: bool = False) -> UserReading | None:
         """Ask for one user (`GET /users/{name}`); None if it does not exist, or is hidden.
@@ -171,15 +172,15 @@ class Hub:
     def routes(self) -> list[Route]:
         """Read all routes of the proxy, page by page (`GET /proxy`)."""
         routes: dict[str, Route] = {}
-        offset = 0
-        while True:
-            query = f"/proxy?limit={_ROUTES_PER_PAGE}&offset={offset}"
-            response = self._send(Operation.LIST_ROUTES, "GET", query)
+        until = self._monotonic() + LISTING_SECONDS
+        offset: int | None = 0
+        while offset is not None:
+            query = f"?limit={_ROUTES_PER_PAGE}&offset={offset}"
+            response = self._page(Operation.LIST_ROUTES, "/proxy", query, until)
             page = self._decode(response, RoutePage)
             routes.update(page.items)
-            if page.pagination.next is None:
-                return list(routes.values())
-            offset = self._next_offset(offset, page.pagination.next)
+            offset = next_offset(offset, page.pagination.next, self._base)
+        return list(routes.values())
 
     def mint_token(self, prober: str, user: str, server: str) -> MintedToken:
         """Mint a token of `prober` for this one server, valid for a minute."""
@@ -197,30 +198,32 @@ class Hub:
         path = f"/users/{_quoted(prober)}/tokens/{_quoted(token_id)}"
         self._send(Operation.REVOKE_TOKEN, "DELETE", path, accept=(204, 404))
 
+    def _page(self, operation: Operation, path: str, query: str, until: float) -> _Response:
+        """Request one page of a list that is to be read whole by then, on our monotonic clock."""
+        left = until - self._monotonic()
+        try:
+            if left > 0:
+                return self._send(operation, "GET", path + query, within=left)
+        except HubError as error:
+            if error.cause is not Cause.TIMEOUT or left > self._connection.timeout:
+                raise
+        why = f"{self._base}{path} could not be read to its end within {LISTING_SECONDS:g} s"
+        raise HubError(Cause.TIMEOUT, why)
+
     def _decode(self, response: _Response, shape: type[_Answer]) -> _Answer:
         answer = decode(response.body, shape, self._base, self._token.mask)
-        if response.version is None:  # a proxy removed the header, but the answer is the Hub's
-            self._on_answer(response.now)
+        self._believed(response)
         return answer
+
+    def _believed(self, response: _Response) -> None:
+        """Take what was decoded for the Hub's, though a proxy may have removed its header."""
+        if response.version is None:
+            self._on_answer(response.now)
 
     def _clock(self, response: _Response) -> float:
         if response.now is None:
             raise HubError(Cause.RESPONSE, f"{self._base} answered without a readable Date header")
         return response.now
-
-    def _is_complete(self, users: int, totals: list[int]) -> bool:
-        """Tell whether no user is missing from a list.
-
-        Before JupyterHub 5 `total` counts servers, not users, and cannot be compared.
-        """
-        counts_users = version_numbers(self.version or "") >= (5, 0)
-        return _is_steady(totals) and (users >= totals[-1] or not counts_users)
-
-    def _next_offset(self, offset: int, following: Next) -> int:
-        if following.offset <= offset:
-            why = f"{self._base} names a next page that does not advance past offset {offset}"
-            raise HubError(Cause.RESPONSE, why)
-        return following.offset
 
     def _send(
         self,
@@ -230,11 +233,14 @@ class Hub:
         body: object = None,
         accept: tuple[int, ...] = (200,),
         with_token: bool = True,
+        within: float = math.inf,
     ) -> _Response:
+        seconds = min(within, self._connection.timeout)
         sent = self._token.header if with_token else None
-        response = self._exchange(operation, method, path, body, sent)
+        response = self._exchange(operation, method, path, body, sent, seconds)
         if response.status in (401, 403) and sent is not None and self._rotated_since(sent):
-            response = self._exchange(operation, method, path, body, self._token.header)
+            fresh = self._token.header
+            response = self._exchange(operation, method, path, body, fresh, seconds)
         if response.version is not None:  # a proxy in front may answer too, but not with this
             self._on_answer(response.now)
             self.version = self._token.mask(response.version)
@@ -249,26 +255,33 @@ class Hub:
             return self._token.header != sent or self._token.reread()
 
     def _exchange(
-        self, operation: Operation, method: str, path: str, body: object, authorization: str | None
+        self,
+        operation: Operation,
+        method: str,
+        path: str,
+        body: object,
+        authorization: str | None,
+        seconds: float,
     ) -> _Response:
         headers = _HEADERS if authorization is None else _HEADERS | {"Authorization": authorization}
-        request = requests.Request(method, self._base + path, headers=headers, json=body)
         connection = self._connection
         begun = time.monotonic()
         try:
+            request = requests.Request(method, self._base, headers=headers, json=body).prepare()
+            # Added afterwards: requests would turn %2E%2E into "..", which leads elsewhere.
+            request.url = (request.url or "").rstrip("/") + path
             # Without a session: no redirect is followed, no cookie kept, and no proxy or .netrc of
             # the environment used.
             with self._adapter.send(
-                request.prepare(),
-                timeout=(min(10.0, connection.timeout), connection.timeout),
+                request,
+                timeout=Timeout(seconds, min(10.0, seconds), seconds),  # type: ignore[arg-type]
                 stream=True,
                 verify=connection.ca_file or True,
                 cert=connection.client_certificate,
             ) as answer:
-                # Read at once; by default it would be joined from pieces of 10 kB.
-                content = b"".join(answer.iter_content(None))
+                content = read_whole(answer, self._base)
         except (OSError, HTTPError) as error:  # requests does not wrap every error of urllib3
-            raise unreachable(error, self._base, connection.timeout) from None
+            raise unreachable(error, self._base, seconds) from None
         finally:
             self._on_request(operation, time.monotonic() - begun)
         return _Response(
@@ -281,8 +294,8 @@ class Hub:
 
 
 def _quoted(name: str) -> str:
-    if name in (".", ".."):  # clients and proxies resolve these, even quoted
-        raise HubError(Cause.RESPONSE, f"the name {name!r} cannot be used in a URL of the Hub")
+    if name in (".", ".."):  # unquoted they lead elsewhere: DELETE /users/ana/servers/..
+        return "%2E" * len(name)
     return quote(name, safe="")
 
 
@@ -290,9 +303,3 @@ def _server_path(user: str, server: str) -> str:
     if server:
         return f"/users/{_quoted(user)}/servers/{_quoted(server)}"
     return f"/users/{_quoted(user)}/server"
-
-
-def _is_steady(totals: list[int]) -> bool:
-    """Tell whether only a few users left while the list was read; if more did, it may have gaps."""
-    vanished = sum(max(0, before - after) for before, after in pairwise(totals))
-    return vanished <= 10 + max(totals) / 100

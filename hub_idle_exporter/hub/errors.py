@@ -4,6 +4,7 @@ import ssl
 from collections.abc import Iterator
 
 import requests
+from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 
 from ..domain.labels import Cause, Operation
 
@@ -24,12 +25,10 @@ class HubError(Exception):
 
 def unreachable(error: Exception, base: str, timeout: float) -> HubError:
     """Describe a failure below HTTP. The library's text may contain URLs, so it is not used."""
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, requests.Timeout | Urllib3TimeoutError):
         return HubError(Cause.TIMEOUT, f"{base} did not answer within {timeout:g} s")
     if isinstance(error, requests.exceptions.SSLError):
         return HubError(Cause.CONNECTION, f"{base} {_tls_problem(error)}")
-    if isinstance(error, requests.exceptions.ContentDecodingError):
-        return HubError(Cause.RESPONSE, f"{base} sent an answer that cannot be decompressed")
     return HubError(Cause.CONNECTION, f"{base} cannot be reached: {_system_error(error)}")
 
 

@@ -121,6 +121,7 @@ class Facts:
     most_idle: tuple[ServerRow, ...]
     servers_known: int
     idle_kept: int  # idle servers that are not to be stopped
+    unreadable_users: int
 
     @property
     def running(self) -> int:
@@ -236,6 +237,7 @@ def _facts(reading: Reading) -> Facts | None:
         most_idle=tuple(_server_row(one) for one in _most_idle(reading.judged)),
         servers_known=len(reading.judged),
         idle_kept=census.idle_kept,
+        unreadable_users=len(snapshot.unreadable),
     )
 
 

@@ -41,7 +41,7 @@ POLL_FAILURES = {
     Cause.HTTP: "the Hub answered with an error",
     Cause.AUTH: "the Hub does not know the token",
     Cause.SCOPE: "the token lacks a scope",
-    Cause.RESPONSE: "the answer did not come from a JupyterHub API",
+    Cause.RESPONSE: "the answer was not one of a JupyterHub API",
 }
 
 _NBSP = "\N{NO-BREAK SPACE}"

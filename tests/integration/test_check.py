@@ -171,6 +171,25 @@ def test_a_filtered_token(hub: FakeHub, tmp_path: Path) -> None:
     assert "1 servers seen" in found.text or "1 server seen" in found.text
 
 
+def test_users_who_cannot_be_decoded_are_told(hub: FakeHub, tmp_path: Path) -> None:
+    hub.add_server("odd")
+    hub.users["odd"].extra = {"servers": {"": {"ready": "yes"}}}
+    found = Check(tmp_path, hub)
+    assert found.code == 0
+    assert "note     users who cannot be decoded and are left out: 1 (odd);" in found.text
+
+
+@pytest.mark.parametrize("answer", [{}, {"name": "ana"}, {"message": "welcome"}])
+def test_a_front_that_is_no_hub_is_no_identity(
+    hub: FakeHub, tmp_path: Path, answer: dict[str, str]
+) -> None:
+    hub.plan("GET", "/user", faults.always(faults.reply(200, answer)))
+    found = Check(tmp_path, hub)
+    assert found.code == 1
+    assert "does not answer like a JupyterHub API" in found.problems()[0]
+    assert "the token belongs to" not in found.text
+
+
 def test_a_token_that_is_unknown(hub: FakeHub, tmp_path: Path) -> None:
     hub.token = "no-such-token"
     found = Check(tmp_path, hub)

@@ -84,6 +84,20 @@ def test_an_idle_server_is_stopped_by_its_own_path(rig: Rig, user: str, name: st
     assert (rig.attempted(), rig.culled()) == (1, 1)
 
 
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_server_whose_name_leads_up_the_path_is_asked_and_stopped_by_its_own_path(
+    rig: Rig, name: str
+) -> None:
+    """Left as it is, it would stop nothing, and be tried first at every poll."""
+    server = rig.run("ana", name)
+    rig.poll()
+    assert rig.stops() == [f"ana/{name}"]
+    assert len(rig.hub.log("DELETE", f"/users/ana/servers/{'%2E' * len(name)}")) == 1
+    assert rig.asked("idle") == 1
+    assert rig.target.requests[0].path == f"/user/ana/{name}/api/status"
+    assert (server.process_alive, rig.culled()) == (False, 1)
+
+
 def test_an_active_server_is_left_alone(rig: Rig) -> None:
     rig.run("ana", idle=HOUR - 1)
     rig.poll()
@@ -738,6 +752,49 @@ def test_200_users_that_vanish_while_listing_stop_nobody(make_rig: MakeRig) -> N
     rig.hub.heal()
     rig.poll(within=60)
     assert len(rig.stops()) == 500
+
+
+def test_a_server_that_is_toggled_while_listing_spares_nobody(make_rig: MakeRig) -> None:
+    """Five times a second is enough to be gone at every second page."""
+    rig = make_rig(busy_check="off", page_size=10)
+    toggler = rig.hub.add_server("toggler", idle=0)
+    rig.hub.add_servers(600, idle=2 * HOUR)
+
+    def toggle() -> None:
+        toggler.stopped = not toggler.stopped
+
+    rig.hub.plan("GET", "/users", faults.before(toggle))
+    assert rig.poll(within=60)
+    assert len(rig.stops()) == 600
+    assert rig.withheld("gate") == 0
+
+
+def test_a_crowd_that_was_never_listed_spares_all(make_rig: MakeRig) -> None:
+    rig = make_rig(busy_check="off", page_size=50)
+    rig.hub.add_servers(200, idle=2 * HOUR)
+    empty = faults.rewritten(lambda page: page | {"items": []})
+    rig.hub.plan("GET", "/users", empty, after=1, times=1)
+    assert rig.poll()
+    assert rig.stops() == []
+    assert rig.withheld("gate") == 150
+
+
+# ---- users who cannot be decoded ----------------------------------------------------------------
+
+
+def test_a_user_who_cannot_be_decoded_is_spared_alone(rig: Rig) -> None:
+    for name in ("ana", "odd", "zoe"):
+        rig.run(name)
+    rig.hub.users["odd"].extra = {"servers": {"": {"ready": True, "started": "long ago"}}}
+    rig.poll()
+    assert sorted(rig.stops()) == ["ana/", "zoe/"]
+
+
+def test_who_cannot_be_decoded_right_before_the_stop_is_spared(rig: Rig) -> None:
+    server = rig.run("ana")
+    after_listing(rig, lambda: setattr(server.user, "extra", {"servers": None}))
+    rig.poll()
+    assert_withheld(rig, "probe_failed")
 
 
 # ---- the stop and what comes of it --------------------------------------------------------------

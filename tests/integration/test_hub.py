@@ -2,6 +2,8 @@
 
 import shutil
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -95,15 +97,15 @@ def test_every_request_says_that_it_reads_pages(fake_hub: FakeHub) -> None:
     assert accepted == {"application/jupyterhub-pagination+json"}
 
 
-def test_a_short_page_is_not_the_last(fake_hub: FakeHub) -> None:
-    def without_items(page: Any) -> Any:
-        return page | {"items": []}
+def without_items(page: Any) -> Any:
+    return page | {"items": []}
 
+
+def test_a_short_page_is_not_the_last(fake_hub: FakeHub) -> None:
     fake_hub.add_servers(5)
     fake_hub.plan("GET", "/users", faults.rewritten(without_items), times=1)
     listing = client(fake_hub, page_size=2).users()
     assert sorted(listing.users) == ["u000002", "u000003", "u000004"]
-    assert not listing.complete
 
 
 def test_a_user_who_comes_twice_is_one_user(fake_hub: FakeHub) -> None:
@@ -113,9 +115,7 @@ def test_a_user_who_comes_twice_is_one_user(fake_hub: FakeHub) -> None:
     fake_hub.plan(
         "GET", "/users", faults.rewritten(lambda page: page | first), after=1, times=1
     )  # fmt: skip
-    listing = hub.users()
-    assert sorted(listing.users) == ["u000000", "u000001", "u000004"]
-    assert not listing.complete
+    assert sorted(hub.users().users) == ["u000000", "u000001", "u000004"]
 
 
 @pytest.mark.parametrize("at_page", [1, 2, 3])
@@ -139,18 +139,71 @@ def test_one_leaving_at_every_page_is_read_to_the_end(fake_hub: FakeHub) -> None
     assert {"u000006", "u000007", "u000008"} <= set(client(fake_hub, page_size=1).users().users)
 
 
-def test_a_hub_where_users_come_and_go_for_ever_is_read_to_the_end(fake_hub: FakeHub) -> None:
-    fake_hub.add_servers(4)
+def toggle(server: Any) -> Callable[[], None]:
+    """Stop a server, or start it again: its user leaves the list, or comes back to it."""
 
-    def flicker() -> None:
-        if "guest" in fake_hub.users:
-            fake_hub.remove_user("guest")
-        else:
-            fake_hub.add_server("guest")
+    def toggled() -> None:
+        server.stopped = not server.stopped
 
-    fake_hub.plan("GET", "/users", faults.after(flicker))
-    listing = client(fake_hub, page_size=1).users()
-    assert {f"u{n:06d}" for n in range(4)} <= set(listing.users)
+    return toggled
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 10])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_server_that_is_toggled_all_the_time_hides_no_crowd(
+    fake_hub: FakeHub, page_size: int, first: bool
+) -> None:
+    """Its user leaves or comes back at every single page, before all others or after them."""
+    if first:
+        fake_hub.add_server("toggler")
+    fake_hub.add_servers(page_size * 60)
+    fake_hub.plan("GET", "/users", faults.before(toggle(fake_hub.add_server("toggler"))))
+    # Where it is read without end, this ends it.
+    fake_hub.plan("GET", "/users", faults.close(), after=1000)
+    listing = client(fake_hub, page_size=page_size).users()
+    missed = 60 * page_size - len(listing.users.keys() - {"toggler"})
+    assert listing.complete == (missed <= 10 + page_size * 60 / 100)
+    assert missed == 0 or page_size == 1
+
+
+@pytest.mark.parametrize(("leaving", "complete"), [(20, True), (21, False)])
+def test_a_crowd_is_more_than_ten_and_one_percent_at_once(
+    fake_hub: FakeHub, leaving: int, complete: bool
+) -> None:
+    fake_hub.add_servers(1000)
+
+    def leave() -> None:
+        for number in range(leaving):
+            fake_hub.remove_user(f"u{number:06d}")
+
+    fake_hub.plan("GET", "/users", faults.after(leave), times=1)
+    assert client(fake_hub).users().complete == complete
+
+
+def test_few_at_a_time_are_no_crowd_however_many_in_the_end(fake_hub: FakeHub) -> None:
+    fake_hub.add_servers(600)
+    names = iter(list(fake_hub.users)[1:])  # the first is the prober
+
+    def ten_leave() -> None:
+        for name in [next(names) for _ in range(10)]:
+            fake_hub.remove_user(name)
+
+    fake_hub.plan("GET", "/users", faults.after(ten_leave), times=20)
+    assert client(fake_hub, page_size=20).users().complete
+
+
+@pytest.mark.parametrize("version", ["6.1.1", "4.1.6"])
+@pytest.mark.parametrize(("missing", "crowd"), [(10, False), (11, True)])
+def test_a_crowd_that_was_never_seen_is_missed_where_the_total_counts_users(
+    fake_hub: FakeHub, missing: int, crowd: bool, version: str
+) -> None:
+    """Before JupyterHub 5 the total counts servers: users with several would look like a loss."""
+    fake_hub.version = version
+    fake_hub.add_servers(50)
+    fake_hub.plan("GET", "/users", faults.rewritten(without_items), times=1)
+    listing = client(fake_hub, page_size=missing).users()
+    assert len(listing.users) == 50 - missing
+    assert listing.complete == (not crowd or version == "4.1.6")
 
 
 def test_200_users_vanish_while_listing_and_the_list_is_not_whole(fake_hub: FakeHub) -> None:
@@ -215,6 +268,14 @@ FAULTS: dict[str, tuple[Fault, Cause, str]] = {
     "null": (faults.always(reply(200, b"null")), Cause.RESPONSE, NO_JSON),
     "no pagination": (faults.always(reply(200, {"items": []})), Cause.RESPONSE, NO_JSON),
     "deep nesting": (faults.always(reply(200, b"[" * 100_000)), Cause.RESPONSE, NO_JSON),
+    "a list without items": (
+        faults.always(reply(200, {"_pagination": {"total": 0, "next": None}})),
+        Cause.RESPONSE, NO_JSON,
+    ),
+    "half a list": (
+        faults.always(reply(200, b'{"items": [{"name": "ana"}, {"na')), Cause.RESPONSE, NO_JSON,
+    ),
+    "compressed": (faults.bomb(1), Cause.RESPONSE, "turn off compression"),
     "half a body": (faults.half_body(), Cause.CONNECTION, "cannot be reached"),
     "closed": (faults.close(), Cause.CONNECTION, "cannot be reached"),
     "404": (faults.always(reply(404, "no")), Cause.HTTP, "HTTP 404"),
@@ -275,11 +336,10 @@ def changed(user: dict[str, Any] | None = None, server: dict[str, Any] | None = 
 @pytest.mark.parametrize(
     "fault",
     [
-        changed({"name": 7}),
-        changed({"name": None}),
         changed({"servers": []}),
         changed({"servers": None}),
         changed({"servers": {"": "running"}}),
+        changed({"servers": {"\ud800": {"ready": True}}}),
         changed({"groups": "staff"}),
         changed({"groups": [1]}),
         changed({"admin": "yes"}),
@@ -289,6 +349,95 @@ def changed(user: dict[str, Any] | None = None, server: dict[str, Any] | None = 
         changed(server={"last_activity": "this morning"}),
         changed(server={"last_activity": 1_700_000_000}),
         changed(server={"started": ""}),
+    ],
+)
+def test_a_user_who_cannot_be_decoded_is_left_out_by_name(fake_hub: FakeHub, fault: Fault) -> None:
+    """Not one server less, but a user about whom nothing is known."""
+    fake_hub.add_servers(3)
+    fake_hub.plan("GET", "/users", fault)
+    listing = client(fake_hub).users()
+    assert listing.unreadable == ("u000000",)
+    assert sorted(listing.users) == ["u000001", "u000002"]
+    assert listing.complete
+
+
+@pytest.mark.parametrize("name", [7, None, "", "\ud800", ["ana"]])
+def test_a_user_without_a_readable_name_is_left_out_by_number(
+    fake_hub: FakeHub, name: object
+) -> None:
+    def nameless(page: Any) -> Any:
+        page["items"][1]["name"] = name
+        return page
+
+    fake_hub.add_servers(5)
+    fake_hub.plan("GET", "/users", faults.rewritten(nameless), after=1, times=1)
+    listing = client(fake_hub, page_size=2).users()
+    assert listing.unreadable == ("number 4 of the list",)
+    assert sorted(listing.users) == ["u000000", "u000001", "u000002", "u000004"]
+
+
+@pytest.mark.parametrize("item", [7, None, "ana", [], {}])
+def test_what_is_no_user_at_all_is_left_out_by_number(fake_hub: FakeHub, item: object) -> None:
+    fake_hub.add_servers(3)
+    fake_hub.plan(
+        "GET", "/users", faults.rewritten(lambda page: page | {"items": [*page["items"], item]})
+    )
+    listing = client(fake_hub).users()
+    assert (len(listing.users), listing.unreadable) == (3, ("number 4 of the list",))
+
+
+def deep_in(fake_hub: FakeHub, user: str, levels: int) -> None:
+    """Let a user's options be nested that deep."""
+    depth = b"[" * levels + b"]" * levels
+    fake_hub.users[user].extra = {"servers": {"": {"ready": True, "user_options": "DEEP"}}}
+
+    def dig(request: Request, answer: Callable[[], Reply]) -> Reply:
+        true = answer()
+        return replace(true, body=true.body.replace(b'"DEEP"', depth))
+
+    fake_hub.plan("GET", "/users*", dig)
+
+
+@pytest.mark.parametrize("levels", [1_000, 10_000, 1_000_000])
+def test_options_nested_as_deep_as_a_user_likes_hide_nobody_else(
+    fake_hub: FakeHub, levels: int
+) -> None:
+    fake_hub.add_servers(3)
+    deep_in(fake_hub, "u000001", levels)
+    hub = client(fake_hub)
+    listing = hub.users()
+    assert {"u000000", "u000002"} <= set(listing.users)
+    assert {*listing.users, *listing.unreadable} == {"u000000", "u000001", "u000002"}
+
+
+def test_one_look_at_a_user_who_cannot_be_decoded_is_an_error(fake_hub: FakeHub) -> None:
+    """The look before a stop: without it nothing is stopped."""
+    fake_hub.add_servers(3)
+    deep_in(fake_hub, "u000001", 1_000_000)
+    hub = client(fake_hub)
+    assert hub.users().unreadable == ("u000001",)
+    assert failure(lambda: hub.user("u000001")).cause is Cause.RESPONSE
+    assert hub.user("u000002") is not None
+
+
+def test_the_last_word_on_a_user_counts(fake_hub: FakeHub) -> None:
+    """Pages overlap when the list changes: who was readable before may not be any more."""
+    fake_hub.add_servers(3)
+    odd = changed({"name": "u000000", "servers": None})
+    fake_hub.plan("GET", "/users", odd, after=1, times=1)
+    listing = client(fake_hub, page_size=2).users()
+    assert (sorted(listing.users), listing.unreadable) == (["u000001"], ("u000000",))
+    fake_hub.heal()
+    again = {"name": "u000000", "servers": {}}
+    fake_hub.plan("GET", "/users", changed({"servers": None}), times=1)
+    fake_hub.plan("GET", "/users", changed(again), after=1, times=1)
+    listing = client(fake_hub, page_size=2).users()
+    assert (sorted(listing.users), listing.unreadable) == (["u000000", "u000001"], ())
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
         faults.rewritten(lambda page: page | {"items": {}}),
         faults.rewritten(lambda page: page | {"items": None}),
         faults.rewritten(lambda page: page | {"_pagination": {"total": "3", "next": None}}),
@@ -363,6 +512,224 @@ def test_retry_after_is_read_in_seconds(fake_hub: FakeHub, header: str, seconds:
 @pytest.mark.parametrize("header", ["86400", "9" * 400])
 def test_retry_after_cannot_silence_us_for_good(fake_hub: FakeHub, header: str) -> None:
     assert list_with(fake_hub, faults.retry_after(503, header)).retry_after <= 600
+
+
+# ---- bounded by us ------------------------------------------------------------------------------
+
+
+def test_no_request_asks_for_compression(fake_hub: FakeHub) -> None:
+    hub = client(fake_hub)
+    hub.ask_version(), hub.users()
+    assert {request.headers["accept-encoding"] for request in fake_hub.log()} == {"identity"}
+
+
+@pytest.mark.parametrize("encoding", ["identity", "Identity", ""])
+def test_an_answer_that_says_that_it_is_not_compressed_is_read(
+    fake_hub: FakeHub, encoding: str
+) -> None:
+    plain = {"Content-Encoding": encoding}
+    fake_hub.add_server("ana")
+    fake_hub.plan("GET", "/users", lambda _, answer: replace(answer(), headers=plain))
+    assert set(client(fake_hub).users().users) == {"ana"}
+
+
+def test_an_answer_is_read_up_to_64_mib(fake_hub: FakeHub) -> None:
+    error = list_with(fake_hub, faults.huge(65))
+    assert error.cause is Cause.RESPONSE
+    assert "larger than 64 MiB" in str(error)
+
+
+def test_an_answer_that_drips_is_given_up(fake_hub: FakeHub) -> None:
+    """Each byte comes in time, the answer does not; whole, it would take 2 s."""
+    fake_hub.plan("GET", "/", faults.drip(0.1))
+    error = failure(client(fake_hub, timeout=0.3).ask_version)
+    assert error.cause is Cause.TIMEOUT
+    assert "within 0.3 s" in str(error)
+
+
+def test_headers_that_drip_are_given_up(fake_hub: FakeHub) -> None:
+    fake_hub.plan("GET", "/", faults.drip(0.02, head=True))
+    assert failure(client(fake_hub, timeout=0.3).ask_version).cause is Cause.TIMEOUT
+
+
+class MovedClock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 5.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def before_each(self, seconds: float) -> Fault:
+        """Let so much time go by with each request."""
+
+        def later() -> None:
+            self.now += seconds
+
+        return faults.before(later)
+
+
+def test_a_list_is_read_for_five_minutes(fake_hub: FakeHub) -> None:
+    fake_hub.add_servers(5)
+    clock = MovedClock()
+    fake_hub.plan("GET", "/users", clock.before_each(74))
+    assert len(client(fake_hub, page_size=1, clock=clock).users().users) == 5
+    fake_hub.plan("GET", "/users", clock.before_each(75))
+    error = failure(client(fake_hub, page_size=1, clock=clock).users)
+    assert error.cause is Cause.TIMEOUT
+    assert "/users could not be read to its end within 300 s" in str(error)
+    assert len(fake_hub.log("GET", "/users")) == 9
+
+
+def test_routes_are_read_for_five_minutes(fake_hub: FakeHub) -> None:
+    fake_hub.routes = {
+        f"/user/u{n}/": {"routespec": f"/user/u{n}/", "target": "http://10.0.0.1:1", "data": {}}
+        for n in range(450)
+    }
+    clock = MovedClock()
+    fake_hub.plan("GET", "/proxy", clock.before_each(150))
+    error = failure(client(fake_hub, clock=clock).routes)
+    assert error.cause is Cause.TIMEOUT
+    assert "/proxy could not be read to its end within 300 s" in str(error)
+
+
+def test_a_list_without_end_ends(fake_hub: FakeHub) -> None:
+    """The next page always begins later: there is always one more."""
+
+    def goes_on(page: Any) -> Any:
+        offset = page["_pagination"]["offset"]
+        return page | {"_pagination": {"total": 3, "next": {"offset": offset + 1}}}
+
+    fake_hub.add_servers(3)
+    clock = MovedClock()
+    endless = faults.rewritten(goes_on)
+
+    def later(request: Request, answer: Callable[[], Reply]) -> Reply:
+        clock.now += 1
+        return endless(request, answer) if len(fake_hub.requests) < 1000 else reply(500)
+
+    fake_hub.plan("GET", "/users", later)
+    assert failure(client(fake_hub, clock=clock).users).cause is Cause.TIMEOUT
+
+
+def test_the_last_page_has_only_what_is_left_of_the_five_minutes(fake_hub: FakeHub) -> None:
+    fake_hub.add_servers(2)
+    clock = MovedClock()
+    fake_hub.plan("GET", "/users", clock.before_each(299.8), times=1)
+    fake_hub.plan("GET", "/users", faults.drip(0.01), after=1)
+    error = failure(client(fake_hub, page_size=1, clock=clock).users)
+    assert error.cause is Cause.TIMEOUT
+    assert "within 300 s" in str(error)
+
+
+MEMORY = """
+import sys, tracemalloc
+from hub_idle_exporter.domain.settings import ConnectionSettings
+from hub_idle_exporter.hub.client import Hub
+from hub_idle_exporter.hub.errors import HubError
+from hub_idle_exporter.hub.token import Token
+
+hub = Hub(ConnectionSettings(sys.argv[1]), Token.read_by(lambda: sys.argv[2]))
+hub.ask_version()
+tracemalloc.start()
+try:
+    listing = hub.users()
+    print(tracemalloc.get_traced_memory()[1] >> 20, len(listing.users), len(listing.unreadable))
+except HubError as error:
+    print(tracemalloc.get_traced_memory()[1] >> 20, error)
+"""
+
+
+def memory_of_listing(fake_hub: FakeHub, fault: Fault) -> tuple[int, str]:
+    """List users in a process of its own; give the most memory it took (MiB), and what it says."""
+    fake_hub.plan("GET", "/users", fault)
+    command = [sys.executable, "-c", MEMORY, fake_hub.url, fake_hub.token]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    peak, _, said = done.stdout.strip().partition(" ")
+    return int(peak), said
+
+
+# Empty lists: Python takes 25 times their length for them. Each user has 0.3 MB of them.
+LISTS = ",".join(["[]"] * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("odd", "unreadable"), [("7", 0), ("NaN", 0), ('"\\ud800"', 0), ("[" * 10**5 + "]" * 10**5, 1)]
+)
+def test_what_users_choose_takes_little_more_memory_than_it_is_long(
+    fake_hub: FakeHub, odd: str, unreadable: int
+) -> None:
+    """30 MB of options; those of one user are not strict JSON, or too deep for any decoder."""
+    options = [f"[{LISTS}]"] * 100 + [f"[{odd}]"]
+    users = ",".join(
+        f'{{"name": "u{number}", "servers": {{"": {{"user_options": {chosen}}}}}}}'
+        for number, chosen in enumerate(options)
+    )
+    page = f'{{"items": [{users}], "_pagination": {{"total": 101, "next": null}}}}'
+    peak, said = memory_of_listing(fake_hub, faults.always(reply(200, page.encode())))
+    assert said == f"{101 - unreadable} {unreadable}"
+    assert peak < 150
+
+
+def test_a_user_with_large_odd_options_is_not_decoded_by_python(fake_hub: FakeHub) -> None:
+    """Whoever has 30 MB of options is left out where only Python's json could read them."""
+    options = ",".join([LISTS] * 100)
+    user = f'{{"name": "ana", "servers": {{"": {{"user_options": [NaN, {options}]}}}}}}'
+    page = f'{{"items": [{user}, {{"name": "bob"}}], "_pagination": {{"total": 2, "next": null}}}}'
+    peak, said = memory_of_listing(fake_hub, faults.always(reply(200, page.encode())))
+    assert said == "1 1"
+    assert peak < 150
+
+
+def test_a_compressed_answer_is_not_unpacked(fake_hub: FakeHub) -> None:
+    peak, said = memory_of_listing(fake_hub, faults.bomb(100))
+    assert "turn off compression" in said
+    assert peak < 30
+
+
+def test_an_answer_without_end_takes_no_memory_without_end(fake_hub: FakeHub) -> None:
+    peak, said = memory_of_listing(fake_hub, faults.huge(100))
+    assert "larger than 64 MiB" in said
+    assert peak < 150
+
+
+# ---- who answers --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        [],
+        None,
+        {"message": "welcome", "status": 200},
+        {"name": "ana", "kind": "user"},
+        {"name": "ana", "scopes": ["list:users"]},
+        {"kind": "service", "scopes": ["list:users"]},
+        {"name": "", "kind": "service", "scopes": []},
+        {"name": None, "kind": "service", "scopes": []},
+        {"name": "ana", "kind": 1, "scopes": []},
+        {"name": "ana", "kind": "user", "scopes": "list:users"},
+        {"name": "ana", "kind": "user", "scopes": {"list:users": True}},
+        {"name": "ana", "kind": "user", "scopes": [1]},
+    ],
+)
+def test_a_front_that_is_no_hub_is_no_identity(fake_hub: FakeHub, answer: object) -> None:
+    """JSON and 200 prove nothing: what it says about scopes decides what is stopped."""
+    fake_hub.plan("GET", "/user", faults.always(reply(200, answer)))
+    error = failure(client(fake_hub).identity)
+    assert error.cause is Cause.RESPONSE
+    assert "does not answer like a JupyterHub API" in str(error)
+
+
+@pytest.mark.parametrize(
+    "version", [None, 6, "", "6", "old", "nginx/1.27", "1.27 (Ubuntu)", "6.1\n", "6.1" + "1" * 60]
+)
+def test_what_is_no_version_is_no_hub(fake_hub: FakeHub, version: object) -> None:
+    fake_hub.plan("GET", "/", faults.always(reply(200, {"version": version})))
+    hub = client(fake_hub)
+    assert failure(hub.ask_version).cause is Cause.RESPONSE
 
 
 # ---- the token goes nowhere else ----------------------------------------------------------------
@@ -525,12 +892,28 @@ def test_many_requests_refused_at_once_all_go_on_with_the_new_token(
 
 
 @pytest.mark.parametrize("name", [".", ".."])
-def test_a_name_that_would_lead_up_the_path_is_not_sent(fake_hub: FakeHub, name: str) -> None:
+def test_a_name_that_would_lead_up_the_path_is_quoted(fake_hub: FakeHub, name: str) -> None:
     """`DELETE /users/ana/servers/..` would become `DELETE /users/ana/`."""
+    quoted = "%2E" * len(name)
+    for user in ("ana", name):
+        fake_hub.add_server(user, name)
     hub = client(fake_hub)
-    failure(lambda: hub.stop("ana", name))
-    failure(lambda: hub.user(name))
-    assert fake_hub.log() == []
+    seen = hub.user(name)
+    assert seen is not None
+    assert seen.server(name) is not None
+    hub.stop("ana", name)
+    hub.remove("ana", name)
+    hub.stop(name, name)
+    assert list(fake_hub.users["ana"].servers) == []
+    assert fake_hub.server(name, name).stopped
+    hub.user(name, stopped_servers=True)
+    assert [request.path for request in fake_hub.log()] == [
+        f"/users/{quoted}",
+        f"/users/ana/servers/{quoted}",
+        f"/users/ana/servers/{quoted}",
+        f"/users/{quoted}/servers/{quoted}",
+        f"/users/{quoted}",
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -705,9 +1088,13 @@ def tls_hub(fake_hub: FakeHub, certificates: Path) -> FakeHub:
     return fake_hub
 
 
-def tls_client(hub: FakeHub, authority: str | None, pair: tuple[str, str] | None) -> Hub:
+def tls_client(
+    hub: FakeHub, authority: str | None, pair: tuple[str, str] | None, timeout: float = 10
+) -> Hub:
     url = hub.url.replace("http://", "https://")
-    connection = ConnectionSettings(url, timeout=10, ca_file=authority, client_certificate=pair)
+    connection = ConnectionSettings(
+        url, timeout=timeout, ca_file=authority, client_certificate=pair
+    )
     return Hub(connection, Token.read_by(lambda: hub.token))
 
 
@@ -721,6 +1108,13 @@ def test_a_hub_whose_certificate_is_not_trusted_gets_no_token(tls_hub: FakeHub) 
     assert error.cause is Cause.CONNECTION
     assert "--ca-file" in str(error)
     assert tls_hub.log() == []
+
+
+def test_an_answer_that_drips_over_tls_is_given_up(tls_hub: FakeHub, certificates: Path) -> None:
+    certificate, key, authority = internal_tls(str(certificates))
+    hub = tls_client(tls_hub, authority, (certificate, key), timeout=0.5)
+    tls_hub.plan("GET", "/user", faults.drip(0.1))
+    assert failure(hub.identity).cause is Cause.TIMEOUT
 
 
 def test_a_hub_that_wants_our_certificate_is_a_connection_error(

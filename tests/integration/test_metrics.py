@@ -75,6 +75,7 @@ OWN: dict[str, tuple[str, Labels]] = {
     "hub_idle_exporter_poll_interval_seconds": ("gauge", {}),
     "hub_idle_exporter_last_poll_success_timestamp_seconds": ("gauge", {}),
     "hub_idle_exporter_clock_skew_seconds": ("gauge", {}),
+    "hub_idle_exporter_unreadable_users": ("gauge", {}),
     "hub_idle_exporter_scope_granted": (
         "gauge",
         {"scope": ("list:users", "read:servers", "read:users:groups", "delete:servers", "proxy",
@@ -163,7 +164,8 @@ def judged(users: list[User] | None = None) -> list[JudgedServer]:
 
 def snapshot(users: list[User] | None = None) -> Snapshot:
     found = judged(users)
-    return Snapshot(NOW, census_of(found, Rules(POLICIES), keep_all=True))
+    census = census_of(found, Rules(POLICIES), keep_all=True)
+    return Snapshot(NOW, census, unreadable=("deep-diver",))
 
 
 def show(metrics: Metrics, state: PollState) -> None:

@@ -212,6 +212,16 @@ def test_states_candidates_and_who_is_kept_are_counted() -> None:
     assert facts.idle_kept == 1  # the one of staff
 
 
+def test_users_who_cannot_be_decoded_are_counted_and_not_named() -> None:
+    good = reading()
+    assert good.state.snapshot is not None
+    assert "cannot be decoded" not in text_of(good)
+    snapshot = replace(good.state.snapshot, unreadable=("deep-diver", "number 7 of the list"))
+    text = text_of(replace(good, state=replace(good.state, snapshot=snapshot)))
+    assert "Users who cannot be decoded and are left out: 2" in text
+    assert "deep-diver" not in text
+
+
 def test_policies_stand_in_their_order_with_limits_and_counts() -> None:
     rows = view_of(reading()).policies
     assert [row.policy.name for row in rows] == ["staff", "gpu", "default"]

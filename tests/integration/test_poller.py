@@ -301,6 +301,42 @@ def test_a_poll_that_outlasts_its_interval_says_so(world: World, logs: Logs) -> 
     assert "poll_exceeded_interval" in said(logs)
 
 
+# ---- users who cannot be decoded ----------------------------------------------------------------
+
+
+def test_a_user_who_cannot_be_decoded_is_counted_and_hides_nobody(world: World, logs: Logs) -> None:
+    for name in ("ana", "odd", "zoe"):
+        world.hub.add_server(name, idle=9000)
+    gauge = "hub_idle_exporter_unreadable_users"
+    assert world.poll()
+    assert world.value(gauge) == 0
+    world.hub.users["odd"].extra = {"servers": {"": {"ready": "yes"}}}
+    assert world.poll()
+    assert world.poll()
+    assert world.value("jupyterhub_up") == 1
+    assert world.value(gauge) == 1
+    assert world.value("jupyterhub_servers", policy="default", state="idle") == 2
+    world.hub.plan("GET", "/users", faults.close(), times=1)
+    assert not world.poll()
+    assert world.value(gauge) == 1, "as of the last successful poll"
+    world.hub.users["odd"].extra = {}
+    assert world.poll()
+    assert world.value(gauge) == 0
+    told = [(line["log_level"], line["users"], line["names"]) for line in logs
+            if line["event"] == "users_unreadable"]  # fmt: skip
+    assert told == [("debug", 0, []), ("warning", 1, ["odd"]), ("debug", 0, [])]
+
+
+def test_no_name_of_those_who_cannot_be_decoded_is_in_a_metric(fake_hub: FakeHub) -> None:
+    fake_hub.add_server("deep-diver")
+    fake_hub.users["deep-diver"].extra = {"servers": None}
+    world = World(fake_hub, per_server_metrics=True)
+    assert world.poll()
+    text = world.metrics.exposition("text/plain").body
+    assert b"unreadable_users 1.0" in text
+    assert b"deep-diver" not in text
+
+
 # ---- scopes -------------------------------------------------------------------------------------
 
 
@@ -410,7 +446,16 @@ def test_groups_that_cannot_be_seen_are_named(
 # ---- other Hubs ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", ["1.5.1", "0.9.6", "", "old"])
+@pytest.mark.parametrize("version", ["", "old"])
+def test_what_has_no_version_is_no_hub(fake_hub: FakeHub, version: str) -> None:
+    fake_hub.version = version
+    world = World(fake_hub)
+    assert not world.poll()
+    assert world.error().cause is Cause.RESPONSE
+    assert fake_hub.log("GET", "/user*") == []
+
+
+@pytest.mark.parametrize("version", ["1.5.1", "0.9.6"])
 def test_a_hub_before_2_is_refused(fake_hub: FakeHub, version: str) -> None:
     fake_hub.version = version
     world = World(fake_hub)

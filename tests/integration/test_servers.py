@@ -105,6 +105,29 @@ def test_hidden_users_are_told(hub: FakeHub, tmp_path: Path) -> None:
     assert done.err == "The servers of 3 users are hidden from the token.\n"
 
 
+def test_users_who_cannot_be_decoded_are_told(hub: FakeHub, tmp_path: Path) -> None:
+    hub.users["ana"].extra = {"servers": None}
+    done = servers(tmp_path, hub, "--json")
+    assert done.code == 0
+    assert "ana" not in done.out
+    assert len(json.loads(done.out)) == 3
+    assert done.err == "Users who cannot be decoded and are left out: 1 (ana).\n"
+
+
+def test_names_of_those_who_cannot_be_decoded_stay_on_their_line(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    for number in range(9):
+        name = f"{number}\n\x1b[31m" + "x" * 5000
+        hub.add_user(name).extra = {"servers": None}
+        hub.add_server(name)
+    done = servers(tmp_path, hub)
+    assert done.err.count("\n") == 1
+    assert "left out: 9 (0" in done.err
+    assert "\x1b" not in done.err
+    assert len(done.err) < 1000
+
+
 def test_failures_are_one_line_and_exit_1(hub: FakeHub, tmp_path: Path) -> None:
     def failed(url: str = "") -> str:
         done = servers(tmp_path, hub, url=url)

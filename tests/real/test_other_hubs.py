@@ -109,3 +109,17 @@ def test_scope_that_only_hubs_before_6_1_need_is_named(
     done = run_command(hub, "check", "--enforce", "--busy-check=require", token=lesser)
     assert done.returncode == 1
     assert '"tokens!service=idle-prober"' in done.stdout
+
+
+def test_server_whose_name_leads_up_the_path_is_asked_and_stopped(
+    hub: RealHub, run_exporter: RunExporter
+) -> None:
+    """Hubs before 6 take such names; unquoted, the stop would go elsewhere and change nothing."""
+    hub.ensure_user("ana")
+    hub.start_as_it_is("/users/ana/servers/%2E%2E")
+    options = ("--enforce", "--grace=0", "--interval=1s", "--timeout=5s", "--remove-named-servers")
+    exporter = run_exporter(hub, *options)
+    exporter.wait_event("culled", user="ana", server="..", timeout=60)
+    exporter.wait_event("named_server_removed", user="ana", server="..")
+    assert ("ana", "..") not in hub.rows()
+    assert exporter.metrics().by("result", "hub_idle_exporter_busy_checks_total")["idle"] >= 1

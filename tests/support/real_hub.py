@@ -272,6 +272,13 @@ class RealHub(LocalHub):
         response = self.api("POST", server_path(*key), body)
         assert response.status_code in (201, 202), f"{key}: {response.status_code} {response.text}"
 
+    def start_as_it_is(self, path: str) -> None:
+        """Start a server by a path that is sent as it is: `requests` would resolve %2E%2E."""
+        headers = {"Authorization": f"token {self.admin_token}"}
+        request = requests.Request("POST", self.api_url, headers=headers, json={}).prepare()
+        request.url = self.api_url + path
+        assert self._http.send(request, timeout=60).status_code in (201, 202)
+
     def stop_server(self, user: str, server: str = "", *, remove: bool = False) -> int:
         """Stop a server, as the user would; return the status of the answer."""
         body = {"remove": True} if remove else None

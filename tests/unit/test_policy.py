@@ -1,13 +1,15 @@
 """What decides whether a server is to be stopped, rule by rule, as tables."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 
-from hub_idle_exporter.domain.model import User
+from hub_idle_exporter.domain.model import Server, User
 from hub_idle_exporter.domain.policy import (
     Judge,
     JudgedServer,
@@ -241,6 +243,59 @@ def test_a_policy_that_cannot_be_decided_spares(match: Json, max_age: int) -> No
     order = judge({"match": match, "exempt": True}, default=Policy("default", HOUR, max_age))
     verdict = verdict_on(user(groups=HIDDEN, admin=HIDDEN), order)
     assert (verdict.reason, verdict.not_candidate) == (None, NotCandidate.UNDECIDED)
+
+
+def chosen(options: bytes) -> User:
+    """Give a user whose `user_options` the Hub sent like this."""
+    someone = user()
+    server = structs.replace(someone.seen_servers[""], user_options=msgspec.Raw(options))
+    return structs.replace(someone, servers={"": server})
+
+
+UNREADABLE_OPTIONS = [
+    b'{"profile": "gpu-a", "x": "%s"}' % (b"x" * (1 << 20)),
+    b'{"profile": "gpu-a", "x": %s}' % (b"[" * 1_000_000 + b"]" * 1_000_000),
+    b'{"profile": "gpu-a", ',
+]
+
+
+@EITHER
+@pytest.mark.parametrize("options", UNREADABLE_OPTIONS, ids=["large", "deep", "broken"])
+def test_options_that_cannot_be_read_spare_where_a_policy_matches_on_them(
+    options: bytes, max_age: int
+) -> None:
+    default = Policy("default", HOUR, max_age)
+    by_options = judge({"match": {"user_options": {"profile": "gpu-*"}}}, default=default)
+    verdict = verdict_on(chosen(options), by_options)
+    assert (verdict.reason, verdict.not_candidate) == (None, NotCandidate.UNDECIDED)
+    assert verdict_on(chosen(options), judge(default=default)).reason is not None
+    others = judge({"match": {"users": "ben", "user_options": {"profile": "*"}}}, default=default)
+    assert verdict_on(chosen(options), others).reason is not None
+
+
+@pytest.mark.parametrize("number", [b"1" * 100_000, b"-" + b"1" * 100_000, b"1e999", b"NaN"])
+def test_numbers_of_any_length_hide_no_option(number: bytes) -> None:
+    order = judge({"match": {"user_options": {"profile": "gpu-*"}}, "exempt": True})
+    verdict = verdict_on(chosen(b'{"n": %s, "profile": "gpu-a"}' % number), order)
+    assert verdict.not_candidate is NotCandidate.EXEMPT
+
+
+def test_options_are_decoded_once_a_judgement_and_only_where_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoded, true = list[Server](), Server.options
+
+    def options(server: Server) -> Mapping[str, object] | None:
+        decoded.append(server)
+        return true(server)
+
+    monkeypatch.setattr(Server, "options", options)
+    by_profile = [{"match": {"user_options": {"profile": f"p{n}"}}} for n in range(5)]
+    verdict_on(user(user_options={"profile": "p4"}), judge(*by_profile))
+    assert len(decoded) == 1
+    elsewhere = [{"match": {"users": "ben", "user_options": {"profile": "*"}}}]
+    verdict_on(user(user_options={"profile": "p4"}), judge(*elsewhere))
+    assert len(decoded) == 1
 
 
 @pytest.mark.parametrize(

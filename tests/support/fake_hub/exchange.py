@@ -31,14 +31,18 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer. `date` None sends no Date header; `cut` sends so many bytes, then closes."""
+    """One answer. `date` None sends no Date header; `cut` sends so many bytes, then closes.
+
+    `drip` are the seconds between single bytes: of the body, or of all with `drip_head`.
+    """
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     date: str | None = "now"
     cut: int | None = None
-    drip: float = 0.0  # seconds between single bytes of the body
+    drip: float = 0.0
+    drip_head: bool = False
 
 
 Fault = Callable[[Request, Callable[[], Reply]], Reply]

@@ -106,6 +106,6 @@ def bomb(megabytes: int) -> Fault:
     return always(reply(200, packed, Content_Type="application/json", Content_Encoding="gzip"))
 
 
-def drip(seconds: float) -> Fault:
-    """Answer truly, a byte every so many seconds."""
-    return lambda request, answer: replace(answer(), drip=seconds)
+def drip(seconds: float, head: bool = False) -> Fault:
+    """Answer truly, a byte of the body every so many seconds; with `head` of the headers too."""
+    return lambda request, answer: replace(answer(), drip=seconds, drip_head=head)

@@ -215,8 +215,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.sendall(head + answer.body)
 
     def _drip(self, head: bytes, answer: Reply) -> None:
-        self.connection.sendall(head)
-        for byte in answer.body:
+        if not answer.drip_head:
+            self.connection.sendall(head)
+        for byte in head + answer.body if answer.drip_head else answer.body:
             if self.server.fake.closing.wait(answer.drip):
                 return
             self.connection.sendall(bytes([byte]))
