@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all check docs format lock upgrade hubs mutants bench screenshot clean venv
+.PHONY: demo test test-all check docs format lock upgrade hubs mutants bench chaos screenshot clean venv
 
 demo: ## a real JupyterHub with simulated people, culled while you watch
 	@$(PYTHON) tools/environment.py .venv-demo requirements/demo.txt
@@ -38,6 +38,10 @@ hub-%:
 
 mutants: venv ## remove each safety rule from the code in turn, and expect its test to fail
 	@$(BIN)/python tools/mutants.py
+
+MINUTES ?= 10
+chaos: venv ## a real Hub in trouble: nobody at work is stopped, and what is counted is true
+	@$(BIN)/python -m chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep $(KEEP))
 
 bench: ## cost, latency, drains: ours, the floor and jupyterhub-idle-culler in the same run
 	@$(PYTHON) tools/environment.py .venv-bench requirements/bench.txt

@@ -62,7 +62,7 @@ def goals(results: Results) -> list[Goal]:
             )
         if row["stop_seconds"] < _SLOW_STOP:
             what = f"requests to the Hub per culled server (of {row['servers']})"
-            found.append(_at_most(what, 6, _asked(row)))
+            found.append(_at_most(what, 7, _asked(row)))
     for row in results.get("hub", []):
         where = f"{row['servers']} servers, {row['registered']} registered"
         found.append(

@@ -82,7 +82,15 @@ FRESH_TO_OLD = (
     "#7A0E2A",
 )
 STATE_COLOURS = {"active": "green", "idle": "orange", "pending": "blue"}
-MODE_COLOURS = {"on": "green", "off": "blue", "grace": "yellow", "suspended": "red"}
+LESS_SAFE = "on, less protection"
+MODE_COLOURS = {
+    "on": "green",
+    LESS_SAFE: "orange",
+    "off": "blue",
+    "standby": "blue",
+    "grace": "yellow",
+    "suspended": "red",
+}
 SERVER_HOURS = "suffix: h"  # Grafana's own unit h would turn 240 server-hours into 1.4 weeks
 
 
@@ -147,6 +155,11 @@ def quantile(share: float, histogram: str, window: str, by: str = "") -> str:
     return f"histogram_quantile({share}, {counted}) >= 0"
 
 
+def named(expression: str, state: str) -> str:
+    """Give series the label `state`."""
+    return f'label_replace({expression}, "state", "{state}", "", "")'
+
+
 SERVERS = metric("jupyterhub_servers")
 IDLE = metric("jupyterhub_servers", 'state="idle"')
 LAST_SUCCESS = metric("hub_idle_exporter_last_poll_success_timestamp_seconds")
@@ -154,14 +167,23 @@ DATA_AGE = f"time() - ({LAST_SUCCESS} > 0)"
 STALE_AFTER = f"3 * {metric('hub_idle_exporter_poll_interval_seconds')}"
 BUILD_INFO = metric("hub_idle_exporter_build_info")
 SEEN = f"last_over_time({BUILD_INFO}[6h])"
+MODE = metric("hub_idle_exporter_enforcement")
+STANDBY = f"{metric('hub_idle_exporter_standby')} == 1"
+SUSPENDED = metric("hub_idle_exporter_enforcement", 'state="suspended"')
+ENFORCING = metric("hub_idle_exporter_enforcement", 'state="on"')
+LEAST_SAFEGUARD = f"min by (job, instance) ({metric('hub_idle_exporter_safeguard')})"
+LESS_PROTECTION = f"{LEAST_SAFEGUARD} == 0 and on (job, instance) {ENFORCING} == 1"
+MODES = (
+    f"{MODE} == 1 unless on (job, instance) ({STANDBY} or {LESS_PROTECTION})"
+    f" or {named(STANDBY, 'standby')} or {named(LESS_PROTECTION, LESS_SAFE)}"
+)
 PROBLEMS = {
     "exporter down": or_zero(f"count(({metric('up')} == 0) and on (job, instance) {SEEN})"),
     "no exporter": or_zero(f"absent({BUILD_INFO})"),
     "Hub not read": or_zero(f"sum(1 - {metric('jupyterhub_up')})"),
     "data stale": or_zero(f"count({DATA_AGE} > {STALE_AFTER})"),
-    "suspended": or_zero(
-        "sum({})".format(metric("hub_idle_exporter_enforcement", 'state="suspended"'))
-    ),
+    "suspended": or_zero(f"count({SUSPENDED} == 1 unless on (job, instance) {STANDBY})"),
+    "less protection": or_zero(f"count({LESS_PROTECTION})"),
     "culls failed": or_zero(
         "count(sum by (job, instance) "
         f"(increase({metric('hub_idle_exporter_cull_failures_total')}[1h])) > 0)"
@@ -307,21 +329,23 @@ def now() -> Iterator[Any]:
         number(
             "Problems",
             "How many of these are so: exporter down or absent, Hub not read, data older than three"
-            " poll intervals, culling suspended, a cull failed within the hour. Which ones:"
+            " poll intervals, culling suspended, servers culled with less protection than is"
+            " possible, a cull failed within the hour. Which ones:"
             " in the row *The exporter itself*.",
             "none",
             query(" + ".join(PROBLEMS.values()), "problems", instant=True),
             levels=steps((None, "green"), (1, "red")),
         ).mappings([says(0, "none", "green")])
     )
-    mode = metric("hub_idle_exporter_enforcement")
     yield fixed(
         number(
             "Culling",
-            "on: idle servers are stopped. off: nothing is ever stopped. grace: waiting after a"
-            " start or an outage. suspended: culling was asked for and cannot be done.",
+            "on: idle servers are stopped. on, less protection: a safeguard is missing. off:"
+            " nothing is ever stopped. grace: waiting after a start or an outage. standby: another"
+            " exporter of this Hub stops servers. suspended: culling was asked for and cannot be"
+            " done.",
             "none",
-            query(f"max by (state) ({mode} == 1)", "{{state}}", instant=True),
+            query(f"max by (state) ({MODES})", "{{state}}", instant=True),
         ).text_mode(common_models.BigValueTextMode.NAME),
         MODE_COLOURS,
     )
@@ -558,7 +582,8 @@ def culls() -> Iterator[Any]:
             "Spared, by cause",
             "Candidates spared at the last moment, each poll on average. busy: a kernel computes."
             " active_again: used since the listing, or the server knows of activity. probe_failed:"
-            " it could not be asked, so it lives. limit: more than --max-culls.",
+            " it could not be asked, so it lives. limit: more than --max-culls. stale: the stop"
+            " came too late. list: the list of users may have had gaps.",
             "none",
             (12, 8),
             query(per_poll("hub_idle_exporter_culls_withheld_total", "cause"), "{{cause}}"),
@@ -568,8 +593,9 @@ def culls() -> Iterator[Any]:
     yield stacked(
         lines(
             "Failed, by cause",
-            "Stops that failed within the hour before. not_stopped: the Hub said yes and the server"
-            " lives on, an orphan if the Hub has forgotten it. slow: still stopping when given up.",
+            "Stops that failed within the hour before. not_stopped: the server lives on, an orphan"
+            " if the Hub has forgotten it, or nothing shows that it stopped. slow: still stopping"
+            " after 5 minutes.",
             "none",
             third,
             query(increase("hub_idle_exporter_cull_failures_total", "1h", "cause"), "{{cause}}"),
@@ -694,23 +720,25 @@ def the_exporter() -> Iterator[Any]:
         query(f"sum({SERVERS})", "listed by the Hub"),
         query('sum(jupyterhub_running_servers{job=~"$hub_job"})', "jupyterhub_running_servers"),
     )
+    half = (12, 8)
     yield lines(
         "Clock skew",
-        "The Hub's clock minus the exporter's. Idle times are measured by the Hub's clock alone.",
+        "The Hub's clock minus the exporter's. Past 60 s, either way, nothing is culled.",
         "s",
-        third,
+        half,
         query(metric("hub_idle_exporter_clock_skew_seconds"), "{{instance}}"),
     ).min(None)
-    yield scopes(third)
     yield lines(
         "Policy file",
         "Reloads of the policy file within the hour before, and failed ones: the policies before"
         " the broken change stay in force.",
         "none",
-        third,
+        half,
         query(increase("hub_idle_exporter_policy_reloads_total", "1h"), "reloaded"),
         query(increase("hub_idle_exporter_policy_reload_failures_total", "1h"), "failed"),
     )
+    yield scopes(half)
+    yield safeguards(half)
     yield (
         number(
             "Versions",
@@ -734,24 +762,51 @@ def the_exporter() -> Iterator[Any]:
 
 def scopes(size: tuple[int, int]) -> Any:
     """Show which scopes the token has."""
-    panel = dressed(
-        table.Panel(),
+    return yes_or_no(
         "What the token may do",
         "Scopes of the token. Monitoring needs list:users and read:servers (and read:users:groups"
-        " for policies by group); culling delete:servers; asking servers proxy and tokens."
+        " for policies by group); culling delete:servers, proxy and tokens."
         " A missing one is no fault where its use is not wanted.",
-        "none",
         size,
+        ("scope", "hub_idle_exporter_scope_granted"),
+        "Granted",
+        ("granted", "missing"),
     )
-    granted = f"min by (scope) ({metric('hub_idle_exporter_scope_granted')})"
-    panel = panel.with_target(table_query(granted).ref_id("A"))
-    organise = {"excludeByName": {"Time": True}, "renameByName": {"scope": "Scope"}}
+
+
+def safeguards(size: tuple[int, int]) -> Any:
+    """Show what protects people when servers are stopped."""
+    return yes_or_no(
+        "What protects people",
+        "busy_check: each server is asked before it is stopped. stop_token: a stop is good for"
+        " seconds only, by the Hub's own clock. lease: one exporter per Hub stops servers."
+        " Where nothing is ever stopped, none is needed.",
+        size,
+        ("safeguard", "hub_idle_exporter_safeguard"),
+        "In place",
+        ("yes", "no"),
+    )
+
+
+def yes_or_no(
+    title: str,
+    description: str,
+    size: tuple[int, int],
+    of: tuple[str, str],
+    column: str,
+    words: tuple[str, str],
+) -> Any:
+    """Make a table of a gauge of 0 or 1; `of` is its label and its name, `words` say 1 and 0."""
+    panel = dressed(table.Panel(), title, description, "none", size)
+    label, name = of
+    panel = panel.with_target(table_query(f"min by ({label}) ({metric(name)})").ref_id("A"))
+    organise = {"excludeByName": {"Time": True}, "renameByName": {label: label.capitalize()}}
     transformation = models.DataTransformerConfig(id_val="organize", options=organise)
     panel = panel.with_transformation(transformation)
-    granted_or_not = [says(0, "missing", "orange"), says(1, "granted", "green")]
+    yes, no = words
     properties = [
-        models.DynamicConfigValue("mappings", granted_or_not),
-        models.DynamicConfigValue("displayName", "Granted"),
+        models.DynamicConfigValue("mappings", [says(0, no, "orange"), says(1, yes, "green")]),
+        models.DynamicConfigValue("displayName", column),
         models.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}),
     ]
     return panel.override_by_name("Value", properties)
@@ -808,8 +863,7 @@ def annotations() -> Iterator[dict[str, Any]]:
     failures = metric("hub_idle_exporter_cull_failures_total")
     failed = f"sum by (instance, cause) (increase({failures}[2m])) > 0"
     yield annotation("Failed culls", failed, "cull failed: {{cause}}", "red")
-    mode = metric("hub_idle_exporter_enforcement")
-    changed = f"{mode} == 1 and changes({mode}[2m]) > 0"
+    changed = f"{MODE} == 1 and changes({MODE}[2m]) > 0"
     yield annotation("Mode changes", changed, "culling: {{state}}", "purple")
 
 

@@ -149,22 +149,24 @@ OPTIONS = [
     _option("max-age", _duration(0), "Also stop servers older than this, even if in use; "
             "0 for no limit.", "0"),
     _option("concurrency", _whole(1, 1000), "Maximum number of stops in flight.", "10"),
-    _option("max-culls", _whole(0, 1_000_000), "Maximum culls per poll, most idle first; "
+    _option("max-culls", _whole(0, 1_000_000), "Maximum stops per poll, most idle first; "
             "0 for no limit.", "0"),
-    _option("grace", _duration(0), "Grace period: no stops for this long after the start and "
-            "after an outage of the Hub.", "10m"),
+    _option("grace", _duration(0), "Grace period: no stops for this long after the start, after "
+            "an outage of the Hub, and after another exporter was enforcing.", "10m"),
     _option("busy-check", _one_of(*BusyCheck), "Ask each server whether it is busy before "
-            "it is stopped: auto (if the token allows it), require (or stop nothing), off.",
-            "auto"),
-    _option("probe-user", Kind("name", _name), "Hub user who owns the tokens of the busy check.",
-            "idle-prober"),
+            "it is stopped: require (or stop nothing), auto (if the token allows it), off.",
+            "require"),
+    _option("probe-user", Kind("name", _name), "Hub user who owns the minted tokens: they ask a "
+            "server, stop it, and elect one exporter. Nobody may sign in as it.", "idle-prober"),
     _option("max-busy", _duration(1), "Cull a server even if busy, once it has been busy for "
             "this long without a break.", "24h"),
+    _option("max-unanswered", _duration(0), "Judge a server by last_activity alone, once it has "
+            "given no usable answer for this long; 0 for never.", "0"),
     _option("policy-file", FILE, "YAML file with policies."),
     _option("cull-default-servers", BOOLEAN, "Whether default servers may be stopped.", "true"),
     _option("cull-named-servers", BOOLEAN, "Whether named servers may be stopped.", "true"),
-    _option("remove-named-servers", BOOLEAN, "Remove a named server from the Hub once its stop "
-            "is verified.", "false"),
+    _option("remove-named-servers", BOOLEAN, "Remove a named server from the Hub, two minutes "
+            "after its stop was verified.", "false"),
     _option("api-page-size", _whole(1, 10_000), "Users per page when users are listed.", "200"),
     _option("request-timeout", _duration(1), "Timeout of one request to the Hub, with its whole "
             "answer.", "60s"),

@@ -4,7 +4,15 @@ import time
 
 from .domain.gate import ClockReading
 
+# While the machine is suspended CLOCK_MONOTONIC stands still, and what we know would look fresh.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def steady() -> float:
+    """Return seconds by a clock that never jumps and runs on while the machine is suspended."""
+    return time.clock_gettime(_CLOCK)
+
 
 def read_clocks() -> ClockReading:
     """Read our clocks now."""
-    return ClockReading(time.monotonic(), time.time())
+    return ClockReading(steady(), time.time())

@@ -3,9 +3,11 @@
 `jupyterhub_*` are facts *as of the last successful poll*. After a failed poll only `jupyterhub_up`
 stays, because stale numbers look like facts. `hub_idle_exporter_*` are about the exporter itself;
 every label value exists from the first scrape, so that `increase()` misses no event. One scrape
-reads one poll state, which is immutable: it never sees half of a poll.
+reads one poll state, which is immutable: it never sees half of a poll. What became of stops is
+counted and read under one lock, so that attempts, culls and failures add up in every scrape.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
@@ -148,6 +150,9 @@ class Metrics(Collector):
         latest: the newest poll state.
         gate_state: returns the state of the gate for a poll state; safe to call from any thread.
         settings: the interval, and whether there are series by server.
+        stands_by: tells whether nothing but another exporter's lease forbids stops.
+
+    `counting` is held while an outcome of a stop is counted; never while anything is waited for.
     """
 
     def __init__(
@@ -156,9 +161,11 @@ class Metrics(Collector):
         latest: LatestState,
         gate_state: Callable[[PollState], GateState],
         settings: PollSettings,
+        stands_by: Callable[[PollState], bool] = lambda _state: False,
     ) -> None:
         self.registry, self.latest, self._settings = registry, latest, settings
-        self._gate_state = gate_state
+        self._gate_state, self._stands_by = gate_state, stands_by
+        self.counting = threading.Lock()
         self._current = latest.state, FactsText(self._families_of(latest.state))
         self._ahead = self._current
         self._own: list[OwnMetrics] = [self._enforcement]
@@ -215,29 +222,36 @@ class Metrics(Collector):
     def _families_of(self, state: PollState) -> Families:
         return partial(_hub_facts, state, self._settings.per_server_metrics)
 
-    def _own_families(self, state: PollState) -> Iterator[Metric]:
-        for families in self._own:
-            yield from families(state)
+    def _own_families(self, state: PollState) -> list[Metric]:
+        """Collect our own metrics, what became of stops as of one moment."""
+        with self.counting:
+            return [family for families in self._own for family in families(state)]
 
     def totals(self) -> Totals:
         """Read our own counters."""
-        return Totals(
-            polls=_counts(self.polls)[()],
-            poll_failures=_counts(self.poll_failures),
-            culls=_counts(self.culls),
-            withheld=_counts(self.withheld),
-            cull_failures=_counts(self.cull_failures),
-            busy_checks=_counts(self.busy_checks),
-            idle_server_seconds=_counts(self.idle_server_seconds),
-        )
+        with self.counting:
+            return Totals(
+                polls=_counts(self.polls)[()],
+                poll_failures=_counts(self.poll_failures),
+                culls=_counts(self.culls),
+                withheld=_counts(self.withheld),
+                cull_failures=_counts(self.cull_failures),
+                busy_checks=_counts(self.busy_checks),
+                idle_server_seconds=_counts(self.idle_server_seconds),
+            )
 
     def _enforcement(self, state: PollState) -> Iterable[Metric]:
         now = self._gate_state(state)
         yield _labelled(
-            "hub_idle_exporter_enforcement",
+            f"{_PREFIX}enforcement",
             "Whether servers past their limit are stopped; exactly one state is 1.",
             "state",
             {each: each is now for each in GateState},
+        )
+        yield _value(
+            f"{_PREFIX}standby",
+            "Whether another exporter of this Hub stops servers, and this one waits.",
+            self._stands_by(state),
         )
 
     def _of_polls(self) -> None:
@@ -291,8 +305,19 @@ class Metrics(Collector):
             ),
             lambda state: _value(
                 f"{_PREFIX}busy_check",
-                "Whether servers are asked for busy kernels before a stop.",
-                state.asks_servers,
+                "Whether servers are asked whether they are busy before a stop.",
+                state.safeguards.asks_servers,
+            ),
+            lambda state: _labelled(
+                f"{_PREFIX}safeguard",
+                "What protects people when servers are stopped: 1 if it is in place. All are 0 in "
+                "monitor mode.",
+                "safeguard",
+                {
+                    "busy_check": state.safeguards.asks_servers,
+                    "stop_token": state.safeguards.stop_tokens,
+                    "lease": state.safeguards.lease,
+                },
             ),
         )
         self.busy_checks = self._counter(
@@ -301,14 +326,18 @@ class Metrics(Collector):
 
     def _of_culls(self) -> None:
         labels = ["policy", "reason"]
-        self.attempts = self._counter("cull_attempts", "Stops sent to the Hub.", *labels)
+        self.attempts = self._counter(
+            "cull_attempts",
+            "Stops sent to the Hub, each counted once; not those that it refused as too late.",
+            *labels,
+        )
         self.culls = self._counter("culls", "Servers stopped, verified.", *labels)
         self.cull_failures = self._counter(
-            "cull_failures", "Stops that did not work.", cause=CullFailure
+            "cull_failures", "Stops that failed, or whose result is not known.", cause=CullFailure
         )
         self.withheld = self._counter(
             "culls_withheld",
-            "Candidates spared at the last moment, once a poll each.",
+            "Candidates that were not stopped after all, once a poll each.",
             cause=Withheld,
         )
         self.cull_duration = self._histogram(

@@ -10,16 +10,19 @@ from .domain.census import census_of, judge_all
 from .domain.gate import ClockReading
 from .domain.policy import Rules
 from .domain.poll_state import PollError, PollState, Snapshot
+from .domain.probe_user import ProbeUser, probe_user_findings, safeguards, unseen
 from .domain.requirements import (
     Finding,
     Severity,
-    can_ask,
+    Subject,
+    clock_findings,
+    grants,
     requirements,
     scope_findings,
     version_findings,
     visibility_findings,
 )
-from .domain.scopes import Granted
+from .domain.scopes import Granted, Scope
 from .domain.settings import CullSettings, PollSettings
 from .hub.client import Hub
 from .hub.errors import HubError
@@ -70,12 +73,13 @@ class Observer:
             error=None,
         )
         with_servers = partial(self._with_servers, keep_all)
-        for step in (self._with_version, self._with_token, with_servers):
+        steps = (self._with_version, self._with_token, with_servers, self._with_probe_user)
+        for step in steps:
             state = self._tried(step, state)
             if state.error is not None:
                 break
         seconds = self._clocks().monotonic - begun.monotonic
-        return replace(state, duration=seconds, clock_skew=self._gatekeeper.clock_skew())
+        return self._with_clocks(replace(state, duration=seconds))
 
     def _tried(self, step: Callable[[PollState], PollState], state: PollState) -> PollState:
         """Take a step; the poll has failed if the Hub does not answer it."""
@@ -110,7 +114,6 @@ class Observer:
             identity=identity,
             granted=granted,
             requirements=needed,
-            asks_servers=self._cull.enforce and can_ask(needed, granted, self._cull),
         )
         findings = (*version_findings(version, self._cull), *scope_findings(needed, granted))
         return self._with_findings(state, findings)
@@ -126,6 +129,50 @@ class Observer:
         census = census_of(judge_all(judge, users, listing.now), state.rules, keep_all)
         snapshot = Snapshot(listing.now, census, listing.complete, hidden, listing.unreadable)
         return state.succeeded(snapshot, self._clocks())
+
+    def _with_probe_user(self, state: PollState) -> PollState:
+        """Add who owns the minted tokens, if the next pass may need some.
+
+        A sign-in as that user leaves no trace in the list of users, so it is looked at at the start
+        and whenever something may be stopped.
+        """
+        granted, needed = state.granted or Granted(), state.requirements
+        may_mint = self._cull.enforce and grants(needed, Scope.TOKENS, granted)
+        seen = state.probe_user
+        idle = state.snapshot is None or not state.snapshot.census.candidates
+        fine = seen is not None and not probe_user_findings(seen, self._cull)
+        try:
+            if not may_mint:
+                seen = None
+            elif seen is None or not idle or not fine:
+                seen = self._see_probe_user()
+        except HubError as error:  # nothing is known, so nothing is given up
+            return self._with_findings(state, (*state.findings, unseen(self._cull, str(error))))
+        given = safeguards(self._cull, grants(needed, Scope.PROXY, granted), may_mint, seen)
+        found = probe_user_findings(seen, self._cull) if seen else ()
+        state = replace(state, probe_user=seen, safeguards=given)
+        return self._with_findings(state, (*state.findings, *found))
+
+    def _see_probe_user(self) -> ProbeUser:
+        """Look at the probe user, and at all that a token of it could do; may raise HubError."""
+        name = self._cull.probe_user
+        reading = self._hub.user(name, stopped_servers=True)
+        if reading is None:
+            return ProbeUser(name, None, None)
+        try:
+            minted = self._hub.mint_token(name, None, 1, "what it may do")
+        except HubError as error:
+            if error.status not in (400, 401, 403, 404):
+                raise
+            return ProbeUser(name, reading.user, None, str(error))
+        return ProbeUser(name, reading.user, tuple(minted.scopes))
+
+    def _with_clocks(self, state: PollState) -> PollState:
+        """Add by how much the Hub's clock and ours differ."""
+        skew = self._gatekeeper.clock_skew()
+        others = (one for one in state.findings if one.subject is not Subject.CLOCKS)
+        findings = (*others, *clock_findings(skew, self._cull))
+        return replace(state, clock_skew=skew, findings=findings)
 
 
 def rules_of(source: PolicySource | None, poll: PollSettings) -> Rules:

@@ -6,14 +6,14 @@ import structlog
 
 from .clocks import read_clocks
 from .culling.cull_pass import CullPass
-from .culling.culler import Culler
+from .culling.enforcement import Enforcement
 from .culling.gatekeeper import Gatekeeper
 from .domain.census import idle_server_seconds
 from .domain.durations import shown
 from .domain.gate import ClockReading
 from .domain.policy import NotCandidate, Policy
 from .domain.poll_state import LatestState, PollError, PollState, Snapshot
-from .domain.requirements import TO_ASK, Severity
+from .domain.requirements import Severity
 from .domain.settings import PollSettings
 from .hub.errors import HubError
 from .metrics import Metrics
@@ -39,7 +39,7 @@ class Poller:
         latest: where the new state is published.
         settings: the interval.
         gatekeeper: asked whether anything may be stopped.
-        culler: None in monitor mode.
+        enforcement: stops servers; None in monitor mode.
         metrics: where everything is counted.
         clocks: reads our clocks.
     """
@@ -51,13 +51,14 @@ class Poller:
         latest: LatestState,
         settings: PollSettings,
         gatekeeper: Gatekeeper,
-        culler: Culler | None,
+        enforcement: Enforcement | None,
         metrics: Metrics,
         clocks: Callable[[], ClockReading] = read_clocks,
     ) -> None:
         self._observer, self._source = observer, source
         self._latest, self._settings = latest, settings
-        self._gatekeeper, self._culler, self._metrics = gatekeeper, culler, metrics
+        self._gatekeeper, self._enforcement = gatekeeper, enforcement
+        self._metrics = metrics
         self._clocks = clocks
         self._counted_until: float | None = None  # idle time, by the Hub's clock
         self._not_before = 0.0  # the Hub asked us to wait until then, monotonic
@@ -112,17 +113,21 @@ class Poller:
             self._metrics.idle_server_seconds.labels(policy).inc(seconds)
 
     def _cull(self, state: PollState, snapshot: Snapshot) -> None:
-        if self._culler is None:
+        if self._enforcement is None:
             return
-        candidates = snapshot.census.candidates
-        self._culler.update(candidates)
+        culler, candidates = self._enforcement.culler, snapshot.census.candidates
+        culler.update(candidates)
+        if state.suspended_by:
+            self._enforcement.election.release()  # another exporter may be able to
+        else:
+            self._enforcement.election.take()
         if self._gatekeeper.closed() is not None:
             return
         if not snapshot.complete:
             log.warning("list_changed_while_read", candidates_withheld=len(candidates))
-            self._culler.withhold(candidates, LIST_CHANGED)
+            culler.withhold(candidates, LIST_CHANGED)
             return
-        self.last_pass = self._culler.begin(candidates, state.asks_servers)
+        self.last_pass = culler.begin(candidates, state.safeguards)
 
     def _log_changes(self, state: PollState, snapshot: Snapshot) -> None:
         """Log what differs from the last successful poll."""
@@ -150,22 +155,22 @@ class Poller:
         )
 
     def _log_findings(self, state: PollState) -> None:
-        why = "; ".join(str(one) for one in state.findings if one.severity is Severity.SUSPENDS)
-        if why:
-            self._log_on_change("findings", why, log.error, "requirements_not_met", why=why)
+        unmet = [one for one in state.findings if one.severity is Severity.SUSPENDS]
+        needed = {"roles": _in_one_line(state.roles)} if state.roles else {}
+        why = "; ".join(map(str, unmet))
+        if unmet:
+            fields = {"why": why} | needed
+            self._log_on_change("findings", why, log.error, "requirements_not_met", **fields)
         else:
             self._log_on_change("findings", why, log.debug, "requirements_met")
-        if self._culler is None:
+        if self._enforcement is None or unmet:
             return
-        lacks = [
-            one for one in state.findings if one.scope in TO_ASK and one.severity > Severity.NOTE
-        ]
+        lacks = "; ".join(state.safeguards.lacks)
         if lacks:
-            why = "; ".join([*map(str, lacks), lacks[0].consequence])
-            self._log_on_change("busy", why, log.warning, "busy_check_unavailable", why=why)
+            fields = {"why": lacks} | needed
+            self._log_on_change("safe", lacks, log.warning, "safeguards_missing", **fields)
         else:
-            asks = state.asks_servers
-            self._log_on_change("busy", asks, log.info, "busy_check", on=asks)
+            self._log_on_change("safe", None, log.info, "safeguards_complete")
 
     def _log_reach(self, snapshot: Snapshot) -> None:
         outside = sum(
@@ -203,6 +208,11 @@ class Poller:
         self._metrics.preregister_policies(self._source.policies)
         log.info("policy_file_reloaded", policies=[p.name for p in self._source.policies])
         warn_of_policies(self._source.policies)
+
+
+def _in_one_line(roles: str) -> str:
+    """Write roles so that they can be pasted from a log of one line an event."""
+    return "".join(line.strip() for line in roles.splitlines())
 
 
 def warn_of_policies(policies: tuple[Policy, ...]) -> None:

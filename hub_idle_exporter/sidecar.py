@@ -15,13 +15,11 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 from . import __version__, log
 from .clocks import read_clocks
 from .config import server_tls, shown_settings
-from .culling.audit import Audit
-from .culling.clearance import Clearance
-from .culling.culler import Culler
+from .culling.enforcement import Enforcement, enforcement_of
 from .culling.gatekeeper import Gatekeeper
-from .culling.probe import Prober
-from .culling.stopping import Stopper
+from .culling.later import Later
 from .domain.durations import shown
+from .domain.labels import Withheld
 from .domain.poll_state import LatestState, PollState
 from .domain.settings import ConfigError, Settings
 from .hub.client import Hub
@@ -35,6 +33,9 @@ from .scheduler import Scheduler
 from .serving.page import Page
 from .serving.server import Application, WebServer
 
+# A single run has failed if a candidate was withheld for one of these: not because it is in use.
+_UNSURE = (Withheld.PROBE_FAILED, Withheld.GATE, Withheld.UNASKED, Withheld.STALE)
+
 logger = structlog.get_logger()
 
 
@@ -42,7 +43,7 @@ logger = structlog.get_logger()
 class Sidecar:
     """The parts of one sidecar, wired but not running; `stopping` is set when it shuts down.
 
-    `culler` is None in monitor mode.
+    `enforcement` is None in monitor mode.
     """
 
     settings: Settings
@@ -51,14 +52,19 @@ class Sidecar:
     gatekeeper: Gatekeeper
     metrics: Metrics
     observer: Observer
-    culler: Culler | None
+    enforcement: Enforcement | None
     poller: Poller
     stopping: threading.Event
 
     def start(self) -> None:
         """Start the threads that stop servers, if any are to be stopped."""
-        if self.culler is not None:
-            self.culler.start()
+        if self.enforcement is not None:
+            self.enforcement.start()
+
+    def release(self) -> None:
+        """Let another exporter of this Hub stop servers."""
+        if self.enforcement is not None:
+            self.enforcement.release()
 
     def announce(self) -> None:
         """Log the configuration, and warn about risky policies."""
@@ -113,18 +119,27 @@ def assemble(settings: Settings, token: Token, stopping: threading.Event | None 
         source = PolicySource.load(Path(settings.policy_file), poll.default, stopping.wait)
     latest = LatestState(PollState.at_start(rules_of(source, poll), cull))
     gatekeeper = Gatekeeper(cull.enforce, cull.grace, latest, orphaned=OrphanWatch(os.environ))
-    metrics = Metrics(CollectorRegistry(), latest, gatekeeper.state, poll)
+    metrics = Metrics(CollectorRegistry(), latest, gatekeeper.state, poll, gatekeeper.stands_by)
     hub = Hub(settings.connection, token, gatekeeper.hub_answered, metrics.observe_request)
-    culler = None
+    enforcement = None
     if cull.enforce:
-        prober = Prober(hub, cull.probe_user, server_tls(settings.tls_directory))
-        audit = Audit(metrics)
-        clearance = Clearance(hub, prober, gatekeeper, latest, metrics, cull, stopping)
-        stopper = Stopper(hub, gatekeeper, audit, cull, stopping)
-        culler = Culler(hub, clearance, stopper, audit, cull, stopping)
+        tls = server_tls(settings.tls_directory)
+        enforcement = enforcement_of(
+            hub,
+            gatekeeper,
+            latest,
+            metrics,
+            cull,
+            poll.interval,
+            tls,
+            Later(stopping, cull.concurrency),
+            stopping,
+        )
     observer = Observer(hub, source, poll, cull, gatekeeper)
-    poller = Poller(observer, source, latest, poll, gatekeeper, culler, metrics)
-    return Sidecar(settings, latest, hub, gatekeeper, metrics, observer, culler, poller, stopping)
+    poller = Poller(observer, source, latest, poll, gatekeeper, enforcement, metrics)
+    return Sidecar(
+        settings, latest, hub, gatekeeper, metrics, observer, enforcement, poller, stopping
+    )
 
 
 def prepared(settings: Settings, environ: Mapping[str, str]) -> Token:
@@ -155,7 +170,9 @@ def run(settings: Settings, environ: Mapping[str, str]) -> int:
     try:
         _wait(stopping)
     finally:
+        stopping.set()
         web.stop()
+        sidecar.release()
     logger.info("stopped", crashed=bool(crashes))
     return 1 if crashes else 0
 
@@ -223,6 +240,9 @@ def run_once(settings: Settings, environ: Mapping[str, str]) -> int:
     if sidecar is None:
         return 1
     sidecar.announce()
+    if settings.cull.enforce and settings.cull.remove_named_servers:
+        why = "records are removed minutes after the stop, when a single run has ended"
+        logger.warning("named_servers_not_removed", why=why)
     sidecar.start()
     worked: list[bool] = []
 
@@ -233,6 +253,7 @@ def run_once(settings: Settings, environ: Mapping[str, str]) -> int:
     # On its own thread, so that a signal ends the process even while that thread waits for the Hub.
     threading.Thread(target=work, name="poller", daemon=True).start()
     stopping.wait()
+    sidecar.release()
     return 0 if worked == [True] else 1
 
 
@@ -240,7 +261,7 @@ def _single_pass(sidecar: Sidecar) -> bool:
     """Poll once, cull once; tell whether all of it worked."""
     if not sidecar.poller.poll():
         return False
-    if sidecar.culler is None:
+    if sidecar.enforcement is None:
         return True
     begun = sidecar.poller.last_pass
     if begun is None:
@@ -248,4 +269,4 @@ def _single_pass(sidecar: Sidecar) -> bool:
         logger.error("nothing_culled", why=why)
         return False
     begun.done.wait()
-    return not (begun.failed or begun.unsure)
+    return not begun.failed and not any(begun.withheld[cause] for cause in _UNSURE)

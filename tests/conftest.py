@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import exporter_process
 import pytest
 import structlog
+from culling_rig import MakeRig, Rig
 from exporter_process import Exporter
 from fake_hub import FakeHub, Jupyter
 from real_hub import RealHub
@@ -29,6 +30,7 @@ MakeHub = Callable[..., RealHub]
 RunExporter = Callable[..., Exporter]
 RunCommand = Callable[..., subprocess.CompletedProcess[str]]
 GIVEN = "the Hub's"
+REPO = Path(__file__).parents[1]
 # What takes longest begins, so that all else runs beside it.
 LONGEST = ("test_real_outage", "test_real_culling", "test_other_hubs", "test_demo")
 ORDER = (*LONGEST, "real", "observability", "integration", "unit")
@@ -91,6 +93,34 @@ def fake_hub() -> Iterator[FakeHub]:
     """A fake Hub without users but the prober."""
     with FakeHub() as hub:
         yield hub
+
+
+@pytest.fixture
+def make_rig(fake_hub: FakeHub) -> Iterator[MakeRig]:
+    """Make sidecars' inner parts against the fake Hub: the arguments of Rig."""
+    made: list[Rig] = []
+
+    def make(**options: Any) -> Rig:
+        made.append(Rig(fake_hub, **options))
+        return made[-1]
+
+    yield make
+    for rig in made:
+        rig.__exit__()
+
+
+@pytest.fixture
+def rig(make_rig: MakeRig) -> Rig:
+    """One with the usual settings."""
+    return make_rig()
+
+
+@pytest.fixture
+def logged() -> Iterator[list[MutableMapping[str, Any]]]:
+    """The events of the log so far."""
+    structlog.reset_defaults()
+    with structlog.testing.capture_logs() as events:
+        yield events
 
 
 @pytest.fixture(scope="session")
@@ -212,6 +242,17 @@ def tool_or_skip(name: str) -> str:
     if os.environ.get("CI") or os.environ.get("HUB_IDLE_EXPORTER_REQUIRE_TOOLS"):
         pytest.fail(said)
     pytest.skip(said)
+
+
+def older_hub_python(version: str) -> Path:
+    """Return the interpreter that has an older JupyterHub ("3", "4", "5"); as `tool_or_skip`."""
+    python = REPO / f".venv-hub{version}" / "bin" / "python"
+    if not python.exists():
+        said = f"no JupyterHub {version}: run `make hubs`"
+        if os.environ.get("CI"):
+            pytest.fail(said)
+        pytest.skip(said)
+    return python
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from hub_idle_exporter.domain.labels import Cause, CullFailure, Operation, Probe
 from hub_idle_exporter.domain.model import Server, User
 from hub_idle_exporter.domain.policy import Globs, Match, Policy, Reason, Rules
 from hub_idle_exporter.domain.poll_state import LatestState, PollError, PollState, Snapshot
+from hub_idle_exporter.domain.probe_user import Safeguards
 from hub_idle_exporter.domain.scopes import Granted, Scope
 from hub_idle_exporter.domain.settings import CullSettings, PollSettings
 from hub_idle_exporter.metrics import Metrics
@@ -117,8 +118,9 @@ class Sidecar:
     def __post_init__(self) -> None:
         state = PollState.at_start(Rules(POLICIES), CullSettings(enforce=True))
         granted = Granted.of([f"{scope}" for scope in Scope])
+        whole = Safeguards(asks_servers=True, stop_tokens=True, lease=True)
         self.latest = LatestState(
-            replace(state, version="6.1.1", granted=granted, asks_servers=True)
+            replace(state, version="6.1.1", granted=granted, safeguards=whole)
         )
         settings = PollSettings(POLICIES[-1], interval=POLL)
         self.metrics = Metrics(self.registry, self.latest, lambda _state: self.state, settings)
@@ -142,7 +144,8 @@ class Sidecar:
         taken = census.census_of(judged, before.rules)
         state = before.succeeded(Snapshot(now, taken), clocks)
         since = now - self.last_success if self.last_success else 0.0
-        for policy, seconds in census.idle_server_seconds(judged, since, 3 * POLL).items():
+        idle = census.idle_server_seconds(taken.past_limit, since, 3 * POLL)
+        for policy, seconds in idle.items():
             metrics.idle_server_seconds.labels(policy).inc(seconds)
         self.last_success = now
         self._request(Operation.LIST_USERS, 0.12)
@@ -165,6 +168,7 @@ class Sidecar:
         self.metrics.observe_request(operation, self.chance.lognormvariate(0, 0.5) * seconds)
 
     def _cull(self, taken: census.Census, now: float) -> None:
+        self._request(Operation.LIST_TOKENS, 0.015)  # the lease
         by_name = {person.user.name: person for person in self.everybody}
         for candidate in taken.candidates:
             person, verdict = by_name[candidate.user], candidate

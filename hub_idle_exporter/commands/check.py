@@ -1,14 +1,14 @@
 """`check`: check the configuration and change nothing; one line per finding."""
 
-import json
 from collections.abc import Mapping
 
 import click
 
 from ..domain.durations import shown
+from ..domain.labels import Cause
 from ..domain.policy import JudgedServer
 from ..domain.poll_state import PollState, Snapshot
-from ..domain.requirements import Finding, Severity
+from ..domain.requirements import Finding, Severity, Subject
 from ..domain.settings import BusyCheck, Settings
 from ..hub.client import Hub
 from ..hub.errors import HubError
@@ -18,15 +18,8 @@ from ..sidecar import assemble, prepared
 # Smaller differences are not reported: the Date header is exact only to the second.
 _SKEW_SECONDS = 2.0
 _MOST_SHOWN = 20
-# A server that does not exist: a token for it gives access to nothing.
-_NO_SERVER = "hub-idle-exporter-check"
-
-_ROLES = """\
-c.JupyterHub.load_roles = [
-    {{"name": "idle-exporter", "services": ["{service}"],
-     "scopes": {scopes}}},
-    {{"name": "idle-prober", "users": ["{prober}"], "scopes": ["access:servers"]}},
-]"""
+# How long the token is valid that is minted to see whether such tokens work, in seconds.
+_TRIAL_SECONDS = 60
 
 
 def check(settings: Settings, environ: Mapping[str, str]) -> int:
@@ -36,9 +29,10 @@ def check(settings: Settings, environ: Mapping[str, str]) -> int:
     report = _Report()
     _policies(report, settings, state)
     _hub(report, settings, state)
-    _scopes(report, settings, state)
-    _asking(report, settings, state, sidecar.hub)
+    _scopes(report, state)
     _other_findings(report, state)
+    _probe_user(report, settings, state, sidecar.hub)
+    _roles(state)
     if state.snapshot is not None:
         _servers(report, settings, state.snapshot)
     click.echo(f"The sidecar {'would not' if report.failed else 'would'} work as configured.")
@@ -57,6 +51,9 @@ class _Report:
     def note(self, sentence: str) -> None:
         click.echo(f"note     {printable(sentence)}")
 
+    def warning(self, sentence: str) -> None:
+        click.echo(f"warning  {printable(sentence)}")
+
     def bad(self, sentence: str) -> None:
         self.failed = True
         click.echo(f"PROBLEM  {printable(sentence)}")
@@ -66,7 +63,7 @@ class _Report:
         if finding.severity >= Severity.SUSPENDS:
             self.bad(str(finding))
         elif finding.severity is Severity.WARNING:
-            click.echo(f"warning  {printable(f'{finding}; {finding.consequence}')}")
+            self.warning(str(finding))
         else:
             self.note(str(finding))
 
@@ -82,20 +79,27 @@ def _hub(report: _Report, settings: Settings, state: PollState) -> None:
     if state.version is None:
         return
     report.good(f"JupyterHub {state.version} answers at {settings.connection.url}")
+    _clock(report, state)
+    if state.identity is not None:
+        report.good(f"the token belongs to the {state.identity.kind} {state.identity.name}")
+
+
+def _clock(report: _Report, state: PollState) -> None:
+    """Report the Hub's clock; if the difference is a finding, it is reported with the others."""
     skew = state.clock_skew
     if skew is None:
         report.bad("the Hub sends no readable Date header: idle times cannot be computed")
+    elif any(one.subject is Subject.CLOCKS for one in state.findings):
+        return
     elif abs(skew) > _SKEW_SECONDS:
         side = "ahead of" if skew > 0 else "behind"
         report.note(f"the Hub's clock is {abs(skew):.0f} s {side} ours; idle times use the Hub's")
     else:
         report.good("the Hub's clock and ours agree within 2 s")
-    if state.identity is not None:
-        report.good(f"the token belongs to the {state.identity.kind} {state.identity.name}")
 
 
-def _scopes(report: _Report, settings: Settings, state: PollState) -> None:
-    """Report each scope, and print the roles if one is missing that these settings need."""
+def _scopes(report: _Report, state: PollState) -> None:
+    """Report each scope."""
     granted = state.granted
     if granted is None:  # the Hub did not say
         return
@@ -106,49 +110,61 @@ def _scopes(report: _Report, settings: Settings, state: PollState) -> None:
         else:
             filters = ", ".join(f"!{condition}" for condition in granted.filters[scope])
             report.good(f"scope {scope}{f' (only {filters})' if filters else ''}")
-    if any(one.severity > Severity.NOTE for one in lacks.values()):
-        _roles(settings, state)
-
-
-def _asking(report: _Report, settings: Settings, state: PollState, hub: Hub) -> None:
-    """Report whether the busy check is possible, by minting a token for no existing server."""
-    if settings.cull.busy_check is BusyCheck.OFF:
-        report.note("--busy-check is off: servers are not asked before they are stopped")
-    if not state.asks_servers:
-        return
-    problem = _minting_problem(hub, settings.cull.probe_user)
-    if problem is None:
-        report.good("the busy check is possible: a token for it was minted and revoked")
-        return
-    report.bad(f"the busy check fails, so no idle server would be stopped: {problem}")
-    _roles(settings, state)
-
-
-def _minting_problem(hub: Hub, prober: str) -> str | None:
-    try:
-        minted = hub.mint_token(prober, _NO_SERVER, "")
-        hub.revoke_token(prober, minted.id)
-    except HubError as error:
-        return f"{error}; does the user {prober} exist, with a role that has access:servers?"
-    return None
-
-
-def _roles(settings: Settings, state: PollState) -> None:
-    """Print the roles that these settings need, ready for the Hub's configuration."""
-    needed = (one for one in state.requirements if one.severity > Severity.NOTE)
-    scopes = json.dumps([grant for one in needed for grant in one.grants])
-    service = state.identity.name if state.identity else "idle-exporter"
-    click.echo("These roles are enough:")
-    click.echo(_ROLES.format(service=service, prober=settings.cull.probe_user, scopes=scopes))
 
 
 def _other_findings(report: _Report, state: PollState) -> None:
-    """Print all other findings, and why the Hub could not be read, if so."""
+    """Report all other findings, and why the Hub could not be read, if so."""
     for finding in state.findings:
         if finding.scope is None:
             report.unmet(finding)
     if state.error is not None and state.error.finding is None:
         report.bad(state.error.sentence)
+
+
+def _probe_user(report: _Report, settings: Settings, state: PollState, hub: Hub) -> None:
+    """Report whether tokens of the probe user work, by using one, and what protects people."""
+    if not settings.cull.enforce or state.snapshot is None:
+        return
+    name = settings.cull.probe_user
+    about_user = (Subject.PROBE_USER, Subject.PROBE_USER_ROLE)
+    if state.probe_user and not any(one.subject in about_user for one in state.findings):
+        report.good(
+            f"the user {name} has the scopes it needs, and nobody was seen to sign in as it"
+        )
+    if state.safeguards.lease:
+        problem = _token_problem(hub, name)
+        if problem is None:
+            report.good(f"tokens of the user {name} work: one was minted, used and revoked")
+        else:
+            report.bad(problem)
+    if settings.cull.busy_check is not BusyCheck.REQUIRE:
+        for sentence in state.safeguards.lacks:
+            report.warning(sentence)
+
+
+def _token_problem(hub: Hub, name: str) -> str | None:
+    """Say why a token of the probe user does not work; None if it does."""
+    try:
+        minted = hub.mint_token(name, [], _TRIAL_SECONDS, "check")
+        try:
+            hub.owner_of(minted.token)
+        finally:
+            hub.revoke_token(name, minted.id)
+    except HubError as error:
+        if error.cause is Cause.AUTH:
+            return (
+                f"the Hub refuses tokens of the user {name} that it has just made: its "
+                "authenticator rejects that user (refresh_user). See `Keep its tokens valid` in "
+                "the documentation"
+            )
+        return f"tokens of the user {name} do not work: {error}"
+    return None
+
+
+def _roles(state: PollState) -> None:
+    """Print the roles that are needed, if other roles would help."""
+    if state.roles:
+        click.echo(f"These roles are enough:\n{state.roles}")
 
 
 def _servers(report: _Report, settings: Settings, snapshot: Snapshot) -> None:

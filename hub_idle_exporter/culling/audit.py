@@ -12,7 +12,7 @@ log = structlog.get_logger()
 
 
 class Audit:
-    """Counts and logs the outcomes of candidates."""
+    """Counts and logs the outcomes of candidates; no scrape waits for the log."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -22,15 +22,17 @@ class Audit:
         self._metrics.withheld.labels(cause).inc()
         log.info("cull_withheld", **fields(candidate), outcome="withheld", cause=cause, why=why)
 
-    def stopping(self, server: JudgedServer) -> None:
-        """Record that a stop is about to be sent."""
+    def sent(self, server: JudgedServer) -> None:
+        """Record that a stop was sent, and did not come too late."""
+        with self._metrics.counting:
+            self._metrics.attempts.labels(*_labels(server)).inc()
         log.info("stopping_server", **fields(server))
-        self._metrics.attempts.labels(*_labels(server)).inc()
 
     def stopped(self, server: JudgedServer, seconds: float) -> None:
         """Record a stop that was verified, `seconds` after it was sent."""
-        self._metrics.cull_duration.observe(seconds)
-        self._metrics.culls.labels(*_labels(server)).inc()
+        with self._metrics.counting:
+            self._metrics.cull_duration.observe(seconds)
+            self._metrics.culls.labels(*_labels(server)).inc()
         log.info("culled", **fields(server), outcome="stopped", seconds=seconds)
 
     def failed(self, server: JudgedServer, cause: CullFailure, why: str) -> None:

@@ -1,88 +1,109 @@
 """One culling pass: the candidates of one poll, and what its workers share."""
 
 import threading
-import time
+from collections import Counter
+from collections.abc import Callable
 
-from ..domain.labels import ProbeResult
+from ..clocks import steady
+from ..domain.labels import ProbeResult, Withheld
 from ..domain.model import Route
 from ..domain.policy import JudgedServer
+from ..domain.probe_user import Safeguards
 from ..domain.settings import CullSettings
 from ..hub.client import Hub
 from ..hub.errors import HubError
-
-# Routes show traffic that the Hub learns about minutes later, so a long pass reads them again.
-_ROUTES_SECONDS = 30.0
 
 
 class CullPass:
     """The candidates of one poll; safe to share between workers.
 
-    `max_culls` limits how many are under way or stopped. One that is withheld makes room for the
-    next, so that busy servers at the head of the list do not hold up the others.
+    `max_culls` limits how many are under way or stopped. One that is withheld, or whose stop fails,
+    makes room for the next, so that such servers at the head of the list do not hold up the others.
     """
 
     def __init__(
-        self, candidates: list[JudgedServer], settings: CullSettings, hub: Hub, asks: bool
+        self,
+        candidates: list[JudgedServer],
+        settings: CullSettings,
+        hub: Hub,
+        safeguards: Safeguards,
+        clock: Callable[[], float] = steady,
     ) -> None:
-        self.asks = asks
-        self.routes = RouteTable(hub)
+        self.safeguards = safeguards
+        self.routes = RouteTable(hub, clock)
         self.done = threading.Event()
-        self.failed = self.unsure = 0
-        self.results: list[ProbeResult] = []
+        self.stopped = self.failed = 0
+        self.withheld: Counter[Withheld] = Counter()
+        self.answers: list[ProbeResult] = []
         self._room = settings.max_culls or len(candidates)
-        self.workers = min(len(candidates), settings.concurrency, self._room)
-        self._waiting = candidates[::-1]
-        self._working = self.workers
-        self._undecided = 0
+        self._handled, self._open, self._taken = 0, len(candidates), 0
+        self._workers = settings.concurrency
         self._lock = threading.Lock()
 
-    def next_candidate(self) -> JudgedServer | None:
-        """Take the next candidate; None if none is left, or there is no room."""
+    def nth(self) -> int:
+        """Number the workers that begin on the pass: 0 for the first, and after each has begun."""
         with self._lock:
-            if not self._waiting or self._room == 0:
-                return None
+            self._taken += 1
+            return self._taken - 1 if self._taken <= self._workers else 0
+
+    def claim_room(self) -> bool:
+        """Take room for one more stop, if there is any."""
+        with self._lock:
+            if self._room == 0:
+                return False
             self._room -= 1
-            self._undecided += 1
-            return self._waiting.pop()
+            self._handled += 1
+            return True
 
-    def decided(self, withheld: bool) -> list[JudgedServer]:
-        """Record that a candidate is withheld, which makes room, or is being stopped.
+    def is_full(self, used: bool) -> bool:
+        """Record that a worker is done with a candidate, and whether it used its room.
 
-        Return the candidates for which no room is left, once that is certain.
+        Tell whether it is certain that no room is left for those who still wait.
         """
         with self._lock:
-            self._undecided -= 1
-            self._room += withheld
-            if self._undecided or self._room:
-                return []
-            left, self._waiting = self._waiting[::-1], []
-            return left
+            self._handled -= 1
+            self._room += not used
+            return self._room == 0 and self._handled == 0
 
-    def worker_done(self) -> bool:
-        """Record that a worker has finished; tell whether it was the last."""
+    def count_withheld(self, cause: Withheld) -> bool:
+        """Count a candidate that is not stopped; tell whether it was the last one open."""
         with self._lock:
-            self._working -= 1
-            return self._working == 0
+            self.withheld[cause] += 1
+            return self._one_less()
+
+    def count_stop(self, worked: bool) -> bool:
+        """Count a stop with its result; tell whether it was the last one open."""
+        with self._lock:
+            self.stopped += worked
+            self.failed += not worked
+            return self._one_less()
+
+    def _one_less(self) -> bool:
+        self._open -= 1
+        return self._open == 0
 
 
 class RouteTable:
     """The proxy's routes for all candidates of a pass; a failed read fails for all of them."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub, self._lock = hub, threading.Lock()
+    def __init__(self, hub: Hub, clock: Callable[[], float]) -> None:
+        self._hub, self._clock, self._lock = hub, clock, threading.Lock()
         self._routes: dict[tuple[str | None, str], Route] | HubError | None = None
-        self._read_at = 0.0
+        self._asked = 0.0
 
-    def find(self, user: str, server: str) -> Route | None:
-        """Find a server's route; raise HubError when the routes could not be read."""
+    def find(self, user: str, server: str, oldest: float) -> tuple[Route | None, float]:
+        """Find a server's route, and when it was asked for, by our clock.
+
+        That is at most `oldest` seconds ago. Raises HubError when the routes could not be read.
+        """
         with self._lock:
-            if self._routes is None or time.monotonic() - self._read_at > _ROUTES_SECONDS:
-                self._read_at = time.monotonic()
+            if self._routes is None or self._clock() - self._asked > oldest:
+                self._asked = self._clock()
                 self._routes = self._read()
-            routes = self._routes
+            routes, asked = self._routes, self._asked
         if isinstance(routes, HubError):
             raise routes
-        return routes.get((user, server))
+        return routes.get((user, server)), asked
 
     def _read(self) -> dict[tuple[str | None, str], Route] | HubError:
         try:

@@ -3,28 +3,72 @@
 Each candidate of a poll has exactly one outcome: stopped and verified, failed, or withheld.
 """
 
-import queue
 import threading
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
 
 import structlog
 
+from ..clocks import steady
 from ..domain.labels import ProbeResult, Withheld
 from ..domain.policy import JudgedServer
+from ..domain.probe_user import Safeguards
 from ..domain.settings import CullSettings
 from ..hub.client import Hub
 from .audit import Audit
-from .clearance import Clearance, WithheldError
+from .backlog import Backlog
+from .clearance import Case, Clearance, WithheldError
 from .cull_pass import CullPass
-from .stopping import FailedError, Stopper
+from .later import Later
+from .removal import Remover
+from .stopping import FailedError, Sent, Stopper
 
 # Workers start one after another. If all started at once, they would send the same kind of request
 # at the same moment and wait for each other at the Hub, which answers one request at a time.
 _WORKERS_APART_SECONDS, _LAST_WORKER_SECONDS = 0.06, 0.6
+# How often a stop is prepared anew if it came too late.
+_TRIES = 3
+_TOO_LATE = f"what was known about it was too old when its stop reached the Hub, {_TRIES} times"
+# How often the Hub is asked whether a slow stop has ended: at first, and at most.
+_FOLLOW_SECONDS, _LONGEST_FOLLOW_SECONDS = 1.0, 5.0
+# After a failed stop: the first pause, doubled each time, and the longest.
+_BACK_OFF_SECONDS, _LONGEST_BACK_OFF_SECONDS = 30.0, 3600.0
 
 log = structlog.get_logger()
 
 ServerKey = tuple[str, str]
+
+
+@dataclass
+class Failures:
+    """How often the stop of each start of a server has failed, and when to try again."""
+
+    _count: Counter[tuple[ServerKey, datetime | None]] = field(default_factory=Counter)
+    _not_before: dict[tuple[ServerKey, datetime | None], float] = field(default_factory=dict)
+
+    def add(self, server: JudgedServer, now: float) -> None:
+        """Record a failed stop at that time of our clock."""
+        key = _start_of(server)
+        pause = _BACK_OFF_SECONDS * 2.0 ** min(self._count[key], 20)
+        self._count[key] += 1
+        self._not_before[key] = now + min(pause, _LONGEST_BACK_OFF_SECONDS)
+
+    def holds_off(self, server: JudgedServer, now: float) -> bool:
+        """Tell whether it is too early to try again."""
+        return now < self._not_before.get(_start_of(server), now)
+
+    def keep(self, candidates: Iterable[JudgedServer]) -> None:
+        """Forget the servers that are no longer candidates."""
+        gone = self._not_before.keys() - {_start_of(one) for one in candidates}
+        for key in gone:
+            del self._not_before[key], self._count[key]
+
+
+def _start_of(server: JudgedServer) -> tuple[ServerKey, datetime | None]:
+    return (server.user, server.server), server.seen.started
 
 
 class Culler:
@@ -34,9 +78,12 @@ class Culler:
         hub: read for the proxy's routes, once per pass.
         clearance: checks each candidate right before its stop.
         stopper: stops those that pass.
+        remover: removes named servers later; None if they are not removed.
+        later: follows slow stops.
         audit: records each outcome.
         settings: how many at once, and how many per poll.
         stopping: set when the sidecar shuts down.
+        clock: our clock.
     """
 
     def __init__(
@@ -44,90 +91,155 @@ class Culler:
         hub: Hub,
         clearance: Clearance,
         stopper: Stopper,
+        remover: Remover | None,
+        later: Later,
         audit: Audit,
         settings: CullSettings,
         stopping: threading.Event,
+        clock: Callable[[], float] = steady,
     ) -> None:
         self._hub, self._settings, self._stopping = hub, settings, stopping
-        self._clearance, self._stopper, self._audit = clearance, stopper, audit
+        self._clearance, self._stopper, self._remover = clearance, stopper, remover
+        self._later, self._audit, self._clock = later, audit, clock
         self._claimed: set[ServerKey] = set()
-        self._work: queue.SimpleQueue[tuple[int, CullPass]] = queue.SimpleQueue()
+        self._failures = Failures()
+        self._backlog = Backlog(share=max(1, settings.concurrency // 2))
 
     def start(self) -> None:
         """Start the threads."""
+        self._later.start()
         for number in range(self._settings.concurrency):
             threading.Thread(target=self._run, name=f"culler-{number}", daemon=True).start()
 
-    def begin(self, candidates: Iterable[JudgedServer], asks: bool) -> CullPass:
+    def begin(self, candidates: Iterable[JudgedServer], safeguards: Safeguards) -> CullPass:
         """Start a culling pass over the candidates, most idle first, and return at once.
 
-        Candidates still under way from an earlier poll are left out. `asks` says whether servers
-        are asked before they are stopped.
+        Left out are candidates still under way from an earlier poll, and those whose stop has
+        failed a short time ago.
         """
-        fresh = self._not_under_way(candidates)
+        now = self._clock()
+        fresh = [c for c in self._not_under_way(candidates) if not self._failures.holds_off(c, now)]
         self._claimed.update((c.user, c.server) for c in fresh)
-        new = CullPass(fresh, self._settings, self._hub, asks)
-        for number in range(new.workers):
-            self._work.put((number, new))
+        new = CullPass(fresh, self._settings, self._hub, safeguards, self._clock)
         if not fresh:
             new.done.set()
+        self._backlog.add(new, fresh)
         return new
 
     def update(self, candidates: Iterable[JudgedServer]) -> None:
         """Take note of who is a candidate by the newest poll."""
         self._clearance.update(candidates)
+        self._failures.keep(candidates)
 
     def withhold(self, candidates: Iterable[JudgedServer], why: str) -> None:
-        """Withhold candidates without checking them again."""
+        """Withhold candidates without checking them again, because the list may have gaps."""
         for candidate in self._not_under_way(candidates):
-            self._audit.withheld(candidate, Withheld.GATE, why)
+            self._audit.withheld(candidate, Withheld.LIST, why)
 
     def _not_under_way(self, candidates: Iterable[JudgedServer]) -> list[JudgedServer]:
         return [c for c in candidates if (c.user, c.server) not in self._claimed]
 
     def _run(self) -> None:
-        while True:
-            number, current = self._work.get()
-            self._stopping.wait(min(number * _WORKERS_APART_SECONDS, _LAST_WORKER_SECONDS))
-            while (
-                not self._stopping.is_set() and (candidate := current.next_candidate()) is not None
-            ):
+        while not self._stopping.is_set():
+            current, candidate = self._backlog.take()
+            self._stopping.wait(min(current.nth() * _WORKERS_APART_SECONDS, _LAST_WORKER_SECONDS))
+            if not self._stopping.is_set():
                 self._handle(current, candidate)
-            if current.worker_done():
-                self._finish(current)
-
-    def _finish(self, ended: CullPass) -> None:
-        if ended.results and all(result is ProbeResult.FAILED for result in ended.results):
-            log.error(
-                "every_busy_check_failed",
-                servers=len(ended.results),
-                what_to_do="run `hub-idle-exporter check`, and read why in cull_withheld",
-            )
-        ended.done.set()
 
     def _handle(self, current: CullPass, candidate: JudgedServer) -> None:
-        """Take one candidate to its outcome."""
+        """Take one candidate to its outcome, or to a stop that goes on."""
+        cause, used = None, False
         try:
-            fresh = self._clearance.clear(current, candidate)
+            sent = self._stop(current, candidate)
         except WithheldError as withheld:
-            current.unsure += withheld.cause in (Withheld.PROBE_FAILED, Withheld.GATE)
-            self._audit.withheld(candidate, withheld.cause, str(withheld))
-            self._leave_out(current.decided(withheld=True))
-        else:
-            self._leave_out(current.decided(withheld=False))
-            self._stop(current, fresh)
-        finally:
-            self._claimed.discard((candidate.user, candidate.server))
-
-    def _leave_out(self, left: list[JudgedServer]) -> None:
-        for candidate in left:
-            why = f"--max-culls {self._settings.max_culls} was reached"
-            self._audit.withheld(candidate, Withheld.LIMIT, why)
-            self._claimed.discard((candidate.user, candidate.server))
-
-    def _stop(self, current: CullPass, fresh: JudgedServer) -> None:
-        try:
-            self._stopper.stop(fresh)
+            cause = withheld.cause
+            self._withhold(current, candidate, cause, str(withheld))
         except FailedError as failed:
-            current.failed += 1
-            self._audit.failed(fresh, failed.cause, str(failed))
+            self._failed(current, candidate, failed)
+        else:
+            used = self._follow(current, sent, _FOLLOW_SECONDS)
+        full = current.is_full(used)  # before others look for room
+        quick = cause not in (Withheld.PROBE_FAILED, Withheld.STALE)
+        self._backlog.done(candidate.user, quick)
+        if full:
+            for left in self._backlog.drop(current):
+                why = f"--max-culls {self._settings.max_culls} was reached"
+                self._withhold(current, left, Withheld.LIMIT, why)
+
+    def _stop(self, current: CullPass, candidate: JudgedServer) -> Sent:
+        """Check a candidate and send its stop."""
+        case = self._clearance.open(current, candidate)
+        sent = None
+        try:
+            sent = self._send(case)
+        finally:
+            if sent is None:
+                case.close()
+        return sent
+
+    def _send(self, case: Case) -> Sent:
+        """Send a stop, prepared anew if it came too late."""
+        for _ in range(_TRIES):
+            sent = self._stopper.send(self._clearance.clear(case))
+            if sent is not None:
+                return sent
+        raise WithheldError(Withheld.STALE, _TOO_LATE)
+
+    def _follow(self, current: CullPass, sent: Sent, pause: float) -> bool:
+        """Look what became of a stop, and again later if it goes on; False if it failed."""
+        try:
+            stopped = self._stopper.check(sent)
+        except FailedError as failed:
+            sent.cleared.case.close()
+            self._failed(current, sent.server, failed)
+            return False
+        if stopped:
+            sent.cleared.case.close()
+            self._stopped(current, sent)
+        else:
+            following = min(pause * 1.5, _LONGEST_FOLLOW_SECONDS)
+            look = partial(self._follow, current, sent, following)
+            self._later.call(pause, look, at_shutdown=look)
+        return True
+
+    def _stopped(self, current: CullPass, sent: Sent) -> None:
+        server, record = sent.server, sent.record
+        self._audit.stopped(server, self._clock() - sent.begun)
+        if self._remover is not None and server.server and record is not None:
+            self._remover.plan(server, record)
+        self._ended(current, server, current.count_stop(worked=True))
+
+    def _failed(self, current: CullPass, server: JudgedServer, failed: FailedError) -> None:
+        self._failures.add(server, self._clock())
+        self._audit.failed(server, failed.cause, str(failed))
+        self._ended(current, server, current.count_stop(worked=False))
+
+    def _withhold(
+        self, current: CullPass, candidate: JudgedServer, cause: Withheld, why: str
+    ) -> None:
+        self._audit.withheld(candidate, cause, why)
+        self._ended(current, candidate, current.count_withheld(cause))
+
+    def _ended(self, current: CullPass, server: JudgedServer, last: bool) -> None:
+        self._claimed.discard((server.user, server.server))
+        if last:
+            _say_if_nothing_works(current)
+            current.done.set()
+
+
+def _say_if_nothing_works(ended: CullPass) -> None:
+    """Say loudly if a whole pass stopped nothing for a reason that will not go away."""
+    if ended.answers and all(result is ProbeResult.FAILED for result in ended.answers):
+        log.error(
+            "every_busy_check_failed",
+            servers=len(ended.answers),
+            what_to_do="run `hub-idle-exporter check`, and read why in cull_withheld",
+        )
+    stale = ended.withheld[Withheld.STALE]
+    if stale and not ended.stopped and not ended.failed:
+        log.error(
+            "every_stop_too_late",
+            servers=stale,
+            what_to_do="the Hub is too slow, or refuses the tokens of the probe user: run "
+            "`hub-idle-exporter check`",
+        )

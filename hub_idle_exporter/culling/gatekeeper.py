@@ -30,11 +30,26 @@ class Gatekeeper:
         self._latest, self._clocks, self._orphaned = latest, clocks, orphaned
         self._lock = threading.Lock()
         self._gate = Gate.at_start(enforce, grace, clocks())
+        self._held_back: str | None = None
+        self._other_enforces = False
 
-    def hub_answered(self, hub_time: float | None) -> None:
-        """Record that the Hub answered, and the time by its clock."""
+    def hub_answered(self, hub_time: float | None, took: float = 0.0) -> None:
+        """Record that the Hub answered after so many seconds, and the time by its clock."""
         with self._lock:
-            self._gate = self._gate.answered(self._clocks(), hub_time)
+            self._gate = self._gate.answered(self._clocks(), hub_time, took)
+
+    def hold_back(
+        self, why: str | None, after_another: bool = False, other_enforces: bool = False
+    ) -> None:
+        """Suspend stops because the lease is not held; None ends that.
+
+        `after_another` begins a grace period: another exporter has enforced until now.
+        `other_enforces` tells that another exporter holds the lease.
+        """
+        with self._lock:
+            self._held_back, self._other_enforces = why, other_enforces
+            if after_another:
+                self._gate = self._gate.taken_over(self._clocks())
 
     def seconds_since_answer(self) -> float:
         """Tell how long ago the Hub last answered."""
@@ -46,11 +61,18 @@ class Gatekeeper:
 
     def read(self, after: PollState | None = None) -> GateReading:
         """Return the state now and why, given the newest poll state or another one."""
-        return self._gate.read(self._clocks(), (after or self._latest.state).suspended_by)
+        suspended_by = (after or self._latest.state).suspended_by
+        if suspended_by is not None and self._held_back is not None:
+            suspended_by = (*suspended_by, self._held_back)
+        return self._gate.read(self._clocks(), suspended_by)
 
     def state(self, after: PollState | None = None) -> GateState:
         """Return the state alone."""
         return self.read(after).state
+
+    def stands_by(self, after: PollState) -> bool:
+        """Tell whether nothing forbids stops but that another exporter holds the lease."""
+        return self._other_enforces and after.suspended_by == ()
 
     def closed(self) -> str | None:
         """Say why no stop may be sent right now; None if one may."""

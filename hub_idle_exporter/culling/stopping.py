@@ -1,31 +1,44 @@
-"""Send the stop of one server, and watch it until its result is known."""
+"""Send the stop of one server, and find out what became of it."""
 
 import threading
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
-import structlog
-
-from ..domain.labels import Cause, CullFailure
+from ..clocks import steady
+from ..domain.labels import Cause, CullFailure, Withheld
+from ..domain.model import Server
 from ..domain.policy import JudgedServer
-from ..domain.settings import CullSettings
-from ..domain.stop_result import StopResult, stop_result
+from ..domain.stop_result import Address, StopResult, stop_result
 from ..hub.client import Hub, UserReading
 from ..hub.errors import HubError
-from .audit import Audit, fields
-from .gatekeeper import Gatekeeper
+from .audit import Audit
+from .clearance import Cleared, WithheldError
+from .lease import Election
 
-# A stop that takes longer than this counts as slow; until then the Hub is asked this often.
+# A stop that takes longer than this counts as slow.
 SLOW_SECONDS = 300.0
-_FOLLOW_EVERY = 1.0
+# A process may need a moment to end after the Hub has forgotten it: then it is no orphan.
+_ORPHAN_SECONDS = 5.0
+# A stop that the Hub took before its token expired is seen by then, by the Hub's clock.
+_TAKEN_SECONDS = 5.0
 
 _ORPHAN = (
     "its spawner failed to stop it: it still runs, but the Hub no longer knows about it (an "
     "orphan); stop it by hand"
 )
+_FORGOTTEN = (
+    "its spawner reported that the stop failed, and the Hub no longer knows about the server: look "
+    "for it, and stop it by hand if it still runs"
+)
+_UNPROVEN = "it was removed or started again right after, so nothing shows whether the stop worked"
+_SHUTDOWN = "the exporter is shutting down; whether the server stopped is not known"
 _FAILURES = {Cause.TIMEOUT: CullFailure.TIMEOUT, Cause.CONNECTION: CullFailure.CONNECTION}
-
-log = structlog.get_logger()
+_SENTENCES = {
+    StopResult.ORPHAN: _ORPHAN,
+    StopResult.FORGOTTEN: _FORGOTTEN,
+    StopResult.UNPROVEN: _UNPROVEN,
+    StopResult.RUNNING: "the Hub reported success, but it still runs",
+}
 
 
 class FailedError(Exception):
@@ -36,107 +49,138 @@ class FailedError(Exception):
         self.cause = cause
 
 
+@dataclass
+class Sent:
+    """A stop that the Hub may have carried out.
+
+    `begun` is our clock when it was sent. `error` is that of a DELETE that may have worked anyway,
+    `record` what the Hub says about the server once it has stopped.
+    """
+
+    cleared: Cleared
+    begun: float
+    error: HubError | None
+    orphan_since: float | None = None
+    record: Server | None = None
+
+    @property
+    def server(self) -> JudgedServer:
+        """Return the server as it was right before its stop."""
+        return self.cleared.server
+
+
 class Stopper:
     """Stops servers that passed the last check, and verifies that they stopped.
 
     Args:
         hub: where stops are sent.
-        gatekeeper: asked before a named server is removed.
-        audit: records attempts and verified stops.
-        settings: whether named servers are removed.
+        election: knows whether this exporter may stop servers.
+        audit: records attempts.
         stopping: set when the sidecar shuts down.
-        clock: our monotonic clock.
+        clock: our clock.
     """
 
     def __init__(
         self,
         hub: Hub,
-        gatekeeper: Gatekeeper,
+        election: Election,
         audit: Audit,
-        settings: CullSettings,
         stopping: threading.Event,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = steady,
     ) -> None:
-        self._hub, self._gatekeeper, self._audit = hub, gatekeeper, audit
-        self._settings, self._stopping, self._clock = settings, stopping, clock
+        self._hub, self._election, self._audit = hub, election, audit
+        self._stopping, self._clock = stopping, clock
 
-    def stop(self, server: JudgedServer) -> None:
-        """Stop a server and verify that it stopped; raise FailedError otherwise."""
-        begun = self._clock()
-        self._audit.stopping(server)
-        error = self._send(server)
-        result = self._verify(server, error)
-        self._audit.stopped(server, self._clock() - begun)
-        if result is StopResult.STOPPED and server.server and self._settings.remove_named_servers:
-            self._remove(server)
+    def send(self, cleared: Cleared) -> Sent | None:
+        """Send the stop; None if it is too late, because too much time has passed since the look.
 
-    def _send(self, server: JudgedServer) -> HubError | None:
-        """Send the DELETE; raise if it is refused, return an error if it may have worked anyway."""
+        Nothing comes between the last check and the DELETE: a log may be blocked. Raises
+        FailedError if the Hub refuses the stop, WithheldError if another exporter may stop servers.
+        """
+        server, begun = cleared.server, self._clock()
+        if begun >= cleared.good_until:
+            return None
+        if not self._election.begin_stop(cleared.expires):
+            raise WithheldError(Withheld.GATE, "this exporter's lease ends before the stop would")
+        error = None
         try:
-            self._hub.stop(server.user, server.server)
-        except HubError as error:
-            refused = error.status is not None and error.status < 500
-            if refused:
-                raise _failure(error) from None
-            return error
-        return None
+            self._hub.stop(server.user, server.server, cleared.token)
+        except HubError as failed:
+            error = failed
+        finally:
+            self._election.end_stop(answered=error is None or _is_refusal(error))
+        if error is not None and cleared.token is not None and error.status in (401, 403):
+            return None
+        self._audit.sent(server)
+        if error is not None and _is_refusal(error):
+            raise _failure(error)
+        return Sent(cleared, begun, error)
 
-    def _verify(self, server: JudgedServer, error: HubError | None) -> StopResult:
-        """Watch a stop until the server has stopped; raise FailedError if it does not."""
-        deadline = self._clock() + SLOW_SECONDS
-        while True:
-            problem = FailedError(CullFailure.SLOW, f"still stopping after {SLOW_SECONDS:.0f} s")
-            try:
-                reading = self._hub.user(server.user, stopped_servers=True)
-            except HubError as failed:
-                problem = _failure(failed)
-            else:
-                result = _result_seen(server, reading, error)
-                if result is not StopResult.STOPPING:
-                    return result
-            if self._clock() > deadline:
-                raise problem
-            if self._stopping.wait(_FOLLOW_EVERY):
-                why = "the exporter is shutting down; whether the server stopped is not known"
-                raise FailedError(problem.cause, why)
-
-    def _remove(self, server: JudgedServer) -> None:
-        """Remove a named server whose stop is verified."""
-        problem = self._gatekeeper.closed()
+    def check(self, sent: Sent) -> bool:
+        """Tell whether the server has stopped by now; raise FailedError once it will not."""
+        problem = FailedError(CullFailure.SLOW, f"still stopping after {SLOW_SECONDS:.0f} s")
+        if sent.error is not None:
+            problem = _failure(sent.error)
         try:
-            if problem is None:
-                self._hub.remove(server.user, server.server)
-        except HubError as error:
-            problem = str(error)
-        if problem is None:
-            log.info("named_server_removed", **fields(server))
-        else:
-            log.warning("named_server_not_removed", **fields(server), error=problem)
+            result = self._result(sent)
+        except HubError as failed:
+            result, problem = StopResult.UNDECIDED, _failure(failed)
+        if result is StopResult.STOPPED:
+            return True
+        if result is not StopResult.UNDECIDED:
+            raise problem if sent.error else _not_stopped(result)
+        if self._clock() - sent.begun > SLOW_SECONDS:
+            raise problem
+        if self._stopping.is_set():
+            raise FailedError(problem.cause, _SHUTDOWN)
+        return False
+
+    def _result(self, sent: Sent) -> StopResult:
+        """Ask the Hub, and the server's old address, what became of it."""
+        server = sent.server
+        reading = self._hub.user(server.user, stopped_servers=True)
+        if reading is not None and not isinstance(reading.user.servers, dict):
+            raise HubError(Cause.SCOPE, "the token can no longer see whether it stopped")
+        sent.record = None if reading is None else reading.server(server.server)
+        before, record = server.seen, sent.record
+        result = stop_result(before, sent.cleared.sent, record, Address.UNKNOWN)
+        if result in (StopResult.UNDECIDED, StopResult.RUNNING):
+            return self._while_it_runs(sent, reading, result)
+        interview = sent.cleared.case.interview
+        address = Address.UNKNOWN if interview is None else interview.address()
+        if address is Address.UNKNOWN and sent.orphan_since is not None:
+            address = Address.SAME  # it has answered after its stop: silence does not undo that
+        result = stop_result(before, sent.cleared.sent, record, address)
+        return self._unless_it_ends(sent, result)
+
+    def _while_it_runs(
+        self, sent: Sent, reading: UserReading | None, result: StopResult
+    ) -> StopResult:
+        """Wait on for a stop whose answer was lost: the Hub may not have taken it yet."""
+        if result is StopResult.UNDECIDED or sent.error is None:
+            return result
+        if sent.cleared.token is None or reading is None:
+            return StopResult.UNDECIDED
+        taken_by = sent.cleared.expires + _TAKEN_SECONDS
+        return result if reading.now > taken_by else StopResult.UNDECIDED
+
+    def _unless_it_ends(self, sent: Sent, result: StopResult) -> StopResult:
+        """Give a process that still answers a moment to end."""
+        if result is not StopResult.ORPHAN:
+            return result
+        sent.orphan_since = sent.orphan_since or self._clock()
+        waited = self._clock() - sent.orphan_since > _ORPHAN_SECONDS
+        return result if waited else StopResult.UNDECIDED
+
+
+def _is_refusal(error: HubError) -> bool:
+    """Tell whether a stop was certainly not carried out; a proxy sends 408 when it gives up."""
+    return error.status is not None and error.status < 500 and error.status != 408
+
+
+def _not_stopped(result: StopResult) -> FailedError:
+    return FailedError(CullFailure.NOT_STOPPED, _SENTENCES[result])
 
 
 def _failure(error: HubError) -> FailedError:
     return FailedError(_FAILURES.get(error.cause, CullFailure.HTTP), str(error))
-
-
-def _result_seen(
-    server: JudgedServer, reading: UserReading | None, error: HubError | None
-) -> StopResult:
-    """Return the result of a stop; raise FailedError if the server still runs, or is hidden.
-
-    `error` is that of a DELETE that may have worked anyway. A hidden server does not prove a stop;
-    a user who no longer exists has no server.
-    """
-    sees = reading is not None and isinstance(reading.user.servers, dict)
-    if error is not None and not sees:
-        raise _failure(error)
-    if reading is not None and not sees:
-        why = "the token can no longer see whether it stopped"
-        raise FailedError(CullFailure.HTTP, why)
-    result = stop_result(server.seen, None if reading is None else reading.server(server.server))
-    if result is StopResult.FORGOTTEN:
-        raise FailedError(CullFailure.NOT_STOPPED, _ORPHAN)
-    if result is StopResult.RUNNING:
-        if error is not None:
-            raise _failure(error)
-        raise FailedError(CullFailure.NOT_STOPPED, "the Hub reported success, but it still runs")
-    return result

@@ -16,8 +16,10 @@ It is configured by variables; the defaults are those of the embedded demo.
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from jupyterhub.spawner import SimpleLocalProcessSpawner
+from tornado.web import HTTPError
 
 from hub_idle_exporter.demo.people import PEOPLE, activity_interval
 
@@ -48,6 +50,16 @@ c.JupyterHub.authenticator_class = "dummy"
 c.DummyAuthenticator.password = secret("password")
 c.Authenticator.allow_all = True
 c.Authenticator.admin_users = {"admin"}
+
+
+def refuse_prober(_authenticator: Any, _handler: Any, auth_model: Any) -> Any:
+    """Refuse the sign-in as the prober: everybody has the password (docs/probe-user.md)."""
+    if auth_model["name"].lower() == "idle-prober":
+        raise HTTPError(403, "Nobody signs in as idle-prober.")
+    return auth_model
+
+
+c.Authenticator.post_auth_hook = refuse_prober
 c.JupyterHub.load_groups = {
     group: {"users": [person.name for person in PEOPLE if group in person.groups]}
     for group in ("people", "staff")
@@ -118,9 +130,14 @@ c.JupyterHub.load_roles = [
             "delete:servers",
             "proxy",
             "tokens!user=idle-prober",
+            "tokens!service=idle-prober",
         ],
     },
-    {"name": "idle-prober", "users": ["idle-prober"], "scopes": ["access:servers"]},
+    {
+        "name": "idle-prober",
+        "users": ["idle-prober"],
+        "scopes": ["access:servers", "delete:servers"],
+    },
     # The simulated people get their own tokens from this service.
     {"name": "people", "services": ["people"], "scopes": ["tokens!group=people"]},
 ]

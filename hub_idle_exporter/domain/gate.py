@@ -59,10 +59,18 @@ class Gate:
         until = now.monotonic + grace
         return cls(enforce, grace, until, now.monotonic, now.wall - now.monotonic)
 
-    def answered(self, now: ClockReading, hub_time: float | None) -> "Gate":
-        """Record that the Hub answered; `hub_time` is its `Date` header, None if unreadable."""
-        hub_offset = self.hub_offset if hub_time is None else hub_time - now.monotonic
-        grace = self.grace if self._interrupted(now, hub_offset) else 0.0
+    def answered(self, now: ClockReading, hub_time: float | None, took: float = 0.0) -> "Gate":
+        """Record that the Hub answered.
+
+        Args:
+            now: our clocks when the answer was there.
+            hub_time: the `Date` header of the answer; None if unreadable.
+            took: seconds between the request and its answer.
+        """
+        jumped, hub_offset = False, self.hub_offset
+        if hub_time is not None:
+            jumped, hub_offset = self._hub_offset_by(now, hub_time, took)
+        grace = self.grace if jumped or self._interrupted(now) else 0.0
         return replace(
             self,
             grace_until=max(self.grace_until, now.monotonic + grace),
@@ -71,12 +79,25 @@ class Gate:
             hub_offset=hub_offset,
         )
 
-    def clock_skew(self) -> float | None:
-        """Return the Hub's clock minus ours, in seconds; None before a `Date` was read.
+    def _hub_offset_by(self, now: ClockReading, hub_time: float, took: float) -> tuple[bool, float]:
+        """Return whether the Hub's clock has jumped, and its offset by an answer.
 
-        The header is cut to the second: on average the Hub's clock is half a second ahead of it.
+        The `Date` was written at some time between the request and the answer, and is cut to the
+        second. So it gives a range, and an offset within the range is as good as ever.
         """
-        return None if self.hub_offset is None else self.hub_offset + 0.5 - self.wall_offset
+        least, most = hub_time - now.monotonic, hub_time + 1.0 - (now.monotonic - took)
+        if self.hub_offset is None:
+            return False, (least + most) / 2
+        nearest = min(max(self.hub_offset, least), most)
+        return abs(nearest - self.hub_offset) > JUMP_SECONDS, nearest
+
+    def taken_over(self, now: ClockReading) -> "Gate":
+        """Begin a grace period: another exporter has enforced until now."""
+        return replace(self, grace_until=max(self.grace_until, now.monotonic + self.grace))
+
+    def clock_skew(self) -> float | None:
+        """Return the Hub's clock minus ours, in seconds; None before a `Date` was read."""
+        return None if self.hub_offset is None else self.hub_offset - self.wall_offset
 
     def read(self, now: ClockReading, suspended_by: SuspendedBy) -> GateReading:
         """Return the state at this moment, given what the last poll found, and why it is so."""
@@ -96,11 +117,8 @@ class Gate:
             return GateReading(GateState.GRACE, why)
         return GateReading(GateState.ON, "servers past their limit are stopped")
 
-    def _interrupted(self, now: ClockReading, hub_offset: float | None = None) -> bool:
-        """Tell whether there was an outage or a clock jump since the last answer."""
+    def _interrupted(self, now: ClockReading) -> bool:
+        """Tell whether there was an outage, or our clock jumped, since the last answer."""
         if now.monotonic - self.last_answer > OUTAGE_SECONDS:
             return True
-        if abs(now.wall - now.monotonic - self.wall_offset) > JUMP_SECONDS:
-            return True
-        known = self.hub_offset is not None and hub_offset is not None
-        return known and abs((hub_offset or 0) - (self.hub_offset or 0)) > JUMP_SECONDS
+        return abs(now.wall - now.monotonic - self.wall_offset) > JUMP_SECONDS

@@ -26,6 +26,7 @@ class Operation(StrEnum):
     LIST_ROUTES = "list_routes"
     MINT_TOKEN = "mint_token"  # noqa: S105
     REVOKE_TOKEN = "revoke_token"  # noqa: S105
+    LIST_TOKENS = "list_tokens"
 
 
 class ProbeResult(StrEnum):
@@ -49,6 +50,10 @@ class Withheld(StrEnum):
     GONE = "gone"
     LIMIT = "limit"
     GATE = "gate"
+    POLICY = "policy"
+    LIST = "list"
+    UNASKED = "unasked"
+    STALE = "stale"
 
 
 class CullFailure(StrEnum):

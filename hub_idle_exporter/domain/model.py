@@ -116,13 +116,34 @@ class Version(msgspec.Struct, frozen=True):
 
 
 class MintedToken(msgspec.Struct, frozen=True):
-    """The answer to `POST /users/{name}/tokens`."""
+    """The answer to `POST /users/{name}/tokens`; times are the Hub's.
+
+    `scopes` are what the token may do: all that its owner may, if none were asked for.
+    """
 
     id: str
     token: str
+    created: datetime
+    expires_at: datetime
+    scopes: list[str] = []
 
     def __repr__(self) -> str:
         return f"MintedToken(id={self.id!r}, token=masked)"
+
+
+class ListedToken(msgspec.Struct, frozen=True):
+    """One token in the answer to `GET /users/{name}/tokens`, which lists no expired ones."""
+
+    id: str
+    created: datetime
+    note: str | None = None
+    expires_at: datetime | None = None
+
+
+class TokenList(msgspec.Struct, frozen=True):
+    """The answer to `GET /users/{name}/tokens`."""
+
+    api_tokens: list[ListedToken]
 
 
 def utc(moment: datetime) -> datetime:
@@ -130,9 +151,14 @@ def utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
+def seconds(moment: datetime) -> float:
+    """Turn a time of the Hub that is always there into seconds since 1970."""
+    return utc(moment).timestamp()
+
+
 def epoch(moment: datetime | None) -> float | None:
     """Turn a time of the Hub into seconds since 1970."""
-    return None if moment is None else utc(moment).timestamp()
+    return None if moment is None else seconds(moment)
 
 
 def version_numbers(version: str) -> tuple[int, ...]:

@@ -212,6 +212,11 @@ class Judge:
             reason = None if why_not else reason
         return JudgedServer(user.name, name, server, policy, state, idle, age, reason, why_not)
 
+    def protection(self, user: User, name: str, server: Server) -> NotCandidate | None:
+        """Say what protects a server whatever its idle time and age are; None if nothing does."""
+        policy, undecided = self._only_policy or self._policy_of(user, name, server)
+        return self._protection(user, name, policy, undecided)
+
     @cached_property
     def _only_policy(self) -> tuple[Policy, bool] | None:
         """Return the policy of every server, if there is only one policy."""

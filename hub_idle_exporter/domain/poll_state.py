@@ -11,11 +11,14 @@ from .gate import ClockReading
 from .labels import Cause
 from .model import Identity
 from .policy import Judge, Rules
-from .requirements import Finding, Requirement, Severity, requirements
+from .probe_user import NO_SAFEGUARDS, ProbeUser, Safeguards
+from .requirements import Finding, Requirement, Severity, requirements, roles
 from .scopes import Granted
 from .settings import CullSettings
 
 INTERVALS_UNTIL_STALE = 3
+# The name of the service in the roles to paste, if the Hub has not said whose token this is.
+DEFAULT_SERVICE = "idle-exporter"
 _MOST_NAMES, _LONGEST_NAME = 5, 60
 
 
@@ -68,7 +71,9 @@ class PollState:
     identity: Identity | None = None
     granted: Granted | None = None
     requirements: tuple[Requirement, ...] = ()
-    asks_servers: bool = False  # before each stop, with --enforce
+    probe_user_name: str = ""
+    probe_user: ProbeUser | None = None  # None: not looked at yet, or not needed
+    safeguards: Safeguards = NO_SAFEGUARDS
     findings: tuple[Finding, ...] = ()
     snapshot: Snapshot | None = None
     error: PollError | None = None
@@ -81,7 +86,16 @@ class PollState:
     @classmethod
     def at_start(cls, rules: Rules, cull: CullSettings) -> "PollState":
         """Return the state before the first poll, when the Hub's version is not known."""
-        return cls(rules, requirements=requirements("", cull, rules))
+        needed = requirements("", cull, rules)
+        return cls(rules, requirements=needed, probe_user_name=cull.probe_user)
+
+    @property
+    def roles(self) -> str:
+        """Return the roles to add to jupyterhub_config.py; empty if none would help."""
+        if not any(one.is_about_roles and one.severity > Severity.NOTE for one in self.findings):
+            return ""
+        service = (self.identity.name if self.identity else "") or DEFAULT_SERVICE
+        return roles(service, self.requirements, self.probe_user_name)
 
     @property
     def judge(self) -> Judge:

@@ -18,10 +18,10 @@ from .settings import BusyCheck, CullSettings
 
 OLDEST_HUB = (2, 0)
 OLDEST_HUB_TO_ENFORCE = (3, 0)
-# Before 6.1 a service that mints a token is checked against `tokens!service=`, not `tokens!user=`.
 _TOKENS_BY_USER = (6, 1)
-# The scopes without which no server can be asked whether it is busy.
-TO_ASK = (Scope.PROXY, Scope.TOKENS)
+MOST_SKEW_SECONDS = 60.0
+# What the role of the probe user lists.
+PROBE_USER_SCOPES = ("access:servers", "delete:servers")
 
 
 class Severity(IntEnum):
@@ -33,15 +33,6 @@ class Severity(IntEnum):
     FATAL = 3  # the Hub cannot be monitored
 
 
-_WITHOUT = {
-    Severity.NOTE: "these settings do not need it",
-    Severity.WARNING: "servers are stopped by last_activity alone, and computations that print "
-    "nothing look idle",
-    Severity.SUSPENDS: "nothing is stopped until then",
-    Severity.FATAL: "the Hub cannot be monitored until then",
-}
-
-
 class Subject(StrEnum):
     """What a finding is about."""
 
@@ -49,19 +40,23 @@ class Subject(StrEnum):
     SCOPE = "scope"
     HIDDEN_SERVERS = "hidden_servers"
     HIDDEN_POLICY_DATA = "hidden_policy_data"
+    PROBE_USER = "probe_user"
+    PROBE_USER_ROLE = "probe_user_role"
+    CLOCKS = "clocks"
 
 
 @dataclass(frozen=True)
 class Requirement:
     """A scope that the exporter can use.
 
-    `grants` are the scopes that a role must list, with their filters; `severity` says how serious
-    it is if one of them is missing.
+    `grants` are the scopes that a role is to list, with their filters, and `enough` those of them
+    that this Hub really needs; `severity` says how serious it is if one of these is missing.
     """
 
     scope: Scope
     grants: tuple[str, ...]
     severity: Severity
+    enough: tuple[str, ...] = ()
 
     @property
     def purpose(self) -> str:
@@ -72,6 +67,8 @@ class Requirement:
         """List what the token lacks; a scope that is granted with a filter is not missing."""
         if self.grants == (self.scope,):
             return () if granted.has(self.scope) else self.grants
+        if all(map(granted.allows, self.enough or self.grants)):
+            return ()
         return tuple(grant for grant in self.grants if not granted.allows(grant))
 
 
@@ -92,9 +89,9 @@ class Finding:
         return self.problem
 
     @property
-    def consequence(self) -> str:
-        """Say what happens because of it."""
-        return _WITHOUT[self.severity]
+    def is_about_roles(self) -> bool:
+        """Tell whether other roles would meet it."""
+        return self.scope is not None or self.subject is Subject.PROBE_USER_ROLE
 
     @property
     def cause(self) -> Cause:
@@ -106,14 +103,18 @@ def requirements(version: str, cull: CullSettings, rules: Rules) -> tuple[Requir
     """Return a requirement for each scope, in the order in which people grant them."""
     groups = Severity.SUSPENDS if rules.need_groups else Severity.NOTE
     stops = Severity.SUSPENDS if cull.enforce else Severity.NOTE
-    asks = _severity_of_asking(cull)
+    asks, mints = _severity_of_asking(cull), _severity_of_minting(cull)
+    tokens = token_grants(cull.probe_user)
+    # Before 6.1 a service that mints is checked against `tokens!service=`; later Hubs need only the
+    # other.
+    enough = tokens[:1] if version_numbers(version) >= _TOKENS_BY_USER else tokens
     return (
         Requirement(Scope.LIST_USERS, (Scope.LIST_USERS,), Severity.FATAL),
         Requirement(Scope.READ_SERVERS, (Scope.READ_SERVERS,), Severity.FATAL),
         Requirement(Scope.READ_GROUPS, (Scope.READ_GROUPS,), groups),
         Requirement(Scope.DELETE_SERVERS, (Scope.DELETE_SERVERS,), stops),
         Requirement(Scope.PROXY, (Scope.PROXY,), asks),
-        Requirement(Scope.TOKENS, _token_grants(version, cull.probe_user), asks),
+        Requirement(Scope.TOKENS, tokens, mints, enough),
     )
 
 
@@ -123,16 +124,50 @@ def _severity_of_asking(cull: CullSettings) -> Severity:
     return Severity.SUSPENDS if cull.busy_check is BusyCheck.REQUIRE else Severity.WARNING
 
 
-def _token_grants(version: str, probe_user: str) -> tuple[str, ...]:
-    by_user, by_service = f"tokens!user={probe_user}", f"tokens!service={probe_user}"
-    newer = version_numbers(version) >= _TOKENS_BY_USER
-    return (by_user,) if newer else (by_user, by_service)
+def _severity_of_minting(cull: CullSettings) -> Severity:
+    """Return how serious it is if no token can be minted, to ask a server or to stop it."""
+    if not cull.enforce:
+        return Severity.NOTE
+    return Severity.SUSPENDS if cull.busy_check is BusyCheck.REQUIRE else Severity.WARNING
 
 
-def can_ask(needed: Iterable[Requirement], granted: Granted, cull: CullSettings) -> bool:
-    """Tell whether the busy check is wanted, and possible with this token."""
-    possible = not any(one.missing(granted) for one in needed if one.scope in TO_ASK)
-    return cull.busy_check is not BusyCheck.OFF and possible
+def token_grants(probe_user: str) -> tuple[str, str]:
+    """Return the scopes that let a service mint tokens of the probe user, on every Hub."""
+    return f"tokens!user={probe_user}", f"tokens!service={probe_user}"
+
+
+def grants(needed: Iterable[Requirement], scope: Scope, granted: Granted) -> bool:
+    """Tell whether the token has a scope as far as this Hub needs it."""
+    return not any(one.missing(granted) for one in needed if one.scope is scope)
+
+
+def clock_findings(skew: float | None, cull: CullSettings) -> tuple[Finding, ...]:
+    """Find out whether the Hub's clock and ours are too far apart to tell who is idle.
+
+    Servers report their activity by their own clocks: if the Hub's is two hours ahead, a server
+    that was active seconds ago looks idle for two hours.
+    """
+    if skew is None or abs(skew) <= MOST_SKEW_SECONDS:
+        return ()
+    side = "ahead of" if skew > 0 else "behind"
+    problem = f"the Hub's clock is {abs(skew):.0f} s {side} the exporter's: set both by NTP"
+    severity = Severity.SUSPENDS if cull.enforce else Severity.NOTE
+    return (Finding(Subject.CLOCKS, severity, problem),)
+
+
+def roles(service: str, needed: Iterable[Requirement], probe_user: str) -> str:
+    """Return the roles that these settings need, as lines for jupyterhub_config.py.
+
+    Written with single quotes, which the log does not have to escape.
+    """
+    wanted = [one for one in needed if one.severity > Severity.NOTE]
+    scopes = [str(grant) for one in wanted for grant in one.grants]
+    found: list[dict[str, object]] = [{"name": service, "services": [service], "scopes": scopes}]
+    if any(one.scope is Scope.TOKENS for one in wanted):
+        of_prober = [*PROBE_USER_SCOPES]
+        found += [{"name": probe_user, "users": [probe_user], "scopes": of_prober}]
+    lines = [f"    {role}," for role in found]
+    return "\n".join(["c.JupyterHub.load_roles.extend([", *lines, "])"])
 
 
 def version_findings(version: str, cull: CullSettings) -> tuple[Finding, ...]:
@@ -160,9 +195,12 @@ def scope_findings(needed: Iterable[Requirement], granted: Granted) -> tuple[Fin
 
 
 def _lack(requirement: Requirement, missing: tuple[str, ...]) -> str:
-    scopes = f"scope{'s' if len(missing) > 1 else ''} {' and '.join(missing)}"
-    needed = "which would be" if requirement.severity is Severity.NOTE else "which is"
-    return f"the token lacks the {scopes}, {needed} needed {requirement.purpose}"
+    many = len(missing) > 1
+    scopes = f"scope{'s' if many else ''} {' and '.join(missing)}"
+    needed = "are" if many else "is"
+    if requirement.severity is Severity.NOTE:
+        needed = "would be"
+    return f"the token lacks the {scopes}, which {needed} needed {requirement.purpose}"
 
 
 def visibility_findings(

@@ -29,7 +29,7 @@ PURPOSE = {
     Scope.READ_GROUPS: "to match policies by group",
     Scope.DELETE_SERVERS: "to stop servers",
     Scope.PROXY: "to find the address of a server for the busy check",
-    Scope.TOKENS: "to mint tokens for the busy check",
+    Scope.TOKENS: "to mint the tokens that ask a server, that stop it, and that elect one exporter",
 }
 
 

@@ -13,8 +13,8 @@ class ConfigError(ValueError):
 class BusyCheck(StrEnum):
     """Whether a server is asked whether it is busy before it is stopped."""
 
+    REQUIRE = "require"  # or nothing is stopped
     AUTO = "auto"  # if the token allows it
-    REQUIRE = "require"
     OFF = "off"
 
 
@@ -43,7 +43,7 @@ class PollSettings:
 
 @dataclass(frozen=True)
 class CullSettings:
-    """Whether and how servers are stopped; `max_culls` 0 is no limit.
+    """Whether and how servers are stopped; `max_culls` 0 is no limit, `max_unanswered` 0 is never.
 
     With `only_if_asked` a server is stopped only if its busy check found it idle: for `--once`,
     which cannot know about past outages.
@@ -51,11 +51,12 @@ class CullSettings:
 
     enforce: bool = False
     grace: float = 600.0
-    busy_check: BusyCheck = BusyCheck.AUTO
+    busy_check: BusyCheck = BusyCheck.REQUIRE
     probe_user: str = "idle-prober"
     concurrency: int = 10
     max_culls: int = 0
     max_busy: float = 86400.0
+    max_unanswered: float = 0.0
     remove_named_servers: bool = False
     only_if_asked: bool = False
 

@@ -3,7 +3,6 @@
 import http.client
 import io
 import socket
-import time
 from typing import Any
 
 import requests
@@ -11,6 +10,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from ..clocks import steady
 from ..domain.labels import Cause
 from .errors import HubError
 
@@ -57,13 +57,13 @@ class _Reader(io.RawIOBase):
 
     def __init__(self, wire: socket.socket, raw: io.RawIOBase) -> None:
         self._wire, self._raw = wire, raw
-        self._until = time.monotonic() + (wire.gettimeout() or 0.0)
+        self._until = steady() + (wire.gettimeout() or 0.0)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        left = self._until - time.monotonic()
+        left = self._until - steady()
         if left <= 0.0:
             raise TimeoutError
         self._wire.settimeout(left)

@@ -7,8 +7,7 @@ the environment is used, no cookie is kept.
 
 import math
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -20,13 +19,16 @@ from requests.utils import default_headers
 from urllib3 import Timeout
 from urllib3.exceptions import HTTPError
 
+from ..clocks import steady
 from ..domain.labels import Cause, Operation
 from ..domain.model import (
     Identity,
+    ListedToken,
     MintedToken,
     Route,
     RoutePage,
     Server,
+    TokenList,
     User,
     Version,
     version_numbers,
@@ -36,12 +38,19 @@ from .bounded import BoundedAdapter, read_whole
 from .decoding import date_of, decode, decode_users, seconds_of
 from .errors import HubError, refusal, unreachable
 from .listing import UserPages, next_offset
+from .pace import Pace
 from .token import Token
 
 PAGINATED = "application/jupyterhub-pagination+json"
-PROBE_TOKEN_SECONDS = 60
+NOTE_PREFIX = "hub-idle-exporter: "
 LISTING_SECONDS = 300.0  # for all pages of a list together
 _ROUTES_PER_PAGE = 200
+# What the Hub answers at once, if it can.
+_QUICK = frozenset(
+    {Operation.VERSION, Operation.IDENTITY, Operation.GET_USER, Operation.MINT_TOKEN}
+)
+# What was decided before the first try may be too old at the second.
+_NEVER_AGAIN = frozenset({Operation.STOP_SERVER, Operation.REMOVE_SERVER})
 # Not compressed: how much memory an answer needs is to be known before it is read.
 _HEADERS = {**default_headers(), "Accept": PAGINATED, "Accept-Encoding": "identity"}
 _Answer = TypeVar("_Answer")
@@ -80,12 +89,21 @@ class UserReading:
 
 
 @dataclass(frozen=True)
+class TokenReading:
+    """The tokens of a user that had not expired at the time `now` of the Hub's clock."""
+
+    tokens: Sequence[ListedToken]
+    now: float
+
+
+@dataclass(frozen=True)
 class _Response:
     status: int
     body: bytes
     now: float | None
     version: str | None
     retry_after: float
+    took: float  # seconds
 
 
 class Hub:
@@ -94,25 +112,27 @@ class Hub:
     Args:
         connection: address and limits.
         token: the sidecar's own.
-        on_answer: called with the Hub's clock (None if unreadable) whenever the Hub answered.
+        on_answer: called whenever the Hub answered, with its clock (None if unreadable) and the
+            seconds that the answer took.
         on_request: called with an operation and the seconds it took, errors included.
-        clock: our monotonic clock.
+        clock: our clock.
     """
 
     def __init__(
         self,
         connection: ConnectionSettings,
         token: Token,
-        on_answer: Callable[[float | None], None] = lambda _now: None,
+        on_answer: Callable[[float | None, float], None] = lambda _now, _took: None,
         on_request: Callable[[Operation, float], None] = lambda _operation, _seconds: None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = steady,
     ) -> None:
         self._connection, self._token = connection, token
         self._base = connection.url.rstrip("/")
         self._on_answer, self._on_request = on_answer, on_request
-        self._monotonic = clock
+        self._steady = clock
         self._adapter = BoundedAdapter(pool_maxsize=connection.max_connections)
         self._rotating = threading.Lock()
+        self.pace = Pace(clock)
         self.version: str | None = None
 
     def ask_version(self) -> str:
@@ -130,7 +150,7 @@ class Hub:
 
         The next page is requested by offset, under our own base URL.
         """
-        pages, until = UserPages(self._base), self._monotonic() + LISTING_SECONDS
+        pages, until = UserPages(self._base), self._steady() + LISTING_SECONDS
         offset: int | None = 0
         now = 0.0
         while offset is not None:
@@ -147,32 +167,37 @@ class Hub:
     def user(self, name: str, stopped_servers: bool = False) -> UserReading | None:
         """Ask for one user (`GET /users/{name}`); None if it does not exist, or is hidden.
 
-        With `stopped_servers` stopped servers are listed too (from JupyterHub 3.0).
+        With `stopped_servers` stopped servers are listed too (from JupyterHub 3.0). A 404 counts
+        only with the Hub's own header: a proxy in front may send one while the Hub is away.
         """
         query = "?include_stopped_servers=1" if stopped_servers else ""
         path = f"/users/{_quoted(name)}{query}"
         response = self._send(Operation.GET_USER, "GET", path, accept=(200, 404))
+        if response.status == 404 and response.version is None:
+            why = f"{self._base} answered with HTTP 404, but it was not the Hub that answered"
+            raise HubError(Cause.RESPONSE, why)
         if response.status == 404:
             return None
         return UserReading(self._decode(response, User), self._clock(response))
 
-    def stop(self, user: str, server: str) -> None:
-        """Ask the Hub to stop a server.
+    def stop(self, user: str, server: str, token: str | None = None) -> None:
+        """Ask the Hub to stop a server, with a token that was minted for this or with our own.
 
         That it agrees (204 done, 202 still stopping) proves nothing: it also answers 204 to a
         failed stop.
         """
-        self._send(Operation.STOP_SERVER, "DELETE", _server_path(user, server), accept=(202, 204))
+        path = _server_path(user, server)
+        self._send(Operation.STOP_SERVER, "DELETE", path, accept=(202, 204), token=token)
 
-    def remove(self, user: str, server: str) -> None:
-        """Remove a named server that is stopped."""
+    def remove(self, user: str, server: str, token: str | None = None) -> None:
+        """Remove a named server that is stopped; the Hub stops it first if it is not."""
         path, body = _server_path(user, server), {"remove": True}
-        self._send(Operation.REMOVE_SERVER, "DELETE", path, body, accept=(202, 204))
+        self._send(Operation.REMOVE_SERVER, "DELETE", path, body, accept=(202, 204), token=token)
 
     def routes(self) -> list[Route]:
         """Read all routes of the proxy, page by page (`GET /proxy`)."""
         routes: dict[str, Route] = {}
-        until = self._monotonic() + LISTING_SECONDS
+        until = self._steady() + LISTING_SECONDS
         offset: int | None = 0
         while offset is not None:
             query = f"?limit={_ROUTES_PER_PAGE}&offset={offset}"
@@ -182,25 +207,39 @@ class Hub:
             offset = next_offset(offset, page.pagination.next, self._base)
         return list(routes.values())
 
-    def mint_token(self, prober: str, user: str, server: str) -> MintedToken:
-        """Mint a token of `prober` for this one server, valid for a minute."""
-        body = {
-            "scopes": [f"access:servers!server={user}/{server}"],
-            "expires_in": PROBE_TOKEN_SECONDS,
-            "note": "hub-idle-exporter: busy check",
-        }
-        path = f"/users/{_quoted(prober)}/tokens"
+    def mint_token(
+        self, owner: str, scopes: Sequence[str] | None, seconds: int, note: str
+    ) -> MintedToken:
+        """Mint a token of the user `owner` that expires by itself (`POST /users/{name}/tokens`).
+
+        Without `scopes` it may do all that its owner may; an empty list only identifies.
+        """
+        body = {"scopes": scopes, "expires_in": seconds, "note": f"{NOTE_PREFIX}{note}"}
+        path = f"/users/{_quoted(owner)}/tokens"
         response = self._send(Operation.MINT_TOKEN, "POST", path, body, accept=(200, 201))
         return self._decode(response, MintedToken)
 
-    def revoke_token(self, prober: str, token_id: str) -> None:
-        """Revoke a minted token; one that has already expired is no error."""
-        path = f"/users/{_quoted(prober)}/tokens/{_quoted(token_id)}"
+    def tokens(self, owner: str) -> TokenReading:
+        """List a user's tokens that have not expired (`GET /users/{name}/tokens`)."""
+        response = self._send(Operation.LIST_TOKENS, "GET", f"/users/{_quoted(owner)}/tokens")
+        listed = self._decode(response, TokenList).api_tokens
+        return TokenReading(listed, self._clock(response))
+
+    def revoke_token(self, owner: str, token_id: str) -> None:
+        """Revoke a token that has not expired; one that is gone is no error.
+
+        The Hub gives the id of an expired token to a new one: never revoke what may have expired.
+        """
+        path = f"/users/{_quoted(owner)}/tokens/{_quoted(token_id)}"
         self._send(Operation.REVOKE_TOKEN, "DELETE", path, accept=(204, 404))
 
+    def owner_of(self, token: str) -> Identity:
+        """Ask the Hub whose token this is, by using it (`GET /user`)."""
+        return self._decode(self._send(Operation.IDENTITY, "GET", "/user", token=token), Identity)
+
     def _page(self, operation: Operation, path: str, query: str, until: float) -> _Response:
-        """Request one page of a list that is to be read whole by then, on our monotonic clock."""
-        left = until - self._monotonic()
+        """Request one page of a list that is to be read whole by then, by our clock."""
+        left = until - self._steady()
         try:
             if left > 0:
                 return self._send(operation, "GET", path + query, within=left)
@@ -218,7 +257,7 @@ class Hub:
     def _believed(self, response: _Response) -> None:
         """Take what was decoded for the Hub's, though a proxy may have removed its header."""
         if response.version is None:
-            self._on_answer(response.now)
+            self._on_answer(response.now, response.took)
 
     def _clock(self, response: _Response) -> float:
         if response.now is None:
@@ -233,16 +272,20 @@ class Hub:
         body: object = None,
         accept: tuple[int, ...] = (200,),
         with_token: bool = True,
+        token: str | None = None,
         within: float = math.inf,
     ) -> _Response:
+        """Send a request with our own token, with the given one, or with none."""
         seconds = min(within, self._connection.timeout)
-        sent = self._token.header if with_token else None
+        own = self._token.header if with_token and token is None else None
+        sent = own if token is None else f"token {token}"
         response = self._exchange(operation, method, path, body, sent, seconds)
-        if response.status in (401, 403) and sent is not None and self._rotated_since(sent):
+        refused = response.status in (401, 403) and operation not in _NEVER_AGAIN
+        if refused and own is not None and self._rotated_since(own):
             fresh = self._token.header
             response = self._exchange(operation, method, path, body, fresh, seconds)
         if response.version is not None:  # a proxy in front may answer too, but not with this
-            self._on_answer(response.now)
+            self._on_answer(response.now, response.took)
             self.version = self._token.mask(response.version)
         if response.status not in accept:
             request = f"{method} {self._base}{path.partition('?')[0]}"
@@ -265,7 +308,7 @@ class Hub:
     ) -> _Response:
         headers = _HEADERS if authorization is None else _HEADERS | {"Authorization": authorization}
         connection = self._connection
-        begun = time.monotonic()
+        begun = self._steady()
         try:
             request = requests.Request(method, self._base, headers=headers, json=body).prepare()
             # Added afterwards: requests would turn %2E%2E into "..", which leads elsewhere.
@@ -283,13 +326,17 @@ class Hub:
         except (OSError, HTTPError) as error:  # requests does not wrap every error of urllib3
             raise unreachable(error, self._base, seconds) from None
         finally:
-            self._on_request(operation, time.monotonic() - begun)
+            took = self._steady() - begun
+            self._on_request(operation, took)
+            if operation in _QUICK:
+                self.pace.answered(took)
         return _Response(
             answer.status_code,
             content,
             date_of(answer.headers.get("Date")),
             answer.headers.get("X-JupyterHub-Version"),
             seconds_of(answer.headers.get("Retry-After")),
+            took,
         )
 
 

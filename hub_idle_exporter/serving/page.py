@@ -17,8 +17,8 @@ from .view import Reading, View, view_of
 from .wording import about, brief, machine_moment, moment, number, percent, spoken
 
 # The settings about polling and culling; each is the name of an option.
-_SHOWN = ("interval", "grace", "concurrency", "max_culls", "max_busy", "cull_default_servers",
-          "cull_named_servers", "remove_named_servers")  # fmt: skip
+_SHOWN = ("interval", "grace", "concurrency", "max_culls", "max_busy", "max_unanswered",
+          "cull_default_servers", "cull_named_servers", "remove_named_servers")  # fmt: skip
 
 
 @cache

@@ -15,7 +15,7 @@ from ..domain.census import Census, SecondsHistogram
 from ..domain.gate import ClockReading, GateState
 from ..domain.policy import JudgedServer, Policy, Reason, State
 from ..domain.poll_state import PollState
-from ..domain.requirements import TO_ASK, Requirement, Severity
+from ..domain.requirements import Requirement, Severity
 from ..domain.settings import BusyCheck, Settings
 from ..domain.totals import Counts, Totals
 from .wording import ANSWERS, FAILED, MODES, POLL_FAILURES, WITHHELD
@@ -36,6 +36,14 @@ class Freshness(StrEnum):
     FAILED = "failed"
     STALE = "stale"  # no poll has finished for three intervals
     FRESH = "fresh"
+
+
+class Tone(StrEnum):
+    """The colour of the mode: green only if servers are stopped with every protection."""
+
+    CALM = "calm"  # monitoring only
+    GOOD = "good"
+    WARN = "warn"
 
 
 @dataclass(frozen=True)
@@ -163,12 +171,27 @@ class ScopeStatus(StrEnum):
 
 
 @dataclass(frozen=True)
+class Unmet:
+    """What is missing, as sentences.
+
+    `findings` are requirements that are not met, `lacks` is what protects people only if they are,
+    and `roles` is what to paste into jupyterhub_config.py; empty if other roles would not help.
+    """
+
+    findings: tuple[str, ...]
+    lacks: tuple[str, ...]
+    roles: str
+
+
+@dataclass(frozen=True)
 class View:
     """The page, before it is rendered."""
 
     reading: Reading
     freshness: Freshness
     mode: str
+    tone: Tone
+    unmet: Unmet
     facts: Facts | None
     policies: tuple[PolicyRow, ...]
     culls: Culls | None  # None: nothing is ever stopped
@@ -179,10 +202,23 @@ class View:
 
     @property
     def why(self) -> str:
-        """Explain the mode, without repeating what the page says about a failed poll."""
-        if self.freshness is Freshness.FAILED and self.reading.gate is GateState.SUSPENDED:
-            return "nothing is stopped until the Hub can be read again"
+        """Explain the mode, without repeating what the page says further down."""
+        if self.reading.gate is GateState.SUSPENDED and self.reading.state.suspended_by:
+            failed = self.freshness is Freshness.FAILED
+            until = "the Hub can be read again" if failed else "the requirements below are met"
+            return f"nothing is stopped until {until}"
+        if self.reading.gate is GateState.ON and self.unmet.lacks:
+            return f"{self.reading.why}, with less protection than is possible"
         return self.reading.why
+
+    @property
+    def light(self) -> str:
+        """Return the colour of the browser's tab: green only if all is well."""
+        if self.freshness is Freshness.FAILED:
+            return "red"
+        return (
+            "green" if self.freshness is Freshness.FRESH and self.tone is not Tone.WARN else "amber"
+        )
 
     @property
     def title(self) -> str:
@@ -201,6 +237,8 @@ def view_of(reading: Reading) -> View:
         reading=reading,
         freshness=_freshness(reading),
         mode=MODES[reading.gate],
+        tone=_tone(reading),
+        unmet=_unmet(reading),
         facts=_facts(reading),
         policies=_policies(reading),
         culls=None if reading.gate is GateState.OFF else _culls(reading.totals),
@@ -216,6 +254,26 @@ def _freshness(reading: Reading) -> Freshness:
         return Freshness.FIRST if reading.state.error is None else Freshness.FAILED
     stale = reading.state.is_stale(reading.now, reading.settings.poll.interval)
     return Freshness.STALE if stale else Freshness.FRESH
+
+
+def _tone(reading: Reading) -> Tone:
+    if reading.gate is GateState.OFF:
+        return Tone.CALM
+    whole = reading.gate is GateState.ON and reading.state.safeguards.complete
+    return Tone.GOOD if whole else Tone.WARN
+
+
+def _unmet(reading: Reading) -> Unmet:
+    """Say what is missing; if it is what made the poll fail, the page says so elsewhere."""
+    state = reading.state
+    fatal = state.error is not None and state.error.finding is not None
+    if state.snapshot is None and not fatal:
+        return Unmet((), (), "")
+    found = (Severity.WARNING, Severity.SUSPENDS)
+    sentences = tuple(str(one) for one in state.findings if one.severity in found)
+    enforcing = reading.gate is not GateState.OFF and state.suspended_by == ()
+    lacks = state.safeguards.lacks if enforcing else ()
+    return Unmet(sentences, lacks, state.roles)
 
 
 def _facts(reading: Reading) -> Facts | None:
@@ -337,9 +395,8 @@ def _asking(reading: Reading) -> str:
         return "off: in monitor mode no user's server is contacted"
     if reading.settings.cull.busy_check is BusyCheck.OFF:
         return "off (--busy-check): last_activity alone decides"
-    if state.asks_servers:
+    if state.safeguards.asks_servers:
         return "on: each server is asked whether it is busy before it is stopped"
     if state.granted is None:
         return "not known until a poll succeeds"
-    lacks = (scope for one in state.findings if one.scope in TO_ASK for scope in one.missing)
-    return f"not possible: the token lacks {', '.join(lacks)}"
+    return "not possible: the roles of the token or of the probe user do not allow it"

@@ -19,13 +19,17 @@ WITHHELD = {
     Withheld.RESTARTED: "restarted in the meantime",
     Withheld.GONE: "no longer exists",
     Withheld.LIMIT: "--max-culls was reached",
-    Withheld.GATE: "the stop was no longer allowed",
+    Withheld.GATE: "stops were no longer allowed",
+    Withheld.POLICY: "spared by a policy or a scope that has changed",
+    Withheld.LIST: "the list of users may have had gaps",
+    Withheld.UNASKED: "not asked, in a single run",
+    Withheld.STALE: "what was known was too old when the stop arrived",
 }
 FAILED = {
-    CullFailure.HTTP: "the Hub refused",
+    CullFailure.HTTP: "the Hub refused, or answered with an error",
     CullFailure.TIMEOUT: "the Hub did not answer in time",
     CullFailure.CONNECTION: "the Hub could not be reached",
-    CullFailure.NOT_STOPPED: "the Hub reported success, but the server still runs",
+    CullFailure.NOT_STOPPED: "the server still runs, or nothing shows that it stopped",
     CullFailure.SLOW: "still stopping after 5 minutes",
 }
 ANSWERS = {

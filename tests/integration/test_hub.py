@@ -15,11 +15,11 @@ from typing import Any
 import fake_hub as faults
 import pytest
 from certipy import Certipy  # type: ignore[import-untyped]
-from fake_hub import FakeHub, Fault, HttpFake, Reply, Request, closed_port, reply
+from fake_hub import PROBER, FakeHub, Fault, HttpFake, Reply, Request, closed_port, reply
 
 from hub_idle_exporter.config import internal_tls
 from hub_idle_exporter.domain.labels import Cause, Operation
-from hub_idle_exporter.domain.model import epoch
+from hub_idle_exporter.domain.model import epoch, seconds
 from hub_idle_exporter.domain.settings import ConnectionSettings
 from hub_idle_exporter.hub.client import Hub
 from hub_idle_exporter.hub.errors import HubError
@@ -461,7 +461,7 @@ def test_a_scope_that_is_missing_is_told_from_a_token_that_is_unknown(fake_hub: 
 
 def test_minting_that_is_refused_does_not_blame_the_token_itself(fake_hub: FakeHub) -> None:
     """The Hub says "Service x not found or no permissions to generate tokens", and 403."""
-    error = failure(lambda: client(fake_hub).mint_token("nobody", "ana", ""))
+    error = failure(lambda: client(fake_hub).mint_token("nobody", [], 60, "test"))
     assert error.cause is Cause.SCOPE
     assert "does not know the token" not in str(error)
 
@@ -813,9 +813,7 @@ def test_the_token_hides_in_every_text() -> None:
 
 
 def test_a_minted_token_hides_too(fake_hub: FakeHub) -> None:
-    fake_hub.add_user("idle-prober", scopes=["access:servers"])
-    fake_hub.add_server("ana")
-    minted = client(fake_hub).mint_token("idle-prober", "ana", "")
+    minted = client(fake_hub).mint_token(PROBER, [], 60, "test")
     assert minted.token in fake_hub.tokens
     assert minted.token not in f"{minted!r} {minted}"
 
@@ -934,17 +932,92 @@ def test_every_name_is_quoted(fake_hub: FakeHub, name: str) -> None:
     assert set(fake_hub.users[name].servers) == {""}
 
 
-def test_a_minted_token_opens_one_server_for_a_minute(fake_hub: FakeHub) -> None:
-    fake_hub.add_user("idle-prober", scopes=["access:servers"])
+def test_a_minted_token_has_the_scopes_the_life_and_the_note_that_were_asked_for(
+    fake_hub: FakeHub,
+) -> None:
     fake_hub.add_server("we ird@ex.org", "my srv")
     hub = client(fake_hub)
-    minted = hub.mint_token("idle-prober", "we ird@ex.org", "my srv")
+    scope = "access:servers!server=we ird@ex.org/my srv"
+    minted = hub.mint_token(PROBER, [scope], 60, "busy check")
     token = fake_hub.tokens[minted.token]
-    assert token.scopes == ["access:servers!server=we ird@ex.org/my srv"]
-    assert token.expires == pytest.approx(fake_hub.now() + 60, abs=5)
-    hub.revoke_token("idle-prober", minted.id)
-    hub.revoke_token("idle-prober", minted.id)  # gone already: all the same
+    assert scope in token.scopes
+    assert set(token.scopes) - {scope} == set(minted.scopes) - {scope} == ONLY_IDENTIFIES
+    assert token.note == "hub-idle-exporter: busy check"
+    assert seconds(minted.expires_at) - seconds(minted.created) == pytest.approx(60, abs=0.1)
+    hub.revoke_token(PROBER, minted.id)
+    hub.revoke_token(PROBER, minted.id)  # gone already: all the same
     assert minted.token not in fake_hub.tokens
+
+
+# What each token may do besides, for its own user.
+ONLY_IDENTIFIES = {f"read:users:name!user={PROBER}", f"read:users:groups!user={PROBER}"}
+
+
+def test_a_token_without_scopes_opens_nothing(fake_hub: FakeHub) -> None:
+    minted = client(fake_hub).mint_token(PROBER, [], 120, "lease x")
+    assert set(minted.scopes) == ONLY_IDENTIFIES
+    assert failure(client(fake_hub, minted.token).users).cause is Cause.SCOPE
+
+
+def test_a_token_that_asks_for_no_scopes_in_particular_lists_all_of_its_user(
+    fake_hub: FakeHub,
+) -> None:
+    minted = client(fake_hub).mint_token(PROBER, None, 1, "what it may do")
+    assert {"access:servers", "delete:servers"} <= set(minted.scopes)
+    others = set(minted.scopes) - {"access:servers", "delete:servers"}
+    assert {scope.partition("!")[2] for scope in others} == {f"user={PROBER}"}
+
+
+def test_the_tokens_of_a_user_are_listed_without_those_that_expired(fake_hub: FakeHub) -> None:
+    now = 1_800_000_000.25
+    fake_hub.clock = lambda: now
+    hub = client(fake_hub)
+    hub.mint_token(PROBER, [], 2, "short")
+    long = hub.mint_token(PROBER, [], 60, "long")
+    now += 5
+    listed = hub.tokens(PROBER)
+    assert [(one.id, one.note) for one in listed.tokens] == [(long.id, "hub-idle-exporter: long")]
+    assert listed.tokens[0].created == long.created
+    assert listed.now == pytest.approx(now, abs=1)
+
+
+def test_a_stop_is_sent_with_the_token_that_was_minted_for_it(fake_hub: FakeHub) -> None:
+    """Not with our own, which would work however late it arrives."""
+    fake_hub.add_server("ana")
+    fake_hub.add_server("bob")
+    hub = client(fake_hub)
+    minted = hub.mint_token(PROBER, ["delete:servers!server=ana/"], 3, "stop")
+    assert failure(lambda: hub.stop("bob", "", minted.token)).status == 404
+    hub.stop("ana", "", minted.token)
+    assert fake_hub.server("ana").stopped
+    assert not fake_hub.server("bob").stopped
+    assert {request.token for request in fake_hub.log("DELETE")} == {minted.token}
+
+
+def test_a_stop_token_that_has_expired_is_refused_and_ours_is_not_tried(
+    fake_hub: FakeHub, tmp_path: Path
+) -> None:
+    """403 says that it is too late. It does not say that our own token has changed."""
+    now = 1_800_000_000.0
+    fake_hub.clock = lambda: now
+    fake_hub.add_server("ana")
+    file = tmp_path / "token"
+    file.write_text(fake_hub.token)
+    hub = Hub(ConnectionSettings(fake_hub.url), in_file(file))
+    minted = hub.mint_token(PROBER, ["delete:servers!server=ana/"], 3, "stop")
+    file.write_text(fake_hub.admin_token)
+    now += 4
+    assert failure(lambda: hub.stop("ana", "", minted.token)).status == 403
+    assert not fake_hub.server("ana").stopped
+    assert {request.token for request in fake_hub.log("DELETE")} == {minted.token}
+
+
+def test_whose_a_minted_token_is_the_hub_tells_by_that_token(fake_hub: FakeHub) -> None:
+    hub = client(fake_hub)
+    minted = hub.mint_token(PROBER, [], 60, "check")
+    owner = hub.owner_of(minted.token)
+    assert (owner.name, owner.kind) == (PROBER, "user")
+    assert failure(lambda: hub.owner_of("unknown")).cause is Cause.AUTH
 
 
 def test_an_unknown_user_is_none(fake_hub: FakeHub) -> None:
@@ -1014,7 +1087,7 @@ def test_servers_that_are_hidden_are_not_servers_that_are_not_there(fake_hub: Fa
 
 def test_each_request_is_observed_failures_included(fake_hub: FakeHub) -> None:
     seen: list[Operation] = []
-    hub = client(fake_hub, on_request=lambda operation, seconds: seen.append(operation))
+    hub = client(fake_hub, on_request=lambda operation, _took: seen.append(operation))
     hub.ask_version(), hub.identity(), hub.users()
     fake_hub.plan("GET", "/users", faults.close())
     failure(hub.users)
@@ -1023,9 +1096,25 @@ def test_each_request_is_observed_failures_included(fake_hub: FakeHub) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("proxy", [False, True])
+def test_each_answer_comes_with_the_seconds_that_it_took(
+    fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch, proxy: bool
+) -> None:
+    """Its `Date` may be that old, which is no jump of a clock."""
+    if proxy:  # that takes the Hub's version out
+        monkeypatch.setattr(fake_hub, "headers", dict)
+    moments, told = [0.0], list[float]()
+    hub = client(
+        fake_hub, on_answer=lambda _clock, took: told.append(took), clock=lambda: moments[-1]
+    )
+    fake_hub.plan("GET", "/user", faults.before(lambda: moments.append(70.0)))
+    hub.identity()
+    assert told == [70.0]
+
+
 def test_the_hub_is_seen_when_it_answers_with_its_version(fake_hub: FakeHub) -> None:
     clocks: list[float | None] = []
-    hub = client(fake_hub, on_answer=clocks.append)
+    hub = client(fake_hub, on_answer=lambda clock, _took: clocks.append(clock))
     fake_hub.clock = lambda: 5.0
     fake_hub.plan("GET", "/users", faults.always(reply(500)))
     failure(hub.users)
@@ -1038,7 +1127,11 @@ def test_a_proxy_that_answers_for_the_hub_is_not_the_hub(
 ) -> None:
     clocks: list[float | None] = []
     monkeypatch.setattr(fake_hub, "headers", dict)  # no X-JupyterHub-Version
-    list_with(fake_hub, faults.always(reply(503, "down")), on_answer=clocks.append)
+    list_with(
+        fake_hub,
+        faults.always(reply(503, "down")),
+        on_answer=lambda clock, _took: clocks.append(clock),
+    )
     assert clocks == []
 
 
@@ -1047,7 +1140,7 @@ def test_the_hub_is_seen_though_a_proxy_takes_its_version_out(
 ) -> None:
     clocks: list[float | None] = []
     monkeypatch.setattr(fake_hub, "headers", dict)
-    client(fake_hub, on_answer=clocks.append).users()
+    client(fake_hub, on_answer=lambda clock, _took: clocks.append(clock)).users()
     assert len(clocks) == 1
 
 

@@ -3,11 +3,14 @@
 The golden files are what a person sees; run this file with `UPDATE_GOLDEN=1` to write them.
 """
 
+import logging
 import os
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +18,7 @@ from typing import Any
 
 import poll_states
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
@@ -22,12 +26,14 @@ from prometheus_client.parser import text_string_to_metric_families as prometheu
 from prometheus_client.samples import Sample
 
 from hub_idle_exporter import __version__
+from hub_idle_exporter.culling.audit import Audit
 from hub_idle_exporter.domain.census import census_of, judge_all
 from hub_idle_exporter.domain.gate import ClockReading, GateState
 from hub_idle_exporter.domain.labels import Cause, CullFailure, Operation, ProbeResult, Withheld
 from hub_idle_exporter.domain.model import Server, User
 from hub_idle_exporter.domain.policy import Judge, JudgedServer, Policy, Rules
 from hub_idle_exporter.domain.poll_state import LatestState, PollState, Snapshot
+from hub_idle_exporter.domain.probe_user import Safeguards
 from hub_idle_exporter.domain.scopes import Granted, Scope
 from hub_idle_exporter.domain.settings import PollSettings
 from hub_idle_exporter.metrics import Metrics
@@ -82,7 +88,11 @@ OWN: dict[str, tuple[str, Labels]] = {
                    "tokens")},
     ),
     "hub_idle_exporter_enforcement": ("gauge", {"state": ("off", "grace", "suspended", "on")}),
+    "hub_idle_exporter_standby": ("gauge", {}),
     "hub_idle_exporter_busy_check": ("gauge", {}),
+    "hub_idle_exporter_safeguard": (
+        "gauge", {"safeguard": ("busy_check", "stop_token", "lease")},
+    ),
     "hub_idle_exporter_busy_checks": (
         "counter", {"result": ("idle", "busy", "active", "no_jupyter", "failed")},
     ),
@@ -94,14 +104,18 @@ OWN: dict[str, tuple[str, Labels]] = {
     "hub_idle_exporter_culls_withheld": (
         "counter",
         {"cause": ("active_again", "busy", "probe_failed", "pending", "restarted", "gone", "limit",
-                   "gate")},
+                   "gate", "policy", "list", "unasked", "stale")},
     ),
     "hub_idle_exporter_cull_duration_seconds": ("histogram", {"le": None}),
     "hub_idle_exporter_idle_server_seconds": ("counter", {"policy": None}),
     "hub_idle_exporter_policy_reloads": ("counter", {}),
     "hub_idle_exporter_policy_reload_failures": ("counter", {}),
     "hub_idle_exporter_hub_request_duration_seconds": (
-        "histogram", {"operation": None, "le": None},
+        "histogram",
+        {"operation": ("version", "identity", "list_users", "get_user", "stop_server",
+                       "remove_server", "list_routes", "mint_token", "revoke_token",
+                       "list_tokens"),
+         "le": None},
     ),
 }  # fmt: skip
 
@@ -181,7 +195,11 @@ def busy(per_server: bool = False) -> Metrics:
     show(
         metrics,
         replace(
-            state, granted=Granted.of(scopes), asks_servers=True, duration=0.25, clock_skew=-1.5
+            state,
+            granted=Granted.of(scopes),
+            safeguards=Safeguards(asks_servers=True, stop_tokens=True, lease=True),
+            duration=0.25,
+            clock_skew=-1.5,
         ),
     )
     metrics.polls.inc(42)
@@ -314,6 +332,24 @@ def test_exactly_one_state_of_enforcement_is_one(state: GateState) -> None:
         if sample.name == "hub_idle_exporter_enforcement"
     }
     assert shown == {each: float(each == state) for each in GateState}
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (Safeguards(), (0, 0, 0)),
+        (Safeguards(asks_servers=True), (1, 0, 0)),
+        (Safeguards(stop_tokens=True), (0, 1, 0)),
+        (Safeguards(lease=True), (0, 0, 1)),
+    ],
+)
+def test_each_safeguard_has_its_own_series(given: Safeguards, shown: tuple[int, ...]) -> None:
+    metrics = new(GateState.ON)
+    show(metrics, replace(poll_states.good(), safeguards=given))
+    name = "hub_idle_exporter_safeguard"
+    series = ("busy_check", "stop_token", "lease")
+    assert tuple(value(metrics, name, safeguard=one) for one in series) == shown
+    assert value(metrics, "hub_idle_exporter_busy_check") == shown[0]
 
 
 def test_a_filtered_scope_is_granted() -> None:
@@ -457,6 +493,56 @@ def test_no_reader_sees_half_of_a_poll() -> None:
         scraper.join(10)
     assert torn == []
     assert wanted <= seen <= wanted | {(0.0, 0.0)}  # that of before the first poll
+
+
+def outcomes(metrics: Metrics) -> tuple[float, float, float, float]:
+    """Return of one scrape the stops sent, of known outcome, that worked, and that were timed."""
+    totals = defaultdict[str, float](float)
+    for family in metrics.collect():
+        for one in family.samples:
+            totals[one.name.removeprefix("hub_idle_exporter_")] += one.value
+    culls = totals["culls_total"]
+    known = culls + totals["cull_failures_total"]
+    return totals["cull_attempts_total"], known, culls, totals["cull_duration_seconds_count"]
+
+
+@pytest.fixture
+def _hasty_threads() -> Iterator[None]:
+    """Let threads take turns so often that one is interrupted wherever it can be."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.usefixtures("_hasty_threads")
+def test_attempts_culls_and_failures_add_up_in_every_scrape() -> None:
+    """Each stop is counted when it is sent and when its outcome is known, never out of order."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    metrics, candidate = new(GateState.ON), judged()[0]
+    audit, workers, stop = Audit(metrics), 2, threading.Event()
+
+    def work(number: int) -> None:
+        while not stop.is_set():
+            audit.sent(candidate)
+            if number % 2:
+                audit.stopped(candidate, 0.1)
+            else:
+                audit.failed(candidate, CullFailure.SLOW, "slow")
+
+    threads = [threading.Thread(target=work, args=[n], daemon=True) for n in range(workers)]
+    for thread in threads:
+        thread.start()
+    try:
+        seen = [outcomes(metrics) for _ in range(500)]
+    finally:
+        stop.set()
+    for thread in threads:
+        thread.join(10)
+    assert [one for one in seen if not 0 <= one[0] - one[1] <= workers or one[2] != one[3]] == []
+    assert seen[-1][2] > 0
+    sent, known, *_ = outcomes(metrics)
+    assert sent == known
 
 
 # ---- promtool -----------------------------------------------------------------------------------

@@ -22,10 +22,12 @@ from hub_idle_exporter.domain.labels import Cause, CullFailure, ProbeResult, Wit
 from hub_idle_exporter.domain.model import Server, User
 from hub_idle_exporter.domain.policy import Globs, Judge, Match, Policy, Reason, Rules, State
 from hub_idle_exporter.domain.poll_state import PollError, PollState, Snapshot
+from hub_idle_exporter.domain.probe_user import NO_SAFEGUARDS, Safeguards
 from hub_idle_exporter.domain.requirements import (
     Finding,
     Severity,
     Subject,
+    clock_findings,
     requirements,
     scope_findings,
 )
@@ -68,7 +70,7 @@ STAFF = Policy("staff", HOUR, exempt=True, match=Match(groups=Globs(["staff"])))
 GPU = Policy("gpu", 2 * HOUR, 24 * HOUR, match=Match(users=Globs(["gpu-*"])))
 DEFAULT = Policy("default", HOUR)
 RULES = Rules((STAFF, GPU, DEFAULT))
-LACKS = (Finding(Subject.SCOPE, Severity.WARNING, "it lacks it", Scope.PROXY, ("proxy",)),)
+WHOLE = Safeguards(asks_servers=True, stop_tokens=True, lease=True)
 NOTHING = Totals(0, {}, {}, {}, {}, {}, {})
 
 
@@ -107,7 +109,7 @@ def reading(
     per_server: bool = False,
     success_age: float = 12.0,
     interval: float = 60.0,
-    busy_check: BusyCheck = BusyCheck.AUTO,
+    busy_check: BusyCheck = BusyCheck.REQUIRE,
     enforce: bool = True,
     state: Mapping[str, Any] | None = None,
     **changes: Any,
@@ -117,7 +119,8 @@ def reading(
     granted = Granted.of([*Scope, "tokens!user=idle-prober"])
     judged = judge_all(Judge(rules, Granted()), users or people(), NOW)
     snapshot = Snapshot(NOW, census_of(judged, rules, per_server))
-    known: dict[str, Any] = {"version": "6.1.1", "granted": granted, "asks_servers": True}
+    known: dict[str, Any] = {"version": "6.1.1", "granted": granted}
+    known |= {"safeguards": WHOLE if enforce else NO_SAFEGUARDS, "probe_user_name": "idle-prober"}
     known |= {"requirements": requirements("6.1.1", cull, rules)}
     known |= {"duration": 0.125, "clock_skew": 0.4}
     after = PollState(rules, **known).succeeded(snapshot, clocks_at(NOW - success_age))
@@ -146,11 +149,33 @@ def failed(state: Mapping[str, Any] | None = None, **changes: Any) -> Reading:
 def first(**changes: Any) -> Reading:
     """A reading before the first poll has ended."""
     never: dict[str, Any] = {"error": None, "failing_since": None, "last_success": None}
-    never |= {"asks_servers": False, "granted": None, "version": None, "clock_skew": None}
+    never |= {"safeguards": NO_SAFEGUARDS, "granted": None, "version": None, "clock_skew": None}
     waiting: dict[str, Any] = {"gate": GateState.GRACE, "why": "600 s of grace left"}
     return failed(state=never, **(waiting | changes))
 
 
+def with_scopes(*scopes: str, busy_check: BusyCheck = BusyCheck.REQUIRE, **changes: Any) -> Reading:
+    """A reading when the token has only these scopes, and no token of the probe user."""
+    given = reading(rules=Rules((DEFAULT,)), busy_check=busy_check, **changes)
+    granted = Granted.of(scopes)
+    found = scope_findings(given.state.requirements, granted)
+    known: dict[str, Any] = {"granted": granted, "findings": found, "safeguards": NO_SAFEGUARDS}
+    state = replace(given.state, **known)
+    if busy_check is BusyCheck.REQUIRE:
+        suspended = {"gate": GateState.SUSPENDED, "why": "; ".join(state.suspended_by or ())}
+        given = replace(given, **suspended)  # type: ignore[arg-type]
+    return replace(given, state=state)
+
+
+def unreadable() -> Reading:
+    """A reading when the poll failed because the token may not list users."""
+    given = with_scopes("read:servers")
+    fatal = next(one for one in given.state.findings if one.severity is Severity.FATAL)
+    error = PollError(Cause.SCOPE, str(fatal), finding=fatal)
+    return replace(given, state=replace(given.state, snapshot=None, error=error))
+
+
+CULLERS_ROLE = ("list:users", "read:servers", "delete:servers")
 STATES: Mapping[str, Callable[[], Reading]] = {
     "fresh": reading,
     "servers": lambda: reading(per_server=True),
@@ -160,6 +185,9 @@ STATES: Mapping[str, Callable[[], Reading]] = {
     "off": lambda: reading(enforce=False, gate=GateState.OFF, why="monitoring only"),
     "refused": lambda: reading(state={"policy_error": "policy file p.yaml: it is broken"}),
     "empty": lambda: reading([User("ana", False, (), {})]),
+    "less protection": lambda: with_scopes(*CULLERS_ROLE, busy_check=BusyCheck.AUTO),
+    "suspended": lambda: with_scopes(*CULLERS_ROLE),
+    "unreadable": unreadable,
 }
 
 
@@ -179,12 +207,15 @@ class Document(HTMLParser):
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
         self.text: list[str] = []
+        self.preformatted: list[list[str]] = []
         self.faults: list[str] = []
         self.feed(source)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
+        if tag == "pre":
+            self.preformatted.append([])
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -195,6 +226,8 @@ class Document(HTMLParser):
     def handle_data(self, data: str) -> None:
         if "style" not in self.open:
             self.text.append(data)
+        if "pre" in self.open:
+            self.preformatted[-1].append(data)
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]
@@ -306,6 +339,7 @@ def test_scopes_are_missing_only_where_they_are_needed() -> None:
     assert missing(rules=plain, busy_check=BusyCheck.OFF) == {
         Scope.READ_SERVERS,
         Scope.DELETE_SERVERS,
+        Scope.TOKENS,
     }
     assert missing() == set(Scope) - {Scope.LIST_USERS}
 
@@ -321,16 +355,133 @@ def test_scopes_are_not_called_missing_before_the_token_was_seen() -> None:
     [
         ({"gate": GateState.OFF}, "off: in monitor mode"),
         ({"busy_check": BusyCheck.OFF}, "off (--busy-check)"),
-        ({"state": {"asks_servers": True}}, "on"),
-        (
-            {"state": {"asks_servers": False, "findings": LACKS}},
-            "not possible: the token lacks proxy",
-        ),
-        ({"state": {"asks_servers": False, "granted": None}}, "not known"),
+        ({}, "on: each server is asked"),
+        ({"state": {"safeguards": NO_SAFEGUARDS}}, "not possible: the roles of"),
+        ({"state": {"safeguards": NO_SAFEGUARDS, "granted": None}}, "not known"),
     ],
 )
 def test_whether_servers_are_asked_is_said(changes: dict[str, Any], said: str) -> None:
     assert view_of(reading(**changes)).asking.startswith(said)
+
+
+# ---- how well people are protected --------------------------------------------------------------
+
+AMBER, GREEN, RED = "b07a00", "2e8555", "b3261e"
+
+
+def colours(given: Reading) -> tuple[str, str]:
+    """Give the class of the mode's box and the colour of the icon."""
+    document = Document(html(view_of(given)))
+    (mode,) = [a["class"] for a in document.all("div") if a.get("id") == "mode"]
+    (icon,) = [a["href"] or "" for a in document.all("link")]
+    return mode or "", icon.partition("fill='%23")[2][:6]
+
+
+def test_it_is_green_when_servers_are_stopped_with_every_safeguard() -> None:
+    assert colours(reading()) == ("mode good", GREEN)
+    assert "protection" not in text_of(reading())
+
+
+@pytest.mark.parametrize("mode", BusyCheck)
+@pytest.mark.parametrize("lacking", ["asks_servers", "stop_tokens", "lease"])
+def test_without_a_safeguard_it_is_never_green(lacking: str, mode: BusyCheck) -> None:
+    """For whoever goes without: amber, and what that means in plain words."""
+    less = replace(WHOLE, **{lacking: False})
+    given = reading(busy_check=mode, state={"safeguards": less})
+    assert colours(given) == ("mode warn", AMBER)
+    said = text_of(given)
+    assert "Servers are stopped with less protection than is possible." in said
+    (sentence,) = less.lacks
+    assert sentence in said
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("off", ("mode calm", GREEN)),
+        ("stale", ("mode good", AMBER)),
+        ("first", ("mode warn", AMBER)),
+        ("failed", ("mode warn", RED)),
+        ("suspended", ("mode warn", AMBER)),
+        ("less protection", ("mode warn", AMBER)),
+    ],
+)
+def test_the_colours_fit_the_state(given: str, expected: tuple[str, str]) -> None:
+    assert colours(STATES[given]()) == expected
+
+
+def test_what_will_be_stopped_with_less_protection_is_said_before() -> None:
+    waiting = reading(
+        gate=GateState.GRACE, why="90 s left", state={"safeguards": NO_SAFEGUARDS}
+    )  # fmt: skip
+    assert "Servers will be stopped with less protection" in text_of(waiting)
+    assert colours(waiting) == ("mode warn", AMBER)
+
+
+ROLES = (
+    "c.JupyterHub.load_roles.extend([\n"
+    "    {'name': 'idle-exporter', 'services': ['idle-exporter'], 'scopes': ['list:users',"
+    " 'read:servers', 'delete:servers', 'proxy', 'tokens!user=idle-prober',"
+    " 'tokens!service=idle-prober']},\n"
+    "    {'name': 'idle-prober', 'users': ['idle-prober'], 'scopes': ['access:servers',"
+    " 'delete:servers']},\n"
+    "])"
+)
+
+
+def preformatted(given: Reading) -> list[str]:
+    """Give what can be pasted from the page."""
+    document = Document(html(view_of(given)))
+    return ["".join(text).strip() for text in document.preformatted]
+
+
+@pytest.mark.parametrize("state", ["suspended", "less protection"])
+def test_roles_that_are_missing_are_named_with_what_to_paste(state: str) -> None:
+    given = STATES[state]()
+    said = text_of(given)
+    for sentence in ("lacks the scope proxy, which is needed to find", "lacks the scopes tokens!"):
+        assert said.count(sentence) == 1
+    assert preformatted(given) == [ROLES]
+
+
+def test_what_suspends_is_said_once_and_not_in_the_box_as_well() -> None:
+    said = text_of(STATES["suspended"]())
+    assert "nothing is stopped until the requirements below are met" in said
+    assert "stopped with less protection" not in said
+
+
+def test_a_token_that_may_not_even_list_users_is_told_what_to_paste() -> None:
+    given = STATES["unreadable"]()
+    assert "The Hub could not be read. the token lacks the scope list:users" in text_of(given)
+    assert preformatted(given) == [ROLES]
+
+
+@pytest.mark.parametrize(
+    "finding",
+    [
+        *clock_findings(7200.0, CullSettings(enforce=True)),
+        Finding(Subject.PROBE_USER, Severity.SUSPENDS, "somebody signed in as idle-prober"),
+        Finding(Subject.VERSION, Severity.SUSPENDS, "JupyterHub 2.3.1 is too old to cull"),
+    ],
+    ids=lambda finding: str(finding.subject),
+)
+def test_what_no_role_would_help_against_is_named_without_roles(finding: Finding) -> None:
+    found = {"findings": (finding,)}
+    given = reading(state=found, gate=GateState.SUSPENDED, why=str(finding))
+    assert str(finding) in text_of(given)
+    assert preformatted(given) == []
+
+
+def test_another_exporter_that_holds_the_lease_is_named() -> None:
+    why = "another exporter of this Hub holds the lease and stops servers"
+    given = reading(gate=GateState.SUSPENDED, why=why)
+    assert f"Suspended (enforcement: suspended) {why}" in text_of(given)
+    assert "Requirements" not in text_of(given)
+
+
+def test_monitoring_speaks_of_no_safeguards() -> None:
+    assert "protection" not in text_of(STATES["off"]())
+    assert preformatted(STATES["off"]()) == []
 
 
 def test_every_outcome_has_its_own_words() -> None:
@@ -627,6 +778,19 @@ def unseen() -> Iterator[Exporter]:
             yield exporter
 
 
+@pytest.fixture(scope="module")
+def unsafe() -> Iterator[Exporter]:
+    """An exporter that stops servers though it cannot ask them."""
+    with FakeHub() as hub:
+        hub.tokens[hub.token].scopes = [*CULLERS_ROLE]
+        for number_ in range(3):
+            hub.add_server(f"user-{number_}", idle=7200)
+        options = ["--enforce", "--busy-check=auto", "--grace=0", "--interval=60s"]
+        with Exporter(hub.url, hub.token, options) as exporter:
+            exporter.wait_event("culled", count=3)
+            yield exporter
+
+
 CONTRAST = """() => {
   const parse = (c) => (c.match(/[\\d.]+/g) || []).map(Number);
   const light = (c) => {
@@ -661,7 +825,7 @@ CONTRAST = """() => {
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("state", ["seen", "unseen"])
+@pytest.mark.parametrize("state", ["seen", "unseen", "unsafe"])
 def test_in_a_browser(
     browser: Browser,
     request: pytest.FixtureRequest,
@@ -691,6 +855,21 @@ def _listen(page: Page) -> tuple[list[str], list[str]]:
     page.on("dialog", lambda dialogue: complaints.append(dialogue.message))
     page.on("request", lambda wanted: asked.append(wanted.url))
     return complaints, asked
+
+
+def test_page_and_metrics_agree_on_what_protects_people(
+    browser: Browser, seen: Exporter, unsafe: Exporter
+) -> None:
+    for exporter, tone, shown in ((seen, "good", 1), (unsafe, "warn", 0)):
+        page = browser.new_page()
+        page.goto(f"{exporter.address}/")
+        assert page.locator("#mode").get_attribute("class") == f"mode {tone}"
+        assert page.locator("#unmet pre").count() == 1 - shown
+        page.close()
+        for one in ("busy_check", "stop_token", "lease"):
+            value = exporter.metrics().value("hub_idle_exporter_safeguard", safeguard=one)
+            assert value == shown, one
+        assert exporter.metrics().value("hub_idle_exporter_enforcement", state="on") == 1
 
 
 def test_hostile_names_are_only_read_in_a_browser(browser: Browser, seen: Exporter) -> None:

@@ -11,13 +11,11 @@ import pytest
 from fake_hub import FakeHub, reply
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
+from traitlets.config import Config
 
-from hub_idle_exporter.culling.audit import Audit
-from hub_idle_exporter.culling.clearance import Clearance
-from hub_idle_exporter.culling.culler import Culler
+from hub_idle_exporter.culling.enforcement import enforcement_of
 from hub_idle_exporter.culling.gatekeeper import Gatekeeper
-from hub_idle_exporter.culling.probe import Prober
-from hub_idle_exporter.culling.stopping import Stopper
+from hub_idle_exporter.culling.later import Later
 from hub_idle_exporter.domain.gate import ClockReading, GateState
 from hub_idle_exporter.domain.labels import Cause
 from hub_idle_exporter.domain.model import version_numbers
@@ -78,10 +76,15 @@ class World:
         observer = Observer(
             self.client, self.source, self.settings, cull, self.gatekeeper, self.clocks
         )
-        culler = self.culler(cull) if enforce else None
+        # Never started: it takes candidates and leaves them be.
+        stopping = threading.Event()
+        enforcement = enforcement_of(
+            self.client, self.gatekeeper, self.latest, self.metrics, cull, self.settings.interval,
+            tls=None, later=Later(stopping, 1), stopping=stopping,
+        )  # fmt: skip
         self.poller = Poller(
-            observer, self.source, self.latest, self.settings, self.gatekeeper, culler,
-            self.metrics, self.clocks,
+            observer, self.source, self.latest, self.settings, self.gatekeeper,
+            enforcement if enforce else None, self.metrics, self.clocks,
         )  # fmt: skip
 
     def clocks(self) -> ClockReading:
@@ -92,14 +95,6 @@ class World:
         self.now += seconds
         self.meanwhile()
         return False
-
-    def culler(self, cull: CullSettings) -> Culler:
-        """Give one that is never started: it takes candidates and leaves them be."""
-        hub, gatekeeper, stopping = self.client, self.gatekeeper, threading.Event()
-        prober, audit = Prober(hub, cull.probe_user, None), Audit(self.metrics)
-        clearance = Clearance(hub, prober, gatekeeper, self.latest, self.metrics, cull, stopping)
-        stopper = Stopper(hub, gatekeeper, audit, cull, stopping)
-        return Culler(hub, clearance, stopper, audit, cull, stopping)
 
     def poll(self, after: float = 60.0) -> bool:
         self.now += after
@@ -441,6 +436,118 @@ def test_groups_that_cannot_be_seen_are_named(
     assert len(why) == 1
     assert "read:users:groups" in why[0]
     assert world.value("jupyterhub_cull_candidates", policy="default", reason="idle") == 0
+
+
+# ---- what culling needs -------------------------------------------------------------------------
+
+ROLES = {
+    "hub-idle-exporter": [
+        "list:users", "read:servers", "delete:servers", "proxy",
+        "tokens!user=idle-prober", "tokens!service=idle-prober",
+    ],
+    "idle-prober": ["access:servers", "delete:servers"],
+}  # fmt: skip
+
+
+def events(logs: Logs, *names: str) -> Logs:
+    return [line for line in logs if line["event"] in names]
+
+
+def pasted(roles: str) -> dict[str, list[str]]:
+    """Run roles from the log as a Hub's configuration; give the scopes that each name gets."""
+    config = Config()
+    exec(roles, {"c": config})  # noqa: S102
+    return {one["name"]: one["scopes"] for one in config.JupyterHub.load_roles.get_value([])}
+
+
+def test_the_roles_that_are_missing_can_be_pasted_from_the_log(
+    fake_hub: FakeHub, logs: Logs
+) -> None:
+    """Coming from jupyterhub-idle-culler with its own role: nothing is stopped until then."""
+    fake_hub.token = fake_hub.add_token([*MONITOR, "delete:servers"])
+    fake_hub.add_server("ana", idle=7200)
+    world = World(fake_hub, enforce=True, busy_check="require")
+    assert world.poll()
+    assert world.poll()
+    (line,) = events(logs, "requirements_not_met", "safeguards_missing", "safeguards_complete")
+    assert (line["event"], line["log_level"]) == ("requirements_not_met", "error")
+    assert "proxy" in line["why"]
+    assert "tokens!service=idle-prober" in line["why"]
+    assert pasted(line["roles"]) == ROLES
+    assert "\n" not in line["roles"]
+    assert '"' not in line["roles"], "logfmt would escape it"
+    assert world.gatekeeper.state() is GateState.SUSPENDED
+    assert fake_hub.log("DELETE") == []
+
+
+def test_roles_of_a_service_with_an_odd_name_are_python_too(fake_hub: FakeHub, logs: Logs) -> None:
+    service = """it's "mine"\\n]);"""
+    fake_hub.token = fake_hub.add_token([*MONITOR, "delete:servers"], service=service)
+    assert World(fake_hub, enforce=True, busy_check="require").poll()
+    (line,) = events(logs, "requirements_not_met")
+    assert pasted(line["roles"])[service] == ROLES["hub-idle-exporter"]
+
+
+def test_less_protection_is_said_once_and_that_it_is_back(fake_hub: FakeHub, logs: Logs) -> None:
+    every = fake_hub.tokens[fake_hub.token].scopes
+    fake_hub.tokens[fake_hub.token].scopes = [*MONITOR, "delete:servers"]
+    world = World(fake_hub, enforce=True, busy_check="auto")
+    for _ in range(2):
+        assert world.poll()
+    fake_hub.tokens[fake_hub.token].scopes = every
+    for _ in range(2):
+        assert world.poll()
+    missing, complete = events(logs, "safeguards_missing", "safeguards_complete")
+    assert (missing["event"], missing["log_level"]) == ("safeguards_missing", "warning")
+    for words in ("servers are not asked", "no stop token", "no lease"):
+        assert words in missing["why"]
+    assert pasted(missing["roles"]) == ROLES
+    assert (complete["event"], complete["log_level"]) == ("safeguards_complete", "info")
+
+
+def test_who_chooses_not_to_ask_is_told_without_roles(fake_hub: FakeHub, logs: Logs) -> None:
+    assert World(fake_hub, enforce=True, busy_check="off").poll()
+    (line,) = events(logs, "safeguards_missing", "requirements_not_met")
+    assert line["event"] == "safeguards_missing"
+    assert line["why"].startswith("servers are not asked")
+    assert "roles" not in line
+
+
+def test_monitoring_speaks_of_no_safeguards(fake_hub: FakeHub, logs: Logs) -> None:
+    assert World(fake_hub).poll()
+    assert events(logs, "safeguards_missing", "safeguards_complete") == []
+
+
+@pytest.mark.parametrize("offset", [7200.0, -61.0])
+def test_clocks_too_far_apart_suspend_by_name(fake_hub: FakeHub, logs: Logs, offset: float) -> None:
+    world = World(fake_hub, enforce=True, busy_check="require")
+    fake_hub.clock_offset = offset
+    assert world.poll()
+    (line,) = events(logs, "requirements_not_met")
+    assert line["why"].startswith("the Hub's clock is ")
+    assert "roles" not in line
+    assert world.gatekeeper.read().why == line["why"]
+
+
+def test_the_probe_user_is_looked_at_at_the_start_and_while_something_may_be_stopped(
+    fake_hub: FakeHub,
+) -> None:
+    """Two requests a poll, and none while nobody is idle."""
+    world = World(fake_hub, enforce=True, busy_check="require")
+
+    def looks() -> int:
+        return len(fake_hub.log("GET", "/users/idle-prober"))
+
+    assert world.poll()
+    assert looks() == 1, "at the start"
+    assert world.poll()
+    assert looks() == 1
+    fake_hub.add_server("ana", idle=7200)
+    assert world.poll()
+    assert world.poll()
+    assert looks() == 3
+    asked = [request.json() for request in fake_hub.log("POST", "/users/idle-prober/tokens")]
+    assert [body["expires_in"] for body in asked if body["scopes"] is None] == [1] * 3
 
 
 # ---- other Hubs ---------------------------------------------------------------------------------

@@ -78,7 +78,6 @@ def test_a_signal_in_the_middle_of_culling(
 
 
 def test_a_signal_while_a_server_is_asked(fake_hub: FakeHub, run_exporter: RunExporter) -> None:
-    fake_hub.add_user("idle-prober", scopes=["access:servers"])
     with FakeServer() as silent:
         silent.plan("*", "*", hang(threading.Event()))
         fake_hub.add_server("ana", target=silent)
@@ -323,6 +322,7 @@ def test_a_hub_that_is_away_and_back_is_said_once_per_change(
     assert gone.value("jupyterhub_servers") is None
     fake_hub.listen()
     exporter.wait_value(1, "jupyterhub_up")
+    exporter.wait_event("poll_succeeded", count=2)
     polls = [line["event"] for line in exporter.events() if line["event"].startswith("poll")]
     assert polls == ["poll_failed", "poll_succeeded", "poll_failed", "poll_succeeded"]
     assert exporter.stop() == 0
@@ -357,7 +357,7 @@ def test_once_without_memory_stops_nobody_who_was_not_asked(
 ) -> None:
     fake_hub.add_server("ana", idle=999_999)
     assert once(run_command, fake_hub, "--enforce", "--busy-check=off") == 1
-    assert fake_hub.log("DELETE") == []
+    assert fake_hub.log("DELETE", "/users/ana/*") == []
     assert once(run_command, fake_hub, "--enforce", "--busy-check=off", "--grace=0") == 0
     assert fake_hub.server("ana").stopped
     assert once(run_command, fake_hub, "--enforce", "--busy-check=off") == 0, "nothing to do"
@@ -367,6 +367,53 @@ def test_once_says_when_a_stop_did_not_work(fake_hub: FakeHub, run_command: RunC
     fake_hub.add_server("ana", idle=999_999)
     fake_hub.plan("DELETE", "*", faults.always(reply(500)))
     assert once(run_command, fake_hub, "--enforce", "--busy-check=off", "--grace=0") == 1
+
+
+def test_once_where_the_list_lost_a_crowd_stops_nobody(
+    fake_hub: FakeHub, run_command: RunCommand
+) -> None:
+    fake_hub.add_servers(250, idle=999_999)
+    empty = faults.rewritten(lambda page: page | {"items": []})
+    fake_hub.plan("GET", "/users", empty, after=1, times=1)
+    assert once(run_command, fake_hub, "--enforce", "--busy-check=off", "--grace=0") == 1
+    assert fake_hub.log("DELETE", "/users/u*") == []
+
+
+def test_once_where_stops_came_too_late_ends_with_1(
+    fake_hub: FakeHub, run_command: RunCommand
+) -> None:
+    fake_hub.add_server("ana", idle=999_999)
+    fake_hub.plan("DELETE", "/users/ana/server", faults.always(reply(403)))
+    assert once(run_command, fake_hub, "--enforce", "--busy-check=off", "--grace=0") == 1
+    assert len(fake_hub.log("DELETE", "/users/ana/server")) == 3
+
+
+def test_once_where_another_exporter_holds_the_lease_stops_nobody(
+    fake_hub: FakeHub, run_command: RunCommand
+) -> None:
+    fake_hub.add_server("ana", idle=999_999)
+    held = fake_hub.add_token([], user="idle-prober", expires=fake_hub.now() + 120)
+    fake_hub.tokens[held].note = "hub-idle-exporter: lease of another"
+    assert once(run_command, fake_hub, "--enforce", "--busy-check=off", "--grace=0") == 1
+    assert fake_hub.log("DELETE", "/users/ana/server") == []
+
+
+@pytest.mark.parametrize("option", ["--once", "--interval=1s"])
+def test_an_exporter_that_ends_lets_another_enforce_at_once(
+    fake_hub: FakeHub, run_command: RunCommand, run_exporter: RunExporter, option: str
+) -> None:
+    def leases() -> list[str]:
+        return [one.note for one in fake_hub.tokens.values() if "lease" in one.note]
+
+    if option == "--once":
+        assert once(run_command, fake_hub, "--enforce", "--grace=0") == 0
+    else:
+        exporter = run_exporter(fake_hub, "--enforce", option)
+        exporter.wait_event("lease_taken")
+        assert len(leases()) == 1
+        assert exporter.stop() == 0
+    assert len(fake_hub.log("DELETE", "/users/idle-prober/tokens/*")) == 1
+    assert leases() == []
 
 
 # ---- the token ----------------------------------------------------------------------------------
@@ -457,7 +504,7 @@ def test_every_event_is_one_line_whatever_users_are_called(
     options = ["--busy-check=off", f"--log-format={form}", "--log-level=debug"]
     exporter = run_exporter(fake_hub, *CULLING, *options)
     read = fields if form == "logfmt" else json.loads
-    exporter.wait_log("stopped", count=len(HOSTILE))  # one of them is called "...culled"
+    exporter.wait_log("outcome", count=len(HOSTILE))  # one of them is called "...culled"
     assert exporter.stop() == 0
     lines = [read(line) for line in exporter.lines]
     assert all(line.keys() >= {"ts", "level", "event"} for line in lines)

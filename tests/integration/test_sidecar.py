@@ -1,11 +1,14 @@
 """How a sidecar is put together: nothing runs, and no file is opened, before it is told to."""
 
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
-from fake_hub import FakeHub
+from fake_hub import PROBER, FakeHub, always, reply
 
-from hub_idle_exporter.culling.culler import Culler
+from hub_idle_exporter.culling.enforcement import Enforcement
+from hub_idle_exporter.domain.gate import GateState
 from hub_idle_exporter.domain.policy import Policy
 from hub_idle_exporter.domain.settings import (
     ConnectionSettings,
@@ -14,13 +17,13 @@ from hub_idle_exporter.domain.settings import (
     Settings,
 )
 from hub_idle_exporter.hub.token import Token
-from hub_idle_exporter.sidecar import assemble
+from hub_idle_exporter.sidecar import Sidecar, assemble
 
 CONCURRENCY = 200
 
 
-def settings(hub: FakeHub) -> Settings:
-    cull = CullSettings(enforce=True, concurrency=CONCURRENCY)
+def settings(hub: FakeHub, grace: float = 600.0) -> Settings:
+    cull = CullSettings(enforce=True, grace=grace, concurrency=CONCURRENCY)
     return Settings(ConnectionSettings(hub.url), PollSettings(Policy("default", 3600.0)), cull)
 
 
@@ -32,12 +35,12 @@ def test_threads_start_when_it_is_started_and_not_before(
     fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[object] = []
-    monkeypatch.setattr(Culler, "start", lambda self: started.append(self))
+    monkeypatch.setattr(Enforcement, "start", lambda self: started.append(self))
     before = cullers()
     sidecar = assemble(settings(fake_hub), Token.read_by(lambda: fake_hub.token))
     assert (cullers(), started) == (before, [])
     sidecar.start()
-    assert started == [sidecar.culler]
+    assert started == [sidecar.enforcement]
 
 
 def test_observing_changes_nothing_and_starts_nobody(fake_hub: FakeHub) -> None:
@@ -51,4 +54,69 @@ def test_observing_changes_nothing_and_starts_nobody(fake_hub: FakeHub) -> None:
     assert {thread for thread in threading.enumerate() if thread.name.startswith("culler-")} <= (
         threads
     )
-    assert {request.method for request in fake_hub.log()} == {"GET"}
+    (minted,) = fake_hub.log("POST")
+    assert minted.json()["expires_in"] == 1, "the scopes of the probe user are listed, no more"
+    assert {request.method for request in fake_hub.log()} == {"GET", "POST"}
+
+
+# ---- two exporters of one Hub -------------------------------------------------------------------
+
+
+@pytest.fixture
+def another(fake_hub: FakeHub) -> Iterator[Callable[[], Sidecar]]:
+    """Assemble sidecars of the same Hub that enforce at once."""
+    with ExitStack() as stack:
+
+        def make() -> Sidecar:
+            token = Token.read_by(lambda: fake_hub.token)
+            sidecar = assemble(settings(fake_hub, grace=0.0), token)
+            stack.callback(sidecar.release)
+            return sidecar
+
+        yield make
+
+
+def shown(sidecar: Sidecar) -> tuple[str, float | None]:
+    """Give what the metrics say: the state of enforcement, and whether it stands by."""
+    value = sidecar.metrics.registry.get_sample_value
+    states = [s for s in GateState if value("hub_idle_exporter_enforcement", {"state": s})]
+    return states[0], value("hub_idle_exporter_standby")
+
+
+def test_one_of_two_exporters_enforces_and_the_other_stands_by(
+    fake_hub: FakeHub, another: Callable[[], Sidecar]
+) -> None:
+    """The one that waits is suspended, which needs nobody's attention: metrics and words say so."""
+    first, second = another(), another()
+    assert first.poller.poll()
+    assert second.poller.poll()
+    assert (shown(first), shown(second)) == (("on", 0), ("suspended", 1))
+    why = second.gatekeeper.read().why
+    assert why.startswith("another exporter of this Hub holds the lease and stops servers")
+    first.release()
+    assert second.poller.poll()
+    assert shown(second) == ("on", 0)
+
+
+def test_an_exporter_that_could_not_take_over_does_not_stand_by(
+    fake_hub: FakeHub, another: Callable[[], Sidecar]
+) -> None:
+    """Otherwise nobody would notice that nothing is stopped once the first one ends."""
+    first, second = another(), another()
+    assert first.poller.poll()
+    assert second.poller.poll()
+    assert shown(second) == ("suspended", 1)
+    fake_hub.users[PROBER].admin = True
+    fake_hub.add_server("ana", idle=7200)
+    assert second.poller.poll()
+    assert shown(second) == ("suspended", 0)
+
+
+def test_an_exporter_that_cannot_ask_for_the_lease_does_not_stand_by(
+    fake_hub: FakeHub, another: Callable[[], Sidecar]
+) -> None:
+    only = another()
+    fake_hub.plan("GET", "/users/*/tokens", always(reply(500)))
+    assert only.poller.poll()
+    assert shown(only) == ("suspended", 0)
+    assert "cannot be taken" in only.gatekeeper.read().why

@@ -421,9 +421,17 @@ def test_health_is_told(run: Run) -> None:
         "Hub not read": 0,
         "data stale": 0,
         "suspended": 0,
+        "less protection": 0,
         "culls failed": 1,
     }
     assert run.panel("Problems, one by one") == expected
     assert run.number("Problems") == 1
     assert run.panel("Culling", run.before) == {"grace": 1}
     assert run.panel("Culling") == {"on": 1}
+
+
+def test_safeguards_are_told(run: Run) -> None:
+    (target,) = panel_of("What protects people")["targets"]
+    answer = run.prometheus.instant(run.expand(target["expr"]), run.after)
+    shown = {one["metric"]["safeguard"]: float(one["value"][1]) for one in answer}
+    assert shown == {"busy_check": 1, "stop_token": 1, "lease": 1}

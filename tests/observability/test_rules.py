@@ -63,6 +63,7 @@ def test_every_alert_is_tested_firing_and_silent() -> None:
     assert {case["alertname"] for case in cases if not case["exp_alerts"]} == alerts
 
 
+@pytest.mark.slow("faults planted in the rules")
 @pytest.mark.parametrize("fault", planted_faults.IN_RULES, ids=lambda fault: fault.name)
 def test_planted_fault_is_caught(
     fault: Fault, vocabulary: promql_checks.Vocabulary, promtool: str, tmp_path: Path

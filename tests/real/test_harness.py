@@ -4,7 +4,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,7 +30,7 @@ from fake_hub import (
     retry_after,
     rewritten,
 )
-from real_hub import ENFORCE, RealHub
+from real_hub import ENFORCE, OF_PROBER, RealHub
 
 NEVER = {"stop_until": "never"}
 USERS = ["ana", "bo", "cy", "di", "we ird@ex.org", "ünï"]
@@ -109,7 +109,7 @@ def hubs(tmp_path_factory: pytest.TempPathFactory, hub_python: Path) -> Iterator
         fake.users.clear()
         fake.slow_stop_timeout = SLOW_STOP
         for user in real.get("/users"):
-            scopes = ["access:servers"] if user["name"] == "idle-prober" else []
+            scopes = OF_PROBER if user["name"] == "idle-prober" else ()
             fake.add_user(user["name"], scopes=scopes)
         for name in USERS:
             fake.add_user(name, groups=["staff"] if name in STAFF else [])
@@ -316,6 +316,54 @@ def test_tokens_for_probing(pair: Pair) -> None:
         assert real[0] == 403
 
 
+def test_tokens_are_listed_until_they_expire_and_their_ids_used_again(pair: Pair) -> None:
+    for hub in (pair.fake, pair.real):
+        _use_an_id_again(hub, pair.real.wait)
+
+
+def _use_an_id_again(hub: FakeHub | RealHub, wait: Callable[..., object]) -> None:
+    url = f"{hub.url}/users/idle-prober/tokens"
+    headers = {"Authorization": f"token {hub.token}"}
+
+    def minted(seconds: int, note: str) -> dict[str, Any]:
+        body = {"scopes": [], "expires_in": seconds, "note": note}
+        made = requests.post(url, json=body, headers=headers, timeout=30)
+        assert made.status_code == 201
+        return {key: made.json()[key] for key in ("id", "created", "expires_at", "scopes")}
+
+    def listed() -> dict[str, Any]:
+        answer = requests.get(url, headers=headers, timeout=30)
+        assert answer.status_code == 200
+        return {token["note"]: token for token in answer.json()["api_tokens"]}
+
+    kept, short = minted(120, "kept"), minted(1, "short")
+    assert all(scope.endswith("!user=idle-prober") for scope in kept["scopes"])
+    wait(lambda: "short" not in listed(), 10, "expired")
+    assert all(listed()["kept"][key] == kept[key] for key in ("id", "created", "expires_at"))
+    again = minted(120, "again")
+    assert again["id"] == short["id"] != kept["id"]
+    for token in (again, kept):
+        assert (
+            requests.delete(f"{url}/{token['id']}", headers=headers, timeout=30).status_code == 204
+        )
+
+
+def test_a_token_without_scopes_given_may_do_all_that_its_owner_may(pair: Pair) -> None:
+    path = "/users/idle-prober/tokens"
+    fake, real = pair.both("POST", path, body={"expires_in": 1})
+    wide = [
+        {scope for scope in answer[1]["scopes"] if not scope.endswith("!user=idle-prober")}
+        for answer in (fake, real)
+    ]
+    assert wide == [set(OF_PROBER), set(OF_PROBER)]
+
+
+def test_the_probe_user_looks_the_same_before_anybody_signed_in(pair: Pair) -> None:
+    fake, real = pair.both("GET", "/users/idle-prober?include_stopped_servers=1")
+    for key in ("last_activity", "started", "stopped", "ready", "pending", "user_options"):
+        assert fake[1]["servers"][""][key] == real[1]["servers"][""][key]
+
+
 def test_routes_of_the_proxy(pair: Pair) -> None:
     for name in ("ana", "we ird@ex.org", "ünï"):
         pair.start(name)
@@ -376,6 +424,7 @@ def test_enforcing_scopes_are_the_contracts() -> None:
         "proxy",
         "read:servers",
         "read:users:groups",
+        "tokens!service=idle-prober",
         "tokens!user=idle-prober",
     ]
 

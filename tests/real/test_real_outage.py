@@ -5,6 +5,7 @@ import time
 import pytest
 from conftest import MakeHub, RunExporter
 from exporter_process import Metrics
+from real_hub import ENFORCE
 
 from hub_idle_exporter.domain.gate import OUTAGE_SECONDS
 
@@ -14,7 +15,7 @@ from hub_idle_exporter.domain.gate import OUTAGE_SECONDS
 def test_outage_longer_than_the_limit_stops_nobody(
     make_hub: MakeHub, run_exporter: RunExporter
 ) -> None:
-    """All without asking servers: the gate alone has to hold.
+    """All without asking servers, stop tokens and a lease: the gate alone has to hold.
 
     One sidecar lives through the outage, one starts together with the Hub, and one polls so
     seldom that the whole outage falls between two of its polls.
@@ -23,15 +24,16 @@ def test_outage_longer_than_the_limit_stops_nobody(
     hub.start_server("printer")
     hub.start_kernel("printer").run("import time\nwhile True: print('.'); time.sleep(0.5)")
     options = ("--enforce", "--timeout=30s", "--busy-check=off")
-    steady = run_exporter(hub, *options, "--interval=1s", "--grace=25s")
-    seldom = run_exporter(hub, *options, "--interval=100s", "--grace=25s")
+    token = hub.add_token([scope for scope in ENFORCE if not scope.startswith("tokens!")])
+    steady = run_exporter(hub, *options, "--interval=1s", "--grace=25s", token=token)
+    seldom = run_exporter(hub, *options, "--interval=100s", "--grace=25s", token=token)
     state = "hub_idle_exporter_enforcement"
     steady.wait_value(1, state, state="on", timeout=60)
     hub.kill()
     steady.wait_value(1, state, state="suspended")
     steady.wait_for(lambda metrics: unseen(metrics) > OUTAGE_SECONDS, timeout=180)
     hub.start()
-    fresh = run_exporter(hub, *options, "--interval=1s", "--grace=25s")
+    fresh = run_exporter(hub, *options, "--interval=1s", "--grace=25s", token=token)
     for sidecar in (steady, fresh):
         sidecar.wait_for(
             lambda metrics: (

@@ -17,16 +17,15 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
-from fake_hub import FakeHub, FakeServer, Jupyter, Server
+import fake_hub as faults
+from fake_hub import FakeHub, FakeServer, Jupyter, Reply, Request, Server
 from prometheus_client import CollectorRegistry
 
-from hub_idle_exporter.culling.audit import Audit
-from hub_idle_exporter.culling.clearance import Clearance
+from hub_idle_exporter.clocks import steady
 from hub_idle_exporter.culling.cull_pass import CullPass
-from hub_idle_exporter.culling.culler import Culler
+from hub_idle_exporter.culling.enforcement import enforcement_of
 from hub_idle_exporter.culling.gatekeeper import Gatekeeper
-from hub_idle_exporter.culling.probe import Prober
-from hub_idle_exporter.culling.stopping import Stopper
+from hub_idle_exporter.culling.later import Later
 from hub_idle_exporter.domain.gate import ClockReading
 from hub_idle_exporter.domain.labels import Cause
 from hub_idle_exporter.domain.policy import Policy
@@ -45,6 +44,8 @@ from hub_idle_exporter.policy_file import PolicySource, parse
 from hub_idle_exporter.poller import Poller
 
 START = 1_800_000_000.0
+# What is due later (following slow stops, removals) is not waited for in the rig's time.
+LATER_SPEED = 100.0
 HOUR = 3600.0
 PREFIX = "hub_idle_exporter_"
 
@@ -78,16 +79,18 @@ class Rig:
         page_size: int = 200,
         poll: Mapping[str, Any] | None = None,
         orphaned: Callable[[], bool] = lambda: False,
+        later_speed: float = LATER_SPEED,
         **cull: Any,
     ) -> None:
-        self.time, self.wall_ahead = START, 0.0
+        self.time, self.wall_ahead, self.later_ahead = START, 0.0, 0.0
         self.hub = hub
         hub.clock = lambda: self.time
         self.target = FakeServer()
+        self.target.clock = lambda: self.time
         self.stopping = threading.Event()
         default = Policy("default", timeout, max_age)
         self.poll_settings = PollSettings(default, **poll or {})
-        busy_check = BusyCheck(cull.pop("busy_check", "auto"))
+        busy_check = BusyCheck(cull.pop("busy_check", "require"))
         cull |= {"concurrency": cull.get("concurrency", 4), "busy_check": busy_check}
         self.settings = CullSettings(enforce, grace, **cull)
         self.source = source = FixedPolicies(policies, default) if policies else None
@@ -99,9 +102,30 @@ class Rig:
         )
         value = hub.token if token is None else token
         connection = ConnectionSettings(hub.url, timeout=request_timeout, page_size=page_size)
-        self.client = Hub(connection, Token.read_by(lambda: value), self.gatekeeper.hub_answered)
-        self.culler = self._wired_culler()
-        self.culler.start()
+        self.client = Hub(
+            connection,
+            Token.read_by(lambda: value),
+            self.gatekeeper.hub_answered,
+            clock=lambda: self.time,
+        )
+        self.enforcement = enforcement_of(
+            self.client,
+            self.gatekeeper,
+            self.latest,
+            self.metrics,
+            self.settings,
+            self.poll_settings.interval,
+            tls=None,
+            later=Later(
+                self.stopping,
+                2,
+                lambda: steady() * later_speed + self.later_ahead,
+                wake_every=0.005,
+            ),
+            stopping=self.stopping,
+            clock=lambda: self.time,
+        )
+        self.enforcement.culler.start()
         observer = Observer(
             self.client, source, self.poll_settings, self.settings, self.gatekeeper, self._clocks
         )
@@ -111,7 +135,7 @@ class Rig:
             self.latest,
             self.poll_settings,
             self.gatekeeper,
-            self.culler if enforce else None,
+            self.enforcement if enforce else None,
             self.metrics,
             self._clocks,
         )
@@ -122,18 +146,6 @@ class Rig:
     def __exit__(self, *error: object) -> None:
         self.stopping.set()
         self.target.close()
-
-    def _wired_culler(self) -> Culler:
-        hub, settings, stopping = self.client, self.settings, self.stopping
-        gatekeeper, latest, metrics = self.gatekeeper, self.latest, self.metrics
-
-        def clock() -> float:
-            return self.time
-
-        prober, audit = Prober(hub, settings.probe_user, None), Audit(metrics)
-        clearance = Clearance(hub, prober, gatekeeper, latest, metrics, settings, stopping, clock)
-        stopper = Stopper(hub, gatekeeper, audit, settings, stopping, clock)
-        return Culler(hub, clearance, stopper, audit, settings, stopping)
 
     def _clocks(self) -> ClockReading:
         return ClockReading(self.time, self.time + self.wall_ahead)
@@ -159,6 +171,22 @@ class Rig:
         self.target.at[server.routespec] = said
         return server
 
+    def after_work(self, happening: Callable[[], object]) -> None:
+        """Let something happen once, after a server has said what runs in it.
+
+        Kernels and terminals are asked for at once: both were, and the kernels are known.
+        """
+        answered = threading.Event()
+
+        def last(_request: Request, answer: Callable[[], Reply]) -> Reply:
+            true = answer()
+            assert answered.wait(10)
+            happening()
+            return true
+
+        self.target.plan("GET", "*/kernels", faults.after(answered.set), times=1)
+        self.target.plan("GET", "*/terminals", last, times=1)
+
     def jupyter(self, server: Server) -> Jupyter:
         """Give what stands behind a server's route."""
         said = self.target.at[server.routespec]
@@ -167,10 +195,17 @@ class Rig:
 
     def poll(self, within: float = 10) -> bool:
         """Poll once, and wait for the end of the pass that it began."""
+        if self.settings.enforce:
+            self.enforcement.election.renew()
         worked = self.poller.poll()
         if self.poller.last_pass is not None:
             self.finish(self.poller.last_pass, within)
         return worked
+
+    def minted(self, note: str) -> list[dict[str, Any]]:
+        """List what was asked for with the tokens of this note (`busy check`, `stop`, ...)."""
+        asked = [request.json() for request in self.hub.log("POST", "/users/*/tokens")]
+        return [body for body in asked if note in body["note"]]
 
     def begin(self) -> CullPass:
         """Poll once; give the culling pass that it began."""
@@ -179,8 +214,12 @@ class Rig:
         return self.poller.last_pass
 
     def finish(self, begun: CullPass, within: float = 10) -> None:
-        """Wait for the end of a pass."""
-        assert begun.done.wait(within), "the culling pass does not end"
+        """Wait for the end of a pass; once no worker is busy, time goes on for slow stops."""
+        deadline = steady() + within
+        while not begun.done.wait(0.03):
+            assert steady() < deadline, "the culling pass does not end"
+            if begun._taken and not begun._handled:
+                self.time += 1.0
 
     def suspend(self, why: str) -> None:
         """Let a poll fail meanwhile."""
@@ -194,6 +233,7 @@ class Rig:
             self.time += step
             seconds -= step
             self.gatekeeper.hub_answered(self.hub.now())
+            self.enforcement.election.renew()
 
     def counted(self, name: str, **labels: str) -> float:
         """Read one of our counters (its name without prefix)."""
@@ -220,6 +260,9 @@ class Rig:
         """List the servers (`user/server`) that the Hub was asked to stop, in order."""
         asked = self.hub.log("DELETE", "/users/*/server*")
         return [_server_of(request.path) for request in asked if not request.body.strip()]
+
+
+MakeRig = Callable[..., Rig]
 
 
 def _server_of(path: str) -> str:

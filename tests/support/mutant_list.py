@@ -255,6 +255,14 @@ MUTANTS = [
         "            pass\n",
         "unit/test_policy_file.py::test_a_mistake_is_named_with_file_policy_and_key",
     ),
+    # ---- the demo's Hub -------------------------------------------------------------------------
+    Mutant(
+        "nobody signs in as the demo's prober",
+        "demo/jupyterhub_config.py",
+        "c.Authenticator.post_auth_hook = refuse_prober",
+        "c.Authenticator.post_auth_hook = None",
+        "real/test_real_probe_user.py::test_nobody_signs_in_as_the_demos_prober",
+    ),
     # ---- census ---------------------------------------------------------------------------------
     Mutant(
         "candidates come the most idle first",
@@ -302,8 +310,8 @@ MUTANTS = [
     Mutant(
         "grace after an outage",
         "domain/gate.py",
-        "grace = self.grace if self._interrupted(now, hub_offset) else 0.0",
-        "grace = 0.0",
+        "if jumped or self._interrupted(now) else 0.0",
+        "if jumped else 0.0",
         "unit/test_gate.py::test_grace_after_an_outage_of_over_a_minute",
     ),
     Mutant(
@@ -330,15 +338,15 @@ MUTANTS = [
     Mutant(
         "grace after a jump of our clock",
         "domain/gate.py",
-        "if abs(now.wall - now.monotonic - self.wall_offset) > JUMP_SECONDS:",
-        "if False:",
+        "return abs(now.wall - now.monotonic - self.wall_offset) > JUMP_SECONDS",
+        "return False",
         "unit/test_gate.py::test_grace_after_a_jump_of_our_clock",
     ),
     Mutant(
         "grace after a jump of the Hub's clock",
         "domain/gate.py",
-        "return known and abs(",
-        "return False and abs(",
+        "return abs(nearest - self.hub_offset) > JUMP_SECONDS, nearest",
+        "return False, nearest",
         "unit/test_gate.py::test_grace_after_a_jump_of_the_hubs_clock",
     ),
     Mutant(
@@ -401,7 +409,7 @@ MUTANTS = [
     Mutant(
         "policies that are reloaded hold for a pass that is under way",
         "culling/clearance.py",
-        "if closed is None and self._latest.state.judge != judge:",
+        "if self._latest.state.judge != judge:",
         "if False:",
         "integration/test_culler.py::"
         "test_policies_that_are_reloaded_while_a_pass_is_under_way_hold_for_it",
@@ -409,7 +417,7 @@ MUTANTS = [
     Mutant(
         "in a long pass the routes are read again",
         "culling/cull_pass.py",
-        " or time.monotonic() - self._read_at > _ROUTES_SECONDS",
+        " or self._clock() - self._asked > oldest",
         "",
         "integration/test_culler.py::test_in_a_long_pass_the_routes_are_read_again",
     ),
@@ -445,9 +453,18 @@ MUTANTS = [
     Mutant(
         "require refuses where nobody can be asked",
         "domain/requirements.py",
-        "return Severity.SUSPENDS if cull.busy_check is BusyCheck.REQUIRE else Severity.WARNING",
-        "return Severity.WARNING",
-        "integration/test_culler.py::test_require_without_the_scopes_stops_nobody",
+        "cull.busy_check is BusyCheck.REQUIRE else Severity.WARNING\n\n\ndef _severity_of_minting",
+        "False else Severity.WARNING\n\n\ndef _severity_of_minting",
+        "unit/test_requirements.py::"
+        "test_what_is_missing_to_ask_servers_is_named_and_as_grave_as_the_option_says",
+    ),
+    Mutant(
+        "require refuses where no token can be minted",
+        "domain/requirements.py",
+        "cull.busy_check is BusyCheck.REQUIRE else Severity.WARNING\n\n\ndef token_grants",
+        "False else Severity.WARNING\n\n\ndef token_grants",
+        "unit/test_requirements.py::"
+        "test_what_is_missing_to_ask_servers_is_named_and_as_grave_as_the_option_says",
     ),
     Mutant(
         "the gate is asked before a pass, so that no server is asked under grace",
@@ -526,31 +543,31 @@ MUTANTS = [
     Mutant(
         "what the policies protect by now is withheld",
         "culling/clearance.py",
-        "        if why_not is not None:\n            raise WithheldError(Withheld.GATE",
-        "        if False:\n            raise WithheldError(Withheld.GATE",
+        "        if why_not is not None:\n            raise",
+        "        if False:\n            raise",
         "integration/test_culler.py::"
-        "test_put_into_an_exempt_group_between_listing_and_stop_is_spared",
+        "test_moved_out_of_the_filter_of_delete_servers_between_listing_and_stop_is_spared",
     ),
     Mutant(
-        "a look that got old is taken again",
-        "culling/clearance.py",
-        "if self._clock() - answered > _ANSWER_SECONDS:",
+        "what is too old by our own clock is not sent",
+        "culling/stopping.py",
+        "if begun >= cleared.good_until:",
         "if False:",
-        "integration/test_culler.py::test_a_look_is_taken_again_when_asking_took_long",
+        "integration/test_stop_tokens.py::test_a_stop_that_is_too_old_by_our_own_clock_is_not_sent",
     ),
     Mutant(
         "the server itself is asked",
         "culling/clearance.py",
-        "            self._ask(current, fresh, now)\n",
-        "",
+        "        else:\n            self._ask_work(case)\n",
+        "        else:\n            pass\n",
         "integration/test_culler.py::test_a_silent_busy_kernel_spares",
     ),
     Mutant(
-        "max age asks nobody",
+        "max age does not ask whether anything runs",
         "culling/clearance.py",
-        "if current.asks and (idle or self._settings.only_if_asked):",
-        "if current.asks:",
-        "integration/test_culler.py::test_max_age_is_the_administrators_order_and_asks_nobody",
+        "asks and (idle or self._settings.only_if_asked))",
+        "asks)",
+        "integration/test_culler.py::test_max_age_is_the_administrators_order_whatever_runs",
     ),
     Mutant(
         "a question without an answer spares",
@@ -581,24 +598,32 @@ MUTANTS = [
         "integration/test_culler.py::test_busy_past_max_busy_is_stopped",
     ),
     Mutant(
-        "a break in being busy begins the count anew",
+        "work that ended is a break in being busy",
         "culling/clearance.py",
-        "            self._busy.at_rest(_start_of(fresh))\n",
+        "            self._busy.ended(case.start)  # what is counted is the last answer\n",
         "            pass\n",
-        "integration/test_culler.py::test_activity_the_server_reports_itself_is_a_break_in_being_busy",
+        "integration/test_culler.py::test_work_that_ended_is_a_break_in_being_busy",
+    ),
+    Mutant(
+        "activity that the server reports itself is a break in being busy",
+        "culling/clearance.py",
+        "            self._busy.ended(case.start)\n            raise",
+        "            raise",
+        "integration/test_culler.py::"
+        "test_activity_the_server_reports_itself_is_a_break_in_being_busy",
     ),
     Mutant(
         "being at work in between is a break in being busy",
         "culling/clearance.py",
-        "        self._busy.keep({_start_of(candidate) for candidate in candidates})\n",
+        "        self._busy.keep(starts)\n",
         "",
         "integration/test_culler.py::test_being_at_work_in_between_is_a_break_in_being_busy",
     ),
     Mutant(
         "--once stops only what was itself asked",
         "culling/clearance.py",
-        "        elif self._settings.only_if_asked:\n",
-        "        elif False:\n",
+        "if self._settings.only_if_asked and not asks:",
+        "if False:",
         "integration/test_culler.py::test_once_stops_only_what_was_itself_asked",
     ),
     Mutant(
@@ -611,9 +636,579 @@ MUTANTS = [
     Mutant(
         "routes are read once a pass",
         "culling/cull_pass.py",
-        "if self._routes is None or time.monotonic()",
-        "if True or time.monotonic()",
+        "if self._routes is None or self._clock()",
+        "if True or self._clock()",
         "integration/test_culler.py::test_routes_that_cannot_be_read_spare_everyone",
+    ),
+    # ---- no stop on old knowledge ----------------------------------------------------------------
+    Mutant(
+        "the stop token is minted before the look",
+        "culling/clearance.py",
+        "        permit = self._permit(case)\n"
+        "        looked, judge = self._clock(), self._latest.state.judge\n"
+        "        fresh, now = self._check_again(case.candidate, judge)\n",
+        "        looked, judge = self._clock(), self._latest.state.judge\n"
+        "        fresh, now = self._check_again(case.candidate, judge)\n"
+        "        permit = self._permit(case)\n",
+        "integration/test_stop_tokens.py::"
+        "test_a_stop_is_sent_with_a_token_for_that_server_minted_before_the_look",
+    ),
+    Mutant(
+        "a stop is sent with its stop token",
+        "culling/stopping.py",
+        "self._hub.stop(server.user, server.server, cleared.token)",
+        "self._hub.stop(server.user, server.server)",
+        "integration/test_stop_tokens.py::"
+        "test_a_stop_is_sent_with_a_token_for_that_server_minted_before_the_look",
+    ),
+    Mutant(
+        "a stop token is for that one server",
+        "culling/permits.py",
+        'scope = f"delete:servers!server={user}/{server}"',
+        'scope = "delete:servers"',
+        "integration/test_stop_tokens.py::"
+        "test_a_stop_is_sent_with_a_token_for_that_server_minted_before_the_look",
+    ),
+    Mutant(
+        "a stop token is good for seconds",
+        "culling/permits.py",
+        "STOP_SECONDS, MOST_STOP_SECONDS = 3.0,",
+        "STOP_SECONDS, MOST_STOP_SECONDS = 9.0,",
+        "integration/test_stop_tokens.py::"
+        "test_a_stop_is_sent_with_a_token_for_that_server_minted_before_the_look",
+    ),
+    Mutant(
+        "on a slow Hub servers are stopped too",
+        "culling/permits.py",
+        "wanted = STOP_SECONDS + 2 * self._hub.pace.quickest()",
+        "wanted = STOP_SECONDS",
+        "integration/test_stop_tokens.py::test_two_seconds_an_answer_are_slow_and_not_for_ever",
+    ),
+    Mutant(
+        "max age is bound to a stop token too",
+        "culling/clearance.py",
+        "if not case.current.safeguards.stop_tokens:",
+        "if not case.current.safeguards.stop_tokens or not case.must_answer:",
+        "integration/test_stop_tokens.py::test_max_age_is_bound_to_the_same_token",
+    ),
+    Mutant(
+        "a stop token that cannot be minted spares",
+        "culling/clearance.py",
+        '            why = f"no stop token could be minted: {error}"\n'
+        "            raise WithheldError(Withheld.PROBE_FAILED, why) from None\n",
+        "            return None\n",
+        "integration/test_stop_tokens.py::test_a_stop_token_that_cannot_be_minted_spares",
+    ),
+    Mutant(
+        "a stop refused with 403 is prepared anew",
+        "culling/stopping.py",
+        "error.status in (401, 403)",
+        "error.status in (401,)",
+        "integration/test_stop_tokens.py::test_a_stop_whose_token_the_hub_refuses_is_prepared_anew",
+    ),
+    Mutant(
+        "a stop refused with 401 is prepared anew",
+        "culling/stopping.py",
+        "error.status in (401, 403)",
+        "error.status in (403,)",
+        "integration/test_stop_tokens.py::test_a_stop_whose_token_the_hub_refuses_is_prepared_anew",
+    ),
+    Mutant(
+        "a stop refused with our own token is a failure",
+        "culling/stopping.py",
+        "error is not None and cleared.token is not None and error",
+        "error is not None and error",
+        "integration/test_culler.py::test_a_refused_stop_with_our_own_token_is_an_http_failure",
+    ),
+    Mutant(
+        "a stop is prepared three times at most",
+        "culling/culler.py",
+        "_TRIES = 3\n",
+        "_TRIES = 30\n",
+        "integration/test_stop_tokens.py::"
+        "test_after_three_stops_that_came_too_late_the_server_is_withheld_as_stale",
+    ),
+    Mutant(
+        "a whole pass that came too late is one loud line",
+        "culling/culler.py",
+        "if stale and not ended.stopped and not ended.failed:",
+        "if False:",
+        "integration/test_stop_tokens.py::"
+        "test_after_three_stops_that_came_too_late_the_server_is_withheld_as_stale",
+    ),
+    Mutant(
+        "kernels are asked anew before another try",
+        "culling/clearance.py",
+        "if case.tries > 1 or case.work_age(self._clock()) > _WORK_AGAIN_SECONDS:",
+        "if False:",
+        "integration/test_stop_tokens.py::"
+        "test_after_a_stop_that_came_too_late_the_server_is_looked_at_and_asked_anew",
+    ),
+    Mutant(
+        "kernels older than ten seconds are asked again",
+        "culling/clearance.py",
+        "return _WORK_SECONDS - self.work_age(now)",
+        "return 1000.0",
+        "integration/test_stop_tokens.py::"
+        "test_on_a_slow_hub_too_kernels_are_at_most_ten_seconds_old",
+    ),
+    Mutant(
+        "without a stop token a look is good for five seconds",
+        "culling/permits.py",
+        "LOOK_SECONDS = 5.0",
+        "LOOK_SECONDS = 500.0",
+        "integration/test_stop_tokens.py::"
+        "test_without_stop_tokens_a_look_older_than_five_seconds_is_taken_anew",
+    ),
+    Mutant(
+        "nothing is logged between the last look and the stop",
+        "culling/stopping.py",
+        "        error = None\n",
+        "        error = None\n        self._audit.sent(server)\n",
+        "integration/test_stop_tokens.py::"
+        "test_a_blocked_log_never_stands_between_the_last_look_and_the_stop",
+    ),
+    Mutant(
+        "no Jupyter is judged by traffic of the last seconds",
+        "culling/clearance.py",
+        "_ROUTES_SECONDS, _TRAFFIC_SECONDS = 30.0, 5.0",
+        "_ROUTES_SECONDS, _TRAFFIC_SECONDS = 30.0, 30.0",
+        "integration/test_stop_tokens.py::test_no_jupyter_is_judged_by_traffic_of_the_last_seconds",
+    ),
+    Mutant(
+        "traffic older than ten seconds is looked at again",
+        "culling/clearance.py",
+        "min(asked, self.route_asked)",
+        "1e9",
+        "integration/test_stop_tokens.py::"
+        "test_paused_after_any_answer_no_jupyter_is_not_stopped_on_traffic_of_before",
+    ),
+    Mutant(
+        "what kind of server it is is found out at each try",
+        "culling/probe.py",
+        "self._kind, self.work_asked = None,",
+        "self._kind, self.work_asked = self._kind,",
+        "integration/test_stop_tokens.py::"
+        "test_a_server_that_is_no_jupyter_any_more_when_asked_anew_is_spared",
+    ),
+    Mutant(
+        "a question without time left is no silence of the server",
+        "culling/clearance.py",
+        "if case.must_answer and self._clock() + _ASKING_SECONDS < good_until:",
+        "if case.must_answer:",
+        "integration/test_stop_tokens.py::"
+        "test_a_question_that_comes_too_late_is_not_the_servers_silence",
+    ),
+    Mutant(
+        "a token past half its life is not revoked",
+        "culling/probe.py",
+        "_REVOKED_WITHIN = TOKEN_SECONDS / 2",
+        "_REVOKED_WITHIN = TOKEN_SECONDS * 9",
+        "integration/test_stop_tokens.py::test_a_token_past_half_its_life_is_not_revoked",
+    ),
+    Mutant(
+        "a policy that changed since is withheld",
+        "culling/clearance.py",
+        "        if judged.policy != candidate.policy:",
+        "        if False:",
+        "integration/test_culler.py::"
+        "test_moved_under_another_policy_between_listing_and_stop_is_spared",
+    ),
+    Mutant(
+        "a reason that changed since is withheld",
+        "culling/clearance.py",
+        "if judged.reason is Reason.IDLE and candidate.reason is not Reason.IDLE:",
+        "if False:",
+        "integration/test_culler.py::"
+        "test_too_old_by_a_clock_that_was_set_back_is_not_stopped_as_idle",
+    ),
+    # ---- one exporter per Hub --------------------------------------------------------------------
+    Mutant(
+        "a stop needs a lease that outlives its stop token",
+        "culling/lease.py",
+        "if needed and (self._lease is None or not self._lease.covers(until)):",
+        "if needed and self._lease is None:",
+        "integration/test_one_enforcer.py::test_a_stop_token_that_outlives_the_lease_is_not_used",
+    ),
+    Mutant(
+        "the lease is looked at right before each stop",
+        "culling/stopping.py",
+        "if not self._election.begin_stop(cleared.expires):",
+        "if not self._election.begin_stop(0.0) and False:",
+        "integration/test_one_enforcer.py::test_a_stop_token_that_outlives_the_lease_is_not_used",
+    ),
+    Mutant(
+        "a lease ends when its token expires",
+        "domain/lease.py",
+        "return moment <= self.until",
+        "return moment <= self.until + LEASE_SECONDS",
+        "unit/test_election.py::test_a_lease_covers_what_ends_before_it_does",
+    ),
+    Mutant(
+        "the first by time has the lease",
+        "domain/lease.py",
+        "token.created <= ours.created or ",
+        "",
+        "unit/test_election.py::"
+        "test_of_two_that_try_at_once_only_the_first_by_time_and_by_id_has_the_lease",
+    ),
+    Mutant(
+        "the first by id has the lease",
+        "domain/lease.py",
+        " or _number(token.id) <= _number(ours.id)",
+        "",
+        "unit/test_election.py::"
+        "test_of_two_that_try_at_once_only_the_first_by_time_and_by_id_has_the_lease",
+    ),
+    Mutant(
+        "an id that says nothing counts as the first",
+        "domain/lease.py",
+        "and len(digits) < 20 else 0",
+        "and len(digits) < 20 else 10**30",
+        "unit/test_election.py::"
+        "test_of_two_that_try_at_once_only_the_first_by_time_and_by_id_has_the_lease",
+    ),
+    Mutant(
+        "a lease that is not listed is not taken",
+        "domain/lease.py",
+        "if not ours or any(_may_precede(token, ours[0]) for token in others):",
+        "if ours and any(_may_precede(token, ours[0]) for token in others):",
+        "unit/test_election.py::test_a_lease_that_the_hub_does_not_list_is_not_taken",
+    ),
+    Mutant(
+        "a lease that ended before it was renewed is lost",
+        "domain/lease.py",
+        "if not held.covers(seconds(minted.created)) or not ours",
+        "if not ours",
+        "unit/test_election.py::test_a_lease_that_ended_before_it_was_renewed_is_lost",
+    ),
+    Mutant(
+        "a lease whose new token is not listed is lost",
+        "domain/lease.py",
+        "(seconds(minted.created)) or not ours or",
+        "(seconds(minted.created)) or",
+        "unit/test_election.py::test_a_lease_whose_new_token_is_not_listed_is_lost",
+    ),
+    Mutant(
+        "a lease is lost when another one is seen",
+        "domain/lease.py",
+        " or not ours or held_by_another(found, held.nonce):",
+        " or not ours:",
+        "unit/test_election.py::test_a_lease_is_lost_when_one_of_another_holder_is_seen",
+    ),
+    Mutant(
+        "a lease that is lost is not held",
+        "culling/lease.py",
+        "self._lease = renewed(held, minted, listed.tokens)",
+        "self._lease = renewed(held, minted, listed.tokens) or held",
+        "integration/test_one_enforcer.py::test_a_lease_that_was_revoked_is_lost",
+    ),
+    Mutant(
+        "the lease is renewed",
+        "culling/lease.py",
+        "            if self._lease is not None:\n                self._try(self._renew",
+        "            if False:\n                self._try(self._renew",
+        "integration/test_one_enforcer.py::test_the_lease_is_renewed_and_only_the_newest_token_stays",
+    ),
+    Mutant(
+        "while another holds the lease nothing is stopped",
+        "culling/gatekeeper.py",
+        "suspended_by = (*suspended_by, self._held_back)",
+        "pass",
+        "unit/test_gate.py::test_while_another_exporter_holds_the_lease_nothing_is_stopped",
+    ),
+    Mutant(
+        "a Hub that refuses the lease suspends",
+        "culling/lease.py",
+        "            if self._lease is None:\n                self._wait",
+        "            if False:\n                self._wait",
+        "integration/test_one_enforcer.py::test_a_hub_that_refuses_the_lease_suspends_by_name",
+    ),
+    Mutant(
+        "the lease is taken before a pass",
+        "poller.py",
+        "            self._enforcement.election.take()\n",
+        "            pass\n",
+        "integration/test_one_enforcer.py::test_of_two_enforcing_sidecars_one_stops_servers",
+    ),
+    Mutant(
+        "a takeover begins under the grace",
+        "culling/lease.py",
+        "hold_back(None, after_another=self._other_seen)",
+        "hold_back(None)",
+        "integration/test_one_enforcer.py::test_a_released_lease_is_taken_over_at_once_under_the_grace",
+    ),
+    Mutant(
+        "grace after another exporter",
+        "domain/gate.py",
+        "now.monotonic + self.grace))",
+        "now.monotonic))",
+        "unit/test_gate.py::test_grace_after_another_exporter",
+    ),
+    Mutant(
+        "a lease that expires soon is not revoked",
+        "domain/lease.py",
+        "> REVOKE_MARGIN_SECONDS",
+        "> 0",
+        "unit/test_election.py::test_a_token_that_expires_soon_is_not_revoked",
+    ),
+    Mutant(
+        "the lease of another is not revoked",
+        "domain/lease.py",
+        "        if token.note == note_of(nonce)\n        and token",
+        "        if token",
+        "unit/test_election.py::test_only_leases_of_our_own_are_revoked",
+    ),
+    Mutant(
+        "the lease is released only by ids of leases just listed",
+        "domain/lease.py",
+        "    return [\n"
+        "        token.id\n"
+        "        for token in leases(listed)\n"
+        "        if token.note == note_of(nonce)\n"
+        "        and token",
+        "    return [\n        token.id\n        for token in listed\n        if token",
+        "integration/test_one_enforcer.py::test_release_names_only_what_was_just_listed",
+    ),
+    Mutant(
+        "an exporter that ends releases the lease",
+        "sidecar.py",
+        "        web.stop()\n        sidecar.release()\n",
+        "        web.stop()\n",
+        "integration/test_process.py::test_an_exporter_that_ends_lets_another_enforce_at_once",
+    ),
+    Mutant(
+        "--once releases the lease",
+        "sidecar.py",
+        "    stopping.wait()\n    sidecar.release()\n",
+        "    stopping.wait()\n",
+        "integration/test_process.py::test_an_exporter_that_ends_lets_another_enforce_at_once",
+    ),
+    # ---- clocks ----------------------------------------------------------------------------------
+    Mutant(
+        "what a server says is aged by its own clock",
+        "domain/busy_check.py",
+        "    return reply.now\n",
+        "    return __import__('time').time()\n",
+        "unit/test_busy_check.py::test_what_a_server_says_is_aged_by_its_own_clock",
+    ),
+    Mutant(
+        "each answer is aged by the clock in it",
+        "domain/busy_check.py",
+        "(terminals, terminals_reply))\n        if",
+        "(terminals, kernels_reply))\n        if",
+        "unit/test_busy_check.py::test_each_answer_is_aged_by_the_clock_in_that_answer",
+    ),
+    Mutant(
+        "without a Date nothing is understood",
+        "domain/busy_check.py",
+        "    if reply.now is None:\n        raise",
+        "    if reply.now is None:\n        return 4e9\n        raise",
+        "unit/test_busy_check.py::"
+        "test_a_server_that_does_not_say_what_time_it_is_is_not_understood",
+    ),
+    Mutant(
+        "clocks a minute apart suspend",
+        "domain/requirements.py",
+        "severity = Severity.SUSPENDS if cull.enforce else Severity.NOTE\n"
+        "    return (Finding(Subject.CLOCKS",
+        "severity = Severity.WARNING\n    return (Finding(Subject.CLOCKS",
+        "unit/test_requirements.py::test_clocks_over_a_minute_apart_forbid_stops_by_name",
+    ),
+    Mutant(
+        "clocks are a minute apart over 60 s",
+        "domain/requirements.py",
+        "MOST_SKEW_SECONDS = 60.0",
+        "MOST_SKEW_SECONDS = 3600.0",
+        "unit/test_requirements.py::test_clocks_over_a_minute_apart_forbid_stops_by_name",
+    ),
+    Mutant(
+        "the clocks are compared at each poll",
+        "observer.py",
+        "(*others, *clock_findings(skew, self._cull))",
+        "tuple(others)",
+        "integration/test_stop_tokens.py::test_clocks_a_minute_apart_forbid_enforcement_by_name",
+    ),
+    Mutant(
+        "an answer that took long is no jump of a clock",
+        "domain/gate.py",
+        "hub_time + 1.0 - (now.monotonic - took)",
+        "hub_time + 1.0 - now.monotonic",
+        "unit/test_gate.py::test_an_answer_that_took_long_is_no_jump_of_a_clock",
+    ),
+    Mutant(
+        "how long an answer took is known",
+        "hub/client.py",
+        "            took = self._steady() - begun\n",
+        "            took = 0.0\n",
+        "integration/test_hub.py::test_each_answer_comes_with_the_seconds_that_it_took",
+    ),
+    # ---- the probe user, and what protects people ------------------------------------------------
+    Mutant(
+        "servers must be asked by default",
+        "domain/settings.py",
+        "busy_check: BusyCheck = BusyCheck.REQUIRE",
+        "busy_check: BusyCheck = BusyCheck.AUTO",
+        "unit/test_requirements.py::test_servers_must_be_asked_by_default",
+    ),
+    Mutant(
+        "the option is require by default",
+        "cli.py",
+        '            "require"),',
+        '            "auto"),',
+        "unit/test_config.py::test_by_default_nobody_is_stopped_whose_server_was_not_asked",
+    ),
+    Mutant(
+        "a silent server is never stopped by default",
+        "cli.py",
+        'this long; 0 for never.", "0")',
+        'this long; 0 for never.", "60")',
+        "unit/test_config.py::test_by_default_nobody_is_stopped_whose_server_was_not_asked",
+    ),
+    Mutant(
+        "a probe user who is an administrator suspends",
+        "domain/probe_user.py",
+        "if user.admin is True:",
+        "if False:",
+        "unit/test_probe_user.py::test_an_administrator_suspends_in_every_mode",
+    ),
+    Mutant(
+        "a probe user who was used suspends",
+        "domain/probe_user.py",
+        "    if any(_was_used(server_name, one) for server_name, one in "
+        "user.seen_servers.items()):",
+        "    if False:",
+        "unit/test_probe_user.py::test_a_sign_in_suspends_in_every_mode",
+    ),
+    Mutant(
+        "options of a server show that somebody signed in",
+        "domain/probe_user.py",
+        ' or bytes(server.user_options) != b"null"',
+        "",
+        "unit/test_probe_user.py::test_a_sign_in_suspends_in_every_mode",
+    ),
+    Mutant(
+        "a stopped server shows that somebody signed in",
+        "domain/probe_user.py",
+        "unused = server.last_activity is None and",
+        "unused =",
+        "unit/test_probe_user.py::test_a_sign_in_suspends_in_every_mode",
+    ),
+    Mutant(
+        "a named server shows that somebody signed in",
+        "domain/probe_user.py",
+        "return bool(name) or not unused",
+        "return not unused",
+        "unit/test_probe_user.py::test_a_sign_in_suspends_in_every_mode",
+    ),
+    Mutant(
+        "a probe user with more scopes than needed suspends",
+        "domain/probe_user.py",
+        "    if wide:\n",
+        "    if False:\n",
+        "unit/test_probe_user.py::test_more_scopes_than_needed_suspend_in_every_mode",
+    ),
+    Mutant(
+        "only the probe user's own things are not too wide",
+        "domain/probe_user.py",
+        'and not scope.endswith(f"!user={name}")',
+        'and "!" not in scope',
+        "unit/test_probe_user.py::test_too_wide_is_what_reaches_beyond_the_user_itself",
+    ),
+    Mutant(
+        "stopped servers of the probe user are looked at",
+        "observer.py",
+        "self._hub.user(name, stopped_servers=True)",
+        "self._hub.user(name)",
+        "integration/test_culler.py::test_a_probe_user_who_may_be_somebody_stops_nobody",
+    ),
+    Mutant(
+        "tokens of somebody else are no ability to mint",
+        "domain/scopes.py",
+        "return conditions is not None and (not conditions or condition in conditions)",
+        "return conditions is not None",
+        "unit/test_requirements.py::"
+        "test_what_is_missing_to_ask_servers_is_named_and_as_grave_as_the_option_says",
+    ),
+    Mutant(
+        "a probe user who cannot be seen suspends",
+        "domain/probe_user.py",
+        "if isinstance(user.admin, UnsetType) or isinstance(user.servers, UnsetType):",
+        "if False:",
+        "unit/test_probe_user.py::test_what_cannot_be_seen_of_it_suspends_in_every_mode",
+    ),
+    Mutant(
+        "what is dangerous suspends in every mode",
+        "domain/probe_user.py",
+        "Severity.SUSPENDS, text) for text in _dangerous",
+        "unusable, text) for text in _dangerous",
+        "unit/test_probe_user.py::test_an_administrator_suspends_in_every_mode",
+    ),
+    Mutant(
+        "a probe user that is missing is not taken for one",
+        "domain/probe_user.py",
+        "    unusable = Severity.SUSPENDS if cull.busy_check is BusyCheck.REQUIRE else ",
+        "    unusable = Severity.WARNING if True else ",
+        "unit/test_probe_user.py::"
+        "test_a_user_whose_tokens_cannot_be_used_is_as_grave_as_the_option_says",
+    ),
+    Mutant(
+        "a Hub that fails takes no safeguard away",
+        "observer.py",
+        "(*state.findings, unseen(self._cull, str(error)))",
+        "state.findings",
+        "integration/test_culler.py::test_auto_does_not_go_blind_while_the_hub_fails",
+    ),
+    Mutant(
+        "a Hub that fails is told from one that refuses",
+        "observer.py",
+        "if error.status not in (400, 401, 403, 404):",
+        "if False:",
+        "integration/test_culler.py::test_auto_does_not_go_blind_while_the_hub_fails",
+    ),
+    Mutant(
+        "a role of the probe user that lacks a scope is found",
+        "domain/probe_user.py",
+        "if not seen.may(scope)]",
+        "if False]",
+        "unit/test_probe_user.py::"
+        "test_a_user_whose_tokens_cannot_be_used_is_as_grave_as_the_option_says",
+    ),
+    Mutant(
+        "servers are asked only if the tokens open them",
+        "domain/probe_user.py",
+        'wanted and may_find and probe_user.may("access:servers")',
+        "wanted and may_find",
+        "unit/test_probe_user.py::test_each_safeguard_needs_its_own_scopes",
+    ),
+    Mutant(
+        "stop tokens need a role that may stop",
+        "domain/probe_user.py",
+        'stop_tokens=probe_user.may("delete:servers")',
+        "stop_tokens=True",
+        "unit/test_probe_user.py::test_each_safeguard_needs_its_own_scopes",
+    ),
+    Mutant(
+        "without tokens there is no safeguard",
+        "domain/probe_user.py",
+        "not may_mint or probe_user is None or",
+        "probe_user is None or",
+        "unit/test_probe_user.py::test_each_safeguard_needs_its_own_scopes",
+    ),
+    Mutant(
+        "the probe user is looked at before a pass",
+        "observer.py",
+        "elif seen is None or not idle or not fine:",
+        "elif seen is None:",
+        "integration/test_poller.py::"
+        "test_the_probe_user_is_looked_at_at_the_start_and_while_something_may_be_stopped",
+    ),
+    Mutant(
+        "what is wrong with the probe user suspends",
+        "observer.py",
+        "return self._with_findings(state, (*state.findings, *found))",
+        "return state",
+        "integration/test_culler.py::test_a_probe_user_who_may_be_somebody_stops_nobody",
     ),
     # ---- culler: how many, and the stop itself --------------------------------------------------
     Mutant(
@@ -626,21 +1221,28 @@ MUTANTS = [
     Mutant(
         "--max-culls bounds the stops of a poll",
         "culling/cull_pass.py",
-        "if not self._waiting or self._room == 0:",
-        "if not self._waiting:",
-        "integration/test_culler.py::test_max_culls_keeps_room_for_those_still_being_asked",
+        "if self._room == 0:",
+        "if False:",
+        "integration/test_culler.py::test_max_culls_a_poll_the_most_idle_first",
     ),
     Mutant(
         "busy servers at the head use up none of --max-culls",
         "culling/cull_pass.py",
-        "self._room += withheld",
+        "self._room += not used",
         "self._room += 0",
         "integration/test_culler.py::test_busy_servers_at_the_head_do_not_use_up_max_culls",
     ),
     Mutant(
+        "room is kept for those still being asked",
+        "culling/cull_pass.py",
+        "self._room == 0 and self._handled == 0",
+        "self._room == 0",
+        "integration/test_culler.py::test_max_culls_keeps_room_for_those_still_being_asked",
+    ),
+    Mutant(
         "stops are parallel",
         "culling/culler.py",
-        "for number in range(new.workers):",
+        "for number in range(self._settings.concurrency):",
         "for number in range(1):",
         "integration/test_culler.py::test_stops_are_bounded_by_concurrency_and_truly_parallel",
     ),
@@ -654,22 +1256,22 @@ MUTANTS = [
     Mutant(
         "a stop is a cull only when verified",
         "culling/stopping.py",
-        "        result = self._verify(server, error)\n",
-        "        result = StopResult.STOPPED\n",
+        "            result = self._result(sent)\n",
+        "            result = StopResult.STOPPED\n",
         "integration/test_culler.py::test_204_with_the_server_alive_is_not_stopped",
     ),
     Mutant(
         "204 with the server still running is no cull",
-        "culling/stopping.py",
-        'raise FailedError(CullFailure.NOT_STOPPED, "the Hub reported success, but it still runs")',
-        "return result",
+        "domain/stop_result.py",
+        "return StopResult.RUNNING",
+        "return StopResult.STOPPED",
         "integration/test_culler.py::test_204_with_the_server_still_running_is_not_stopped",
     ),
     Mutant(
         "a server that the token cannot see after the stop is no cull",
         "culling/stopping.py",
-        "    if reading is not None and not sees:\n",
-        "    if False:\n",
+        "if reading is not None and not isinstance(reading.user.servers, dict):",
+        "if False:",
         "integration/test_culler.py::test_what_is_out_of_sight_after_the_stop_is_no_cull",
     ),
     Mutant(
@@ -682,95 +1284,366 @@ MUTANTS = [
     Mutant(
         "a refused stop is an http failure, and not followed",
         "culling/stopping.py",
-        "            if refused:\n                raise _failure(error) from None\n",
-        "",
+        "if error is not None and _is_refusal(error):",
+        "if False:",
         "integration/test_culler.py::test_a_refused_stop_is_not_followed",
     ),
     Mutant(
         "a 5xx is verified",
         "culling/stopping.py",
-        "refused = error.status is not None and error.status < 500",
-        "refused = error.status is not None",
+        "error.status < 500 and",
+        "error.status < 600 and",
         "integration/test_culler.py::test_a_5xx_is_verified",
+    ),
+    Mutant(
+        "a proxy's 408 is verified",
+        "culling/stopping.py",
+        " and error.status != 408",
+        "",
+        "integration/test_culler.py::test_a_proxy_that_gave_up_is_no_refusal",
     ),
     Mutant(
         "a stop without an answer is verified",
         "culling/stopping.py",
-        "refused = error.status is not None and error.status < 500",
-        "refused = error.status is None or error.status < 500",
+        "return error.status is not None and",
+        "return error.status is None or",
         "integration/test_culler.py::test_a_stop_without_an_answer_is_verified",
     ),
     Mutant(
         "a stop that does not end counts as slow",
         "culling/stopping.py",
-        "            if self._clock() > deadline:\n                raise problem\n",
+        "        if self._clock() - sent.begun > SLOW_SECONDS:\n            raise problem\n",
         "",
         "integration/test_culler.py::test_202_without_end_is_given_up_as_slow",
     ),
     Mutant(
-        "a named server is removed only after a verified stop, and not when restarted",
-        "culling/stopping.py",
-        "if result is StopResult.STOPPED and server.server",
-        "if server.server",
-        "integration/test_culler.py::test_a_named_server_restarted_at_once_is_not_removed",
+        "a named server used since its stop is not removed",
+        "culling/removal.py",
+        "if not _same_stop(record, found):",
+        "if False:",
+        "integration/test_proof_of_stops.py::"
+        "test_a_named_server_used_since_its_stop_is_not_removed",
     ),
     Mutant(
         "a default server is never removed",
-        "culling/stopping.py",
-        "StopResult.STOPPED and server.server and",
-        "StopResult.STOPPED and",
+        "culling/culler.py",
+        "is not None and server.server and record",
+        "is not None and record",
         "integration/test_culler.py::test_a_default_server_is_never_removed",
     ),
     Mutant(
         "nothing is removed without the option",
-        "culling/stopping.py",
-        "server.server and self._settings.remove_named_servers:",
-        "server.server:",
+        "culling/enforcement.py",
+        "if settings.remove_named_servers:",
+        "if True:",
         "integration/test_culler.py::test_without_the_option_nothing_is_removed",
     ),
     Mutant(
         "the gate is asked before a named server is removed",
-        "culling/stopping.py",
-        "problem = self._gatekeeper.closed()",
-        "problem = None",
+        "culling/removal.py",
+        "closed = self._gatekeeper.closed()",
+        "closed = None",
         "integration/test_culler.py::"
         "test_once_stops_are_no_longer_allowed_a_named_server_keeps_its_record",
     ),
+    Mutant(
+        "a named server is removed minutes after its stop",
+        "culling/removal.py",
+        "REMOVE_AFTER_SECONDS = 120.0",
+        "REMOVE_AFTER_SECONDS = 0.0",
+        "integration/test_culler.py::"
+        "test_a_named_server_is_removed_by_a_second_delete_minutes_after_a_verified_stop",
+    ),
+    Mutant(
+        "a named server is removed only after a good stop",
+        "culling/culler.py",
+        "        self._failures.add(server, self._clock())\n",
+        "        self._failures.add(server, self._clock())\n"
+        "        if self._remover is not None:\n"
+        "            self._remover.plan(server, server.seen)\n",
+        "integration/test_culler.py::test_a_named_server_whose_stop_failed_keeps_its_record",
+    ),
+    Mutant(
+        "a named server used and stopped again is not removed",
+        "culling/removal.py",
+        " and now.last_activity == before.last_activity",
+        "",
+        "integration/test_proof_of_stops.py::"
+        "test_a_named_server_used_since_its_stop_is_not_removed",
+    ),
+    Mutant(
+        "a named server that is protected by now is not removed",
+        "culling/removal.py",
+        "if protection is not None:",
+        "if False:",
+        "integration/test_proof_of_stops.py::"
+        "test_a_named_server_used_since_its_stop_is_not_removed",
+    ),
+    Mutant(
+        "the removal is sent with the token minted before the look",
+        "culling/removal.py",
+        "self._hub.remove(server.user, server.server, token)",
+        "self._hub.remove(server.user, server.server)",
+        "integration/test_proof_of_stops.py::"
+        "test_a_removal_is_bound_to_a_token_that_was_minted_before_the_look",
+    ),
+    Mutant(
+        "a removal on an old look is not sent",
+        "culling/removal.py",
+        "if self._clock() >= good_until:",
+        "if False:",
+        "integration/test_proof_of_stops.py::"
+        "test_without_a_token_for_it_a_removal_is_bound_to_a_look_of_the_last_seconds",
+    ),
+    # ---- one server cannot hold up the others ----------------------------------------------------
+    Mutant(
+        "a stop that fails gives its room back",
+        "culling/culler.py",
+        "            self._failed(current, candidate, failed)\n",
+        "            used = self._failed(current, candidate, failed) is None\n",
+        "integration/test_proof_of_stops.py::"
+        "test_a_server_that_cannot_be_stopped_does_not_starve_the_others",
+    ),
+    Mutant(
+        "a stop that turns out to have failed gives its room back",
+        "culling/culler.py",
+        "            self._failed(current, sent.server, failed)\n            return False",
+        "            self._failed(current, sent.server, failed)\n            return True",
+        "integration/test_proof_of_stops.py::"
+        "test_a_server_that_cannot_be_stopped_does_not_starve_the_others",
+    ),
+    Mutant(
+        "a failed stop is not tried again at once",
+        "culling/culler.py",
+        " if not self._failures.holds_off(c, now)]",
+        "]",
+        "integration/test_proof_of_stops.py::test_a_failed_stop_is_tried_again_with_growing_pauses",
+    ),
+    Mutant(
+        "the pauses after failed stops grow",
+        "culling/culler.py",
+        "_BACK_OFF_SECONDS * 2.0 **",
+        "_BACK_OFF_SECONDS * 1.0 **",
+        "integration/test_proof_of_stops.py::test_a_failed_stop_is_tried_again_with_growing_pauses",
+    ),
+    Mutant(
+        "one user has a share of the workers",
+        "culling/backlog.py",
+        "self._working[candidate.user] < self._share and current",
+        "current",
+        "integration/test_proof_of_stops.py::"
+        "test_one_users_hanging_servers_do_not_hold_up_another_user",
+    ),
+    Mutant(
+        "servers of a user whose server hangs go last",
+        "culling/backlog.py",
+        "if not quick:",
+        "if False:",
+        "integration/test_proof_of_stops.py::"
+        "test_after_a_server_that_does_not_answer_its_users_others_wait",
+    ),
+    Mutant(
+        "following slow stops occupies no worker",
+        "culling/culler.py",
+        "            self._later.call(pause, look, at_shutdown=look)\n",
+        "            self._stopping.wait(0.2)\n            look()\n",
+        "integration/test_proof_of_stops.py::test_slow_stops_do_not_hold_up_a_quick_one",
+    ),
+    # ---- a single pass (--once) ------------------------------------------------------------------
+    Mutant(
+        "--once fails where it stopped nobody unasked",
+        "sidecar.py",
+        "Withheld.UNASKED, ",
+        "",
+        "integration/test_process.py::test_once_without_memory_stops_nobody_who_was_not_asked",
+    ),
+    Mutant(
+        "--once fails where stops came too late",
+        "sidecar.py",
+        ", Withheld.STALE)",
+        ")",
+        "integration/test_process.py::test_once_where_stops_came_too_late_ends_with_1",
+    ),
+    Mutant(
+        "--once fails where the list lost a crowd",
+        "sidecar.py",
+        '        logger.error("nothing_culled", why=why)\n        return False',
+        '        logger.error("nothing_culled", why=why)\n        return True',
+        "integration/test_process.py::test_once_where_the_list_lost_a_crowd_stops_nobody",
+    ),
     # ---- what became of a stop ------------------------------------------------------------------
     Mutant(
-        "a server whose stop failed is an orphan, whatever the Hub says",
+        "what still answers as the same server is an orphan, whatever the Hub says",
         "domain/stop_result.py",
-        "epoch(after.last_activity) == epoch(before.last_activity)",
-        "False",
-        "integration/test_culler.py::test_204_with_the_server_alive_is_not_stopped",
+        "if address is Address.SAME:",
+        "if False:",
+        "integration/test_proof_of_stops.py::test_an_orphan_that_reports_activity_is_no_cull",
+    ),
+    Mutant(
+        "the same start at the old address is the same server",
+        "domain/busy_check.py",
+        "return Address.SAME if answer.started == before.started else Address.GONE",
+        "return Address.GONE",
+        "unit/test_busy_check.py::"
+        "test_the_same_server_still_answers_only_if_it_was_started_at_the_same_time",
+    ),
+    Mutant(
+        "another start at the old address is another server",
+        "domain/busy_check.py",
+        "return Address.SAME if answer.started == before.started else Address.GONE",
+        "return Address.SAME",
+        "integration/test_proof_of_stops.py::"
+        "test_a_process_that_is_gone_is_a_cull_though_its_spawner_raised",
+    ),
+    Mutant(
+        "a process has a moment to end",
+        "culling/stopping.py",
+        "return result if waited else StopResult.UNDECIDED",
+        "return result",
+        "integration/test_proof_of_stops.py::test_a_process_that_takes_seconds_to_end_is_a_cull",
+    ),
+    Mutant(
+        "an address that does not answer proves nothing",
+        "culling/probe.py",
+        "return Address.GONE if error.refused else Address.UNKNOWN",
+        "return Address.GONE",
+        "integration/test_proof_of_stops.py::"
+        "test_where_the_old_address_tells_nothing_last_activity_decides",
+    ),
+    Mutant(
+        "the address of no Jupyter proves nothing",
+        "culling/probe.py",
+        "if now is None and self.activity is None:",
+        "if False:",
+        "integration/test_proof_of_stops.py::test_the_old_address_of_no_jupyter_tells_nothing",
+    ),
+    Mutant(
+        "the address of a server that never answered proves nothing",
+        "culling/probe.py",
+        "        if not self._answered:\n",
+        "        if False:\n",
+        "integration/test_proof_of_stops.py::"
+        "test_the_address_of_a_server_that_never_answered_tells_nothing",
+    ),
+    Mutant(
+        "where the address tells nothing last_activity decides",
+        "domain/stop_result.py",
+        "if _set_by_a_stop(before, sent, after) else StopResult.FORGOTTEN",
+        "if True else StopResult.FORGOTTEN",
+        "integration/test_proof_of_stops.py::"
+        "test_where_the_old_address_tells_nothing_last_activity_decides",
+    ),
+    Mutant(
+        "activity before the stop does not prove it",
+        "domain/stop_result.py",
+        "return last_activity >= sent",
+        "return True",
+        "unit/test_stop_result.py::test_activity_up_to_the_moment_of_the_stop_does_not_prove_it",
+    ),
+    Mutant(
+        "activity that did not change does not prove a stop",
+        "domain/stop_result.py",
+        "if last_activity is None or last_activity == epoch(before.last_activity):",
+        "if last_activity is None:",
+        "unit/test_stop_result.py::test_activity_yet_to_come_proves_a_stop_only_if_it_has_changed",
+    ),
+    Mutant(
+        "what answered after its stop is an orphan, though it falls silent",
+        "culling/stopping.py",
+        "if address is Address.UNKNOWN and sent.orphan_since is not None:",
+        "if False:",
+        "integration/test_proof_of_stops.py::test_an_orphan_that_falls_silent_is_no_cull",
+    ),
+    Mutant(
+        "the time of the stop is that of its token",
+        "culling/clearance.py",
+        "permit.token, good_until, permit.created, permit.expires)",
+        "permit.token, good_until, now, permit.expires)",
+        "integration/test_proof_of_stops.py::"
+        "test_a_stop_is_told_from_activity_by_the_tokens_time_not_by_whole_seconds",
+    ),
+    Mutant(
+        "a server that was removed or started again proves nothing",
+        "domain/stop_result.py",
+        "return StopResult.UNPROVEN",
+        "return StopResult.STOPPED",
+        "integration/test_proof_of_stops.py::"
+        "test_a_server_restarted_at_once_is_no_cull_where_nothing_shows_it",
+    ),
+    Mutant(
+        "a 404 counts only with the Hub's own header",
+        "hub/client.py",
+        "if response.status == 404 and response.version is None:",
+        "if False:",
+        "integration/test_proof_of_stops.py::test_a_404_counts_only_with_the_hubs_own_header",
+    ),
+    Mutant(
+        "a lost DELETE is followed until its token has expired",
+        "culling/stopping.py",
+        "return result if reading.now > taken_by else StopResult.UNDECIDED",
+        "return result",
+        "integration/test_proof_of_stops.py::"
+        "test_a_lost_delete_is_a_failure_once_its_token_has_expired",
+    ),
+    Mutant(
+        "a lost DELETE is a failure once its token has expired",
+        "culling/stopping.py",
+        "return result if reading.now > taken_by else StopResult.UNDECIDED",
+        "return StopResult.UNDECIDED",
+        "integration/test_proof_of_stops.py::"
+        "test_a_lost_delete_is_a_failure_once_its_token_has_expired",
+    ),
+    Mutant(
+        "a lost DELETE with our own token is followed",
+        "culling/stopping.py",
+        "        if sent.cleared.token is None or reading is None:\n"
+        "            return StopResult.UNDECIDED\n",
+        "        if sent.cleared.token is None or reading is None:\n            return result\n",
+        "integration/test_proof_of_stops.py::"
+        "test_a_delete_that_works_after_its_504_is_followed_to_its_end",
+    ),
+    Mutant(
+        "the claim of a stop under way is kept",
+        "culling/culler.py",
+        "            following = min(pause",
+        "            self._claimed.clear()\n            following = min(pause",
+        "integration/test_proof_of_stops.py::"
+        "test_the_claim_of_a_lost_delete_is_kept_until_it_is_decided",
     ),
     Mutant(
         "a stop under way is followed",
         "domain/stop_result.py",
-        '    if after.pending == "stop":\n        return StopResult.STOPPING\n',
-        "",
-        "unit/test_stop_result.py::test_fate",
+        'in ("stop", "check"):',
+        'in ("check",):',
+        "unit/test_stop_result.py::test_a_server_that_is_still_there_for_the_hub",
+    ),
+    Mutant(
+        "a server that a restarted Hub has yet to check is undecided",
+        "domain/stop_result.py",
+        'in ("stop", "check"):',
+        'in ("stop",):',
+        "integration/test_proof_of_stops.py::test_pending_check_of_a_restarted_hub_decides_nothing",
     ),
     Mutant(
         "a server started anew is not the one that was stopped",
         "domain/stop_result.py",
-        "return StopResult.RUNNING if after.started == before.started else StopResult.REPLACED",
-        "return StopResult.RUNNING",
+        "if after.started == before.started:",
+        "if True:",
         "integration/test_culler.py::test_a_stop_restarted_at_once_by_its_user_is_a_cull",
     ),
     # ---- probe and busy -------------------------------------------------------------------------
     Mutant(
         "a server without a route is spared",
-        "culling/probe.py",
-        'return ProbeAnswer(ProbeResult.FAILED, "the proxy has no route to it")',
-        'return ProbeAnswer(ProbeResult.NO_JUPYTER, "the proxy has no route to it")',
+        "culling/clearance.py",
+        'return "the proxy has no route to it"',
+        "return None",
         "integration/test_culler.py::test_a_server_without_a_route_is_spared",
     ),
     Mutant(
         "activity that the route knows spares",
-        "culling/probe.py",
-        "        if recent is not None:\n            return ProbeAnswer(ProbeResult.ACTIVE",
-        "        if False:\n            return ProbeAnswer(ProbeResult.ACTIVE",
+        "culling/clearance.py",
+        "if traffic is not None and traffic < limit:",
+        "if False:",
         "integration/test_culler.py::test_activity_that_the_route_knows_spares",
     ),
     Mutant(
@@ -782,16 +1655,16 @@ MUTANTS = [
     ),
     Mutant(
         "the token is revoked, also when asking failed",
-        "culling/probe.py",
-        "        finally:\n            self._revoke(minted.id)\n",
-        "        finally:\n            pass\n",
+        "culling/clearance.py",
+        "        except BaseException:\n            case.close()\n            raise\n",
+        "        except BaseException:\n            raise\n",
         "integration/test_culler.py::test_an_odd_answer_of_a_server_spares_it",
     ),
     Mutant(
         "our own token is never sent to a user's server",
         "culling/probe.py",
-        'headers={"Authorization": f"token {token}"}',
-        'headers={"Authorization": self._hub._token.header}',
+        '{"Authorization": f"token {self._minted.token}"}',
+        '{"Authorization": self._prober._hub._token.header}',
         "integration/test_culler.py::test_the_sidecars_own_token_is_never_sent_to_a_users_server",
     ),
     Mutant(
@@ -817,17 +1690,17 @@ MUTANTS = [
     ),
     Mutant(
         "no Jupyter means 404 on both addresses",
-        "domain/busy_check.py",
-        "if status_reply.status == 404 and kernels_reply.status == 404:",
-        "if status_reply.status == 404 or kernels_reply.status == 404:",
-        "unit/test_busy_check.py::test_what_answers_mean",
+        "culling/probe.py",
+        "if (self.activity is None) != (self._kind is None):",
+        "if False:",
+        "integration/test_culler.py::test_an_odd_answer_of_a_server_spares_it",
     ),
     Mutant(
         "what is no answer of Jupyter fails",
         "domain/busy_check.py",
         "    if reply.status != 200:\n",
         "    if reply.status >= 500:\n",
-        "unit/test_busy_check.py::test_what_answers_mean",
+        "unit/test_busy_check.py::test_what_kernels_and_terminals_mean",
     ),
     Mutant(
         "a kernel's state that nobody knows protects",
@@ -839,23 +1712,106 @@ MUTANTS = [
     Mutant(
         "activity of kernels counts",
         "domain/busy_check.py",
-        "            *(kernel.last_activity for kernel in kernels),\n",
-        "",
+        "in ((kernels, kernels_reply), (terminals, terminals_reply))",
+        "in ((terminals, terminals_reply),)",
         "integration/test_culler.py::test_activity_of_a_kernel_spares",
     ),
     Mutant(
         "activity of terminals counts",
         "domain/busy_check.py",
-        "            *(terminal.last_activity for terminal in terminals),\n",
-        "",
+        "in ((kernels, kernels_reply), (terminals, terminals_reply))",
+        "in ((kernels, kernels_reply),)",
         "integration/test_culler.py::test_activity_of_a_terminal_spares",
     ),
     Mutant(
         "being busy is counted for one start of a server",
         "domain/busy_check.py",
-        "self._since.setdefault(server, now)",
-        "self._since.setdefault((server[0], server[1], None), now)",
+        "self._seen.setdefault(server, Stretch",
+        "self._seen.setdefault((server[0], server[1], None), Stretch",
         "unit/test_busy_check.py::test_each_start_of_each_server_counts_by_itself",
+    ),
+    Mutant(
+        "time in which nobody looked does not count as busy",
+        "domain/busy_check.py",
+        "if gap <= self.longest_gap:",
+        "if True:",
+        "unit/test_busy_check.py::test_time_in_which_nobody_looked_does_not_count",
+    ),
+    Mutant(
+        "by default a silent server is never stopped",
+        "domain/settings.py",
+        "max_unanswered: float = 0.0",
+        "max_unanswered: float = 60.0",
+        "integration/test_stop_tokens.py::test_by_default_a_silent_server_is_never_stopped",
+    ),
+    Mutant(
+        "0 is never for --max-unanswered",
+        "culling/clearance.py",
+        "if not most or seconds < most or",
+        "if seconds < most or",
+        "integration/test_stop_tokens.py::test_by_default_a_silent_server_is_never_stopped",
+    ),
+    Mutant(
+        "--max-unanswered counts what was seen",
+        "culling/clearance.py",
+        "if not most or seconds < most or",
+        "if not most or",
+        "integration/test_stop_tokens.py::"
+        "test_max_unanswered_judges_a_silent_server_by_last_activity",
+    ),
+    Mutant(
+        "an answer is a break in a server's silence",
+        "culling/clearance.py",
+        "            self._unanswered.ended(case.start)\n",
+        "            pass\n",
+        "integration/test_stop_tokens.py::"
+        "test_only_silence_without_a_break_counts_for_max_unanswered",
+    ),
+    Mutant(
+        "being at work is a break in a server's silence",
+        "culling/clearance.py",
+        "        self._unanswered.keep(starts)\n",
+        "",
+        "integration/test_stop_tokens.py::"
+        "test_only_silence_without_a_break_counts_for_max_unanswered",
+    ),
+    Mutant(
+        "sightings are three intervals apart at most",
+        "culling/enforcement.py",
+        "_INTERVALS_APART = 3\n",
+        "_INTERVALS_APART = 300\n",
+        "integration/test_culler.py::test_time_in_which_nobody_looked_does_not_count_as_busy",
+    ),
+    Mutant(
+        "a time to come is activity now",
+        "domain/busy_check.py",
+        "min((max(0.0, now - s) for",
+        "min((abs(now - s) for",
+        "unit/test_busy_check.py::test_what_a_status_means",
+    ),
+    Mutant(
+        "no Jupyter is stopped only where the proxy records its activity",
+        "culling/clearance.py",
+        "if route.data.last_activity is None:",
+        "if False:",
+        "integration/test_stop_tokens.py::"
+        "test_no_jupyter_is_stopped_by_last_activity_only_where_the_proxy_feeds_it",
+    ),
+    Mutant(
+        "once a Jupyter server, always one",
+        "culling/clearance.py",
+        "        if known:\n",
+        "        if False:\n",
+        "integration/test_stop_tokens.py::"
+        "test_a_start_that_once_answered_as_jupyter_never_becomes_no_jupyter",
+    ),
+    Mutant(
+        "a kind that answered is remembered",
+        "culling/clearance.py",
+        "                self._kinds.answered(*case.start)\n",
+        "                pass\n",
+        "integration/test_stop_tokens.py::"
+        "test_a_start_that_once_answered_as_jupyter_never_becomes_no_jupyter",
     ),
     # ---- hub ------------------------------------------------------------------------------------
     Mutant(
@@ -947,7 +1903,7 @@ MUTANTS = [
     Mutant(
         "an answer that drips is given up",
         "hub/bounded.py",
-        "left = self._until - time.monotonic()",
+        "left = self._until - steady()",
         "left = 60.0",
         "integration/test_hub.py::test_an_answer_that_drips_is_given_up",
     ),
@@ -1061,16 +2017,16 @@ MUTANTS = [
     ),
     Mutant(
         "a probe token opens that one server alone",
-        "hub/client.py",
-        '"scopes": [f"access:servers!server={user}/{server}"],',
-        '"scopes": ["access:servers"],',
+        "culling/probe.py",
+        'scope = f"access:servers!server={user}/{server}"',
+        'scope = "access:servers"',
         "integration/test_culler.py::test_a_token_is_minted_for_that_one_server_alone_and_revoked",
     ),
     Mutant(
         "a probe token lives for a minute",
-        "hub/client.py",
-        "PROBE_TOKEN_SECONDS = 60",
-        "PROBE_TOKEN_SECONDS = 86400",
+        "culling/probe.py",
+        "TOKEN_SECONDS = 60\n",
+        "TOKEN_SECONDS = 86400\n",
         "integration/test_culler.py::test_a_token_is_minted_for_that_one_server_alone_and_revoked",
     ),
     Mutant(
@@ -1100,5 +2056,49 @@ MUTANTS = [
         "        if response.status not in accept:\n",
         "        if response.status >= 600:\n",
         "integration/test_culler.py::test_a_refused_stop_is_an_http_failure",
+    ),
+    # ---- what people see ------------------------------------------------------------------------
+    Mutant(
+        "attempts, culls and failures are read at one moment",
+        "metrics.py",
+        "        with self.counting:\n            return [family",
+        "        if self.counting:\n            return [family",
+        "integration/test_metrics.py::test_attempts_culls_and_failures_add_up_in_every_scrape",
+    ),
+    Mutant(
+        "without a safeguard the page is not green",
+        "serving/view.py",
+        "whole = reading.gate is GateState.ON and reading.state.safeguards.complete",
+        "whole = reading.gate is GateState.ON",
+        "integration/test_page.py::test_without_a_safeguard_it_is_never_green",
+    ),
+    Mutant(
+        "check uses the token that it mints",
+        "commands/check.py",
+        "            hub.owner_of(minted.token)\n",
+        "            pass\n",
+        "integration/test_check.py::test_tokens_that_the_hub_refuses_are_found_by_using_one",
+    ),
+    Mutant(
+        "what everybody may do to their own servers is not what the probe user needs",
+        "domain/probe_user.py",
+        'return conditions is not None and conditions != {f"user={self.name}"}',
+        "return conditions is not None",
+        "integration/test_check.py::test_a_role_of_the_probe_user_that_lacks_a_scope_is_found",
+    ),
+    Mutant(
+        "an exporter that could not take over does not stand by",
+        "culling/gatekeeper.py",
+        "return self._other_enforces and after.suspended_by == ()",
+        "return self._other_enforces",
+        "integration/test_sidecar.py::test_an_exporter_that_could_not_take_over_does_not_stand_by",
+    ),
+    Mutant(
+        "an exporter that cannot ask for the lease does not stand by",
+        "culling/lease.py",
+        "self._gatekeeper.hold_back(why, other_enforces=other_enforces)",
+        "self._gatekeeper.hold_back(why, other_enforces=True)",
+        "integration/test_sidecar.py"
+        "::test_an_exporter_that_cannot_ask_for_the_lease_does_not_stand_by",
     ),
 ]

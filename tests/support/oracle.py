@@ -5,6 +5,7 @@ read; it shares no line with it. Everything comes in as the Hub sends it, decode
 times as text. Where these rules and the code disagree, the contract says who is right.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
@@ -148,80 +149,183 @@ def opinion(user: Json, name: str, options: Json, scopes: list[str], now: dateti
 # ---- the gate -----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Answer:
+    """One answer of the Hub, with times in seconds.
+
+    `asked` and `at` (when it was there) are by a clock that never jumps, `wall` is ours when it was
+    there, `date` is as the Hub wrote it (None: unreadable).
+    """
+
+    asked: float
+    at: float
+    wall: float
+    date: float | None = None
+
+    @property
+    def hub_ahead(self) -> "Range | None":
+        """Tell what the Hub's clock may be ahead of the one that never jumps.
+
+        The date is cut to the second, and was written at some time between request and answer.
+        """
+        return None if self.date is None else Range(self.date - self.at, self.date - self.asked + 1)
+
+
+@dataclass(frozen=True)
+class Range:
+    """All that a number may be."""
+
+    least: float
+    most: float
+
+    def nearest_in(self, other: "Range") -> "Range":
+        """Move each number as little as is needed to lie in the other range."""
+        return Range(*(min(max(end, other.least), other.most) for end in (self.least, self.most)))
+
+    def least_move(self, other: "Range") -> float:
+        return max(other.least - self.most, self.least - other.most, 0.0)
+
+    def most_move(self, other: "Range") -> float:
+        return max(other.least - self.least, self.most - other.most, 0.0)
+
+    def exceeds(self, limit: float) -> bool | None:
+        """Tell whether it is beyond the limit, on either side; None: it may be."""
+        sizes = sorted((abs(self.least), abs(self.most)))
+        least = 0.0 if self.least <= 0 <= self.most else sizes[0]
+        return True if least > limit else (None if sizes[1] > limit else False)
+
+
 @dataclass
 class GateHistory:
-    """Everything that happened, from which it is told anew each time whether stops are allowed.
-
-    Times in seconds: `at` by a clock that never jumps, `wall` by ours, `hub` by the Hub's.
-    """
+    """Everything that happened, from which it is told anew each time whether stops are allowed."""
 
     enforce: bool
     grace: float
     began: float
     began_wall: float
-    answers: list[tuple[float, float, float | None]] = field(default_factory=list)
-    good_polls: list[bool] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    polls: list[tuple[bool, int]] = field(default_factory=list)
+    held_back: bool = False  # another exporter holds the lease
+    taken_over: list[float] = field(default_factory=list)
+
+    def polled(self, good: bool) -> None:
+        """Note a poll: what it says of the clocks is by the answers so far."""
+        self.polls.append((good, len(self.answers)))
 
     def allows(self, at: float, wall: float) -> bool | None:
         """Tell whether a stop may be sent now; None at the very edge of a limit: either."""
-        if not self.enforce or not self.good_polls or not self.good_polls[-1]:
+        if not self.enforce or not self.polls or not self.polls[-1][0] or self.held_back:
             return False
-        known = [(self.began, self.began_wall), *((each[0], each[1]) for each in self.answers)]
-        last_at, last_wall = known[-1]
-        away = at - last_at
-        if away > MINUTE or _jumped(wall - at, last_wall - last_at):
+        last = self.answers[-1] if self.answers else Answer(self.began, self.began, self.began_wall)
+        if at - last.at > MINUTE or abs(wall - at - (last.wall - last.at)) > MINUTE:
             return False
-        since = [at - trouble - self.grace for trouble in self.troubles()]
-        if min(since) < 0:
+        apart = self.clocks_apart()
+        forbidden = [False if apart is None else apart.exceeds(MINUTE)]
+        for moment, certain in self.troubles():
+            left = self.grace - (at - moment)
+            forbidden.append(False if left < 0 else (True if certain and left > 0 else None))
+        if True in forbidden:
             return False
-        return None if min(since) == 0 else True
+        return None if None in forbidden else True
 
-    def troubles(self) -> list[float]:
-        """List the moments from which a grace time runs: the start, and each end of an outage."""
-        found = [self.began]
-        previous = (self.began, self.began_wall)
-        hub_ahead: float | None = None
-        for at, wall, hub in self.answers:
-            trouble = at - previous[0] > MINUTE or _jumped(wall - at, previous[1] - previous[0])
-            if hub is not None:
-                trouble = trouble or (hub_ahead is not None and _jumped(hub - at, hub_ahead))
-                hub_ahead = hub - at
-            if trouble:
-                found.append(at)
-            previous = (at, wall)
+    def clocks_apart(self) -> Range | None:
+        """Tell by how much the Hub's clock and ours differed at the last poll."""
+        answers = self.answers[: self.polls[-1][1]]
+        *_, ahead = [None, *(known for _, known in self._beliefs(answers))]
+        if ahead is None:
+            return None
+        ours = answers[-1].wall - answers[-1].at
+        return Range(ahead.least - ours, ahead.most - ours)
+
+    def troubles(self) -> list[tuple[float, bool]]:
+        """List the moments from which a grace time runs, and whether it is certain that it does."""
+        found = [(self.began, True), *((moment, True) for moment in self.taken_over)]
+        before = Answer(self.began, self.began, self.began_wall)
+        for answer in self.answers:
+            away = answer.at - before.at > MINUTE
+            moved = abs(answer.wall - answer.at - (before.wall - before.at)) > MINUTE
+            if away or moved:
+                found.append((answer.at, True))
+            before = answer
+        believed = None
+        for answer, known in self._beliefs(self.answers):
+            says = answer.hub_ahead
+            if believed and says and believed.most_move(says) > MINUTE:
+                found.append((answer.at, believed.least_move(says) > MINUTE))
+            believed = known
         return found
 
-
-def _jumped(offset: float, before: float) -> bool:
-    return abs(offset - before) > MINUTE
+    def _beliefs(self, answers: list[Answer]) -> Iterator[tuple[Answer, Range | None]]:
+        """Go through the answers, with what is known of the Hub's clock after each."""
+        known: Range | None = None
+        for answer in answers:
+            says = answer.hub_ahead
+            if says is not None:
+                known = says if known is None else known.nearest_in(says)
+            yield answer, known
 
 
 # ---- the server's own word ----------------------------------------------------------------------
 
 
-def own_word(said: dict[str, tuple[int, Any]], limit: float, now: datetime) -> str:
-    """Say what a server's answers mean: idle, busy, active, no_jupyter or failed.
+@dataclass(frozen=True)
+class Said:
+    """One answer of a server: its status, the decoded JSON (None: it is none), its own clock."""
 
-    `said` holds for status, kernels and terminals the HTTP status and the decoded JSON.
-    """
-    (status_code, status), (kernels_code, kernels), (terminals_code, terminals) = (
-        said[path] for path in ("status", "kernels", "terminals")
-    )
-    if status_code == kernels_code == 404:
+    status: int
+    value: Any = None
+    clock: datetime | None = None
+
+
+def own_word(said: dict[str, Said], limit: float) -> str:
+    """Say what a server's answers mean: idle, busy, active, no_jupyter or failed."""
+    words = {word_on_work(said, limit), word_on_activity(said, limit)}
+    if "failed" in words or ("no_jupyter" in words and len(words) > 1):
+        return "failed"
+    (worst,) = [word for word in ("no_jupyter", "active", "busy", "idle") if word in words][:1]
+    return worst
+
+
+def word_on_work(said: dict[str, Said], limit: float) -> str:
+    """Say what the answers on kernels and terminals mean."""
+    kernels, terminals = said["kernels"], said["terminals"]
+    if kernels.status == 404:
         return "no_jupyter"
-    if (status_code, kernels_code) != (200, 200) or terminals_code not in (200, 404):
+    if terminals.status == 404:
+        terminals = Said(200, [])  # switched off
+    recent = [_is_recent(answer, limit) for answer in (kernels, terminals)]
+    if "failed" in recent or "active" in recent:
+        return "failed" if "failed" in recent else "active"
+    at_rest = all(kernel["execution_state"] in ("idle", "dead") for kernel in kernels.value)
+    return "idle" if at_rest else "busy"
+
+
+def word_on_activity(said: dict[str, Said], limit: float) -> str:
+    """Say what the answer on its last activity means."""
+    status = said["status"]
+    if status.status == 404:
+        return "no_jupyter"
+    whole = status.status == 200 and status.value is not None
+    return _is_recent(Said(200, [status.value], status.clock), limit) if whole else "failed"
+
+
+def _is_recent(answer: Said, limit: float) -> str:
+    """Tell by the server's own clock whether something in a list was active within the limit."""
+    if answer.status != 200 or answer.value is None:
         return "failed"
-    open_terminals = terminals if terminals_code == 200 else []
-    times = [status["last_activity"]]
-    times += [each["last_activity"] for each in [*kernels, *open_terminals]]
-    states = {kernel["execution_state"] for kernel in kernels}
-    if states - {"idle", "dead", "busy", "starting", "restarting"}:
-        return "failed"
-    if states & {"busy", "starting", "restarting"}:
-        return "busy"
-    return "active" if inside(times, limit, now) else "idle"
+    times = [one["last_activity"] for one in answer.value]
+    if answer.clock is None:
+        return "failed" if times else "idle"  # nothing says how long ago that was
+    return "active" if inside(times, limit, answer.clock) else "idle"
 
 
 def inside(times: list[str | None], limit: float, now: datetime) -> bool:
     ago = [elapsed(each, now) for each in times]
     return any(each is not None and each.total_seconds() < limit for each in ago)
+
+
+# ---- what a stop may rest on --------------------------------------------------------------------
+
+# Seconds: how old what the Hub said of the server, and the server of its last activity, may be when
+# the stop takes effect; what runs in the server, when it is sent; the proxy's routes, when it is.
+OLDEST_LOOK, OLDEST_WORK, OLDEST_ROUTES = 10.0, 10.0, 20.0

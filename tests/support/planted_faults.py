@@ -41,6 +41,12 @@ IN_DASHBOARD = [
     _dashboard(
         "metric of another exporter", "jupyterhub_up{", "jupyterhub_total_users{", "no metric"
     ),
+    _dashboard(
+        "safeguard misspelt",
+        "min by (safeguard) (hub_idle_exporter_safeguard{",
+        "min by (safeguard) (hub_idle_exporter_safeguards{",
+        "no metric",
+    ),
     _dashboard("label misspelt", 'state=\\"idle\\"', 'sate=\\"idle\\"', "no label sate"),
     _dashboard("label value misspelt", 'state=\\"idle\\"', 'state=\\"idel\\"', "no state='idel'"),
     _dashboard("bucket that is not there", 'le=\\"900.0\\"', 'le=\\"901.0\\"', "no le='901.0'"),
@@ -176,8 +182,29 @@ IN_RULES = [
     ),
     _rules(
         "busy servers count as waiting",
-        '"limit|probe_failed|gate"',
-        '"limit|probe_failed|gate|busy"',
+        '"limit|probe_failed|gate|list|stale"',
+        '"limit|probe_failed|gate|list|stale|busy"',
+        "FAILED",
+    ),
+    _rules("stops that come too late are right", "|list|stale", "|list", "FAILED"),
+    _rules("a list with gaps is right", "|list|stale", "|stale", "FAILED"),
+    _rules(
+        "fires for whoever waits for another exporter",
+        "unless on (job, instance) hub_idle_exporter_standby == 1",
+        "",
+        "FAILED",
+    ),
+    _rules(
+        "safeguards of a mere watcher",
+        "hub_idle_exporter_safeguard == 0\n"
+        '            and on (job, instance) hub_idle_exporter_enforcement{state="on"} == 1',
+        "hub_idle_exporter_safeguard == 0",
+        "FAILED",
+    ),
+    _rules(
+        "safeguards that are there",
+        "hub_idle_exporter_safeguard == 0",
+        "hub_idle_exporter_safeguard >= 0",
         "FAILED",
     ),
     _rules("interval ignored", "> 3 * hub_idle_exporter_poll_interval_seconds", "> 180", "FAILED"),

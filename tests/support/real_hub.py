@@ -40,7 +40,9 @@ HUBS = Path(__file__).parent / "hubs"
 SERVICE = "hub-idle-exporter"
 PROBER = "idle-prober"
 MONITOR = ("list:users", "read:servers")
-ENFORCE = (*MONITOR, "read:users:groups", "delete:servers", "proxy", f"tokens!user={PROBER}")
+MINT = (f"tokens!user={PROBER}", f"tokens!service={PROBER}")
+ENFORCE = (*MONITOR, "read:users:groups", "delete:servers", "proxy", *MINT)
+OF_PROBER = ("access:servers", "delete:servers")
 # Owner of the tokens that tests make with scopes of their own.
 OWNER = "token-owner"
 OWNED = ("admin:users", "admin:servers", "admin:groups", "tokens", "proxy", "access:servers")
@@ -65,14 +67,9 @@ class Service:
             entry |= {"command": list(self.command), "environment": dict(self.environment)}
         return entry
 
-    def role(self, version: tuple[int, ...]) -> dict[str, Any]:
-        """Return the entry of `JupyterHub.load_roles` on such a Hub."""
-        scopes = list(self.scopes)
-        if version < (6, 1):
-            # These compare a user's name with the filter's *services* when a service mints.
-            minting = [scope for scope in scopes if scope.startswith("tokens!user=")]
-            scopes += [scope.replace("!user=", "!service=") for scope in minting]
-        return {"name": f"of-{self.name}", "services": [self.name], "scopes": scopes}
+    def role(self) -> dict[str, Any]:
+        """Return the entry of `JupyterHub.load_roles`."""
+        return {"name": f"of-{self.name}", "services": [self.name], "scopes": list(self.scopes)}
 
 
 @dataclass(frozen=True)
@@ -126,6 +123,7 @@ class RealHub(LocalHub):
         self.admin_token = secrets.token_hex(32)
         self.paper = FakeServer()
         self.paper.guard = self._opens
+        self.paper.process = self._paper_started
         self._http = requests.Session()
         self._http.trust_env = False
         self._http.mount("http://", HTTPAdapter(pool_maxsize=64))
@@ -167,10 +165,10 @@ class RealHub(LocalHub):
         """Return the text of the Hub's configuration."""
         cls = "PaperSpawner" if self.spawner == "paper" else "JupyterSpawner"
         administrator = Service("test-admin", (), admin=True, token=self.admin_token)
-        roles = [service.role(self.version) for service in self.services if service.scopes]
+        roles = [service.role() for service in self.services if service.scopes]
         roles += [{"name": OWNER, "users": [OWNER], "scopes": list(OWNED)}]
         if self.prober:
-            roles += [{"name": PROBER, "users": [PROBER], "scopes": ["access:servers"]}]
+            roles += [{"name": PROBER, "users": [PROBER], "scopes": list(OF_PROBER)}]
         settings: dict[str, Any] = {
             "JupyterHub.spawner_class": f"spawners.{cls}",
             "JupyterHub.services": [s.configuration() for s in (administrator, *self.services)],
@@ -398,6 +396,11 @@ class RealHub(LocalHub):
             allowed |= {f"access:servers!user={row.user}"}
             allowed |= {f"access:servers!server={row.user}/{row.server}"}
         return bool(scopes & allowed)
+
+    def _paper_started(self, base: str) -> float | None:
+        """Tell when the paper server at `base` was started; None if it is not alive."""
+        paper = self.directory / "paper" / quote(base, safe="")
+        return float(paper.read_text() or 0) if paper.is_file() else None
 
     # -- the database
 

@@ -53,6 +53,7 @@ def value_of(settings: Settings, name: str) -> object:
         "busy-check": cull.busy_check,
         "probe-user": cull.probe_user,
         "max-busy": cull.max_busy,
+        "max-unanswered": cull.max_unanswered,
         "policy-file": settings.policy_file,
         "cull-default-servers": poll.cull_default_servers,
         "cull-named-servers": poll.cull_named_servers,
@@ -80,9 +81,10 @@ TABLE: list[tuple[str, object, str, object]] = [
     ("concurrency", 10, "3", 3),
     ("max-culls", 0, "7", 7),
     ("grace", 600.0, "0", 0.0),
-    ("busy-check", "auto", "require", "require"),
+    ("busy-check", "require", "auto", "auto"),
     ("probe-user", "idle-prober", "ünï", "ünï"),
     ("max-busy", 86400.0, "1h30m", 5400.0),
+    ("max-unanswered", 0.0, "6h", 21600.0),
     ("policy-file", None, "policies.yaml", "policies.yaml"),
     ("cull-default-servers", True, "false", False),
     ("cull-named-servers", True, "false", False),
@@ -168,6 +170,13 @@ def test_values_may_stand_apart_from_their_option() -> None:
 )
 def test_enforcing_is_off_unless_asked_for(arguments: list[str], enforce: bool) -> None:
     assert parsed(*arguments).cull.enforce is enforce
+
+
+def test_by_default_nobody_is_stopped_whose_server_was_not_asked() -> None:
+    """Whoever comes from the idle culler with that culler's roles must not become blind."""
+    settings = parsed("--enforce")
+    assert value_of(settings, "busy-check") == "require"
+    assert value_of(settings, "max-unanswered") == 0, "never by its silence"
 
 
 def test_no_enforce_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,6 +304,14 @@ def test_a_private_authority_is_looked_for_at_once(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     shutil.copy(requests.utils.DEFAULT_CA_BUNDLE_PATH, file)
     assert parsed(f"--ca-file={file}").connection.ca_file == str(file)
+
+
+def test_a_limit_of_0_is_shown_in_words() -> None:
+    shown = shown_settings(parsed())
+    assert (shown["max_unanswered"], shown["max_culls"], shown["max_age"]) == (
+        "never", "no limit", "none",
+    )  # fmt: skip
+    assert shown_settings(parsed("--max-unanswered=90m"))["max_unanswered"] == "1h30m"
 
 
 def test_every_option_is_shown_in_the_log_of_the_start() -> None:

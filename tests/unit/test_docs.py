@@ -5,7 +5,7 @@ import json
 import re
 import shlex
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,12 @@ import click
 import poll_states
 import pytest
 import yaml
+from documentation import PAGES, ROOT, block, blocks, text
 from exporter_process import fields
 from prometheus_client import CollectorRegistry, disable_created_metrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from traitlets.config import Config
+from traitlets.config.loader import PyFileConfigLoader
 
 import bench.report
 from hub_idle_exporter import COMMANDS, cli, policy_file
@@ -29,17 +32,8 @@ from hub_idle_exporter.domain.settings import PollSettings
 from hub_idle_exporter.metrics import Metrics
 from hub_idle_exporter.policy_file import parse
 
-ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "hub_idle_exporter"
 DEFAULT = Policy("default", 3600.0)
-PAGES = [
-    path.relative_to(ROOT).as_posix()
-    for path in (*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md")))
-]
-
-
-def text(page: str) -> str:
-    return (ROOT / page).read_text()
 
 
 def table(page: str, heading: str) -> list[list[str]]:
@@ -57,12 +51,6 @@ def table(page: str, heading: str) -> list[list[str]]:
 def quoted(cell: str) -> list[str]:
     """Give what is in backquotes."""
     return re.findall(r"`([^`]*)`", cell)
-
-
-def blocks(language: str, pages: list[str] = PAGES) -> list[tuple[str, str]]:
-    """Give page and text of each code block of a language."""
-    pattern = re.compile(rf"^```{language}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-    return [(page, block) for page in pages for block in pattern.findall(text(page))]
 
 
 def prose(page: str) -> str:
@@ -130,6 +118,8 @@ OF_OTHER_PROGRAMS = {
     "--query.replica-label",  # Thanos
     "--read-only", "--publish", "--rm", "--volume", "--volumes",  # docker
     "--upgrade", "--no-deps", "--version", "--wheel-dir",  # tools/lock.py, pip, Python
+    "--header", "--request",  # curl
+    "--no-create-home", "--shell", "--system",  # useradd
 }  # fmt: skip
 
 
@@ -165,17 +155,17 @@ def test_the_keys_and_conditions_of_policies_are_all_there() -> None:
 
 
 def test_the_examples_of_policy_files_are_valid() -> None:
-    examples = [block for _, block in blocks("yaml") if block.startswith("policies:")]
+    examples = [code for _, code in blocks("yaml") if code.startswith("policies:")]
     assert examples
-    for block in examples:
-        assert len(parse(block.encode(), "the docs", DEFAULT)) > 1
+    for code in examples:
+        assert len(parse(code.encode(), "the docs", DEFAULT)) > 1
 
 
 # ---- metrics ------------------------------------------------------------------------------------
 
 METRICS = "docs/metrics.md"
 METRICS_TABLE = table(METRICS, "| metric | type | labels | meaning |")
-ENUMERATED = ("state", "cause", "result", "reason", "operation")
+ENUMERATED = ("state", "cause", "result", "reason", "operation", "safeguard")
 
 
 @dataclass(frozen=True)
@@ -239,6 +229,7 @@ def test_a_metric_has_its_type_labels_and_values(row: list[str]) -> None:
             "| `cause` of `poll_failures` | the poll failed because |",
             "hub_idle_exporter_poll_failures_total",
         ),
+        ("| `safeguard` | in place means that |", "hub_idle_exporter_safeguard"),
         (
             "| `result` of `busy_checks` | the server answered |",
             "hub_idle_exporter_busy_checks_total",
@@ -385,12 +376,87 @@ def test_the_scopes_are_all_there() -> None:
     assert [quoted(row[0])[0] for row in rows] == [str(scope) for scope in Scope]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/install.md"])
-def test_the_roles_grant_what_culling_needs(page: str) -> None:
-    roles = next(block for _, block in blocks("python", [page]) if "load_roles" in block)
-    for scope in set(Scope) - ({Scope.READ_GROUPS} if page == "README.md" else set()):
-        assert f'"{scope}' in roles
-    assert '"access:servers"' in roles
+# What a service needs to enforce, and the prober; with `read:users:groups` only for policies.
+ENFORCING = {
+    "list:users", "read:servers", "delete:servers", "proxy",
+    "tokens!user=idle-prober", "tokens!service=idle-prober",
+}  # fmt: skip
+PROBER = {"access:servers", "delete:servers"}
+HOOK = block("docs/probe-user.md", "post_auth_hook")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A configuration of a Hub that people paste."""
+
+    page: str
+    scopes: Mapping[str, set[str]]  # by the name of the user or service that gets them
+    hooks: list[str]  # the code that sets a `post_auth_hook`
+
+
+def run(code: str) -> Config:
+    """Run a Hub's configuration; give what it configures."""
+    config = Config()
+    exec(code, {"c": config})  # noqa: S102
+    return config
+
+
+def shown_as_python(page: str, code: str) -> Shown:
+    roles = run(code).JupyterHub.load_roles
+    return Shown(page, scopes_of(roles.get_value([])), [])
+
+
+def shown_as_values(page: str, values: str) -> Shown:
+    """Read values of Zero to JupyterHub's chart."""
+    hub = yaml.safe_load(values)["hub"]
+    hooks = [code for code in hub.get("extraConfig", {}).values() if "post_auth_hook" in code]
+    return Shown(page, scopes_of(hub["loadRoles"].values()), hooks)
+
+
+def scopes_of(roles: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
+    bearers = {
+        name: set(role["scopes"])
+        for role in roles
+        for name in (*role.get("users", ()), *role.get("services", ()))
+    }
+    return {name: scopes - {Scope.READ_GROUPS} for name, scopes in bearers.items()}
+
+
+SHOWN = [
+    *(shown_as_python(*one) for one in blocks("python") if "load_roles" in one[1]),
+    *(shown_as_values(*one) for one in blocks("yaml") if "loadRoles" in one[1]),
+]
+
+
+@pytest.mark.parametrize("shown", SHOWN, ids=lambda shown: shown.page)
+def test_the_roles_grant_what_enforcing_needs_and_no_more(shown: Shown) -> None:
+    assert shown.scopes == {"idle-exporter": ENFORCING, "idle-prober": PROBER}
+
+
+def test_the_roles_are_on_the_pages_that_tell_how_to_install() -> None:
+    pages = {shown.page for shown in SHOWN}
+    assert pages == {"README.md", "docs/install.md", "docs/probe-user.md"}
+
+
+def test_the_demo_has_the_documented_roles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("exporter-token", "people-token", "password"):
+        (tmp_path / name).write_text(name)
+    monkeypatch.setenv("DEMO_SECRETS", str(tmp_path))
+    file = PACKAGE / "demo" / "jupyterhub_config.py"
+    config = PyFileConfigLoader(file.name, str(file.parent)).load_config()
+    scopes = scopes_of(config.JupyterHub.load_roles)
+    assert scopes["idle-exporter"] == ENFORCING
+    assert scopes["idle-prober"] == PROBER
+
+
+def test_the_hook_is_the_same_wherever_roles_are_shown() -> None:
+    """The tests of real Hubs run the one of docs/probe-user.md."""
+    for shown in SHOWN:
+        here = [code for _, code in blocks("python", [shown.page]) if "post_auth_hook" in code]
+        assert here == [HOOK], shown.page
+        assert all(code == HOOK for code in shown.hooks)
+    assert sum(len(shown.hooks) for shown in SHOWN) == 1
+    assert run(HOOK).Authenticator.post_auth_hook
 
 
 def test_the_commands_are_all_there() -> None:
@@ -401,14 +467,17 @@ def test_the_commands_are_all_there() -> None:
 # ---- code blocks --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("page", "block"), blocks("python"))
-def test_python_is_python(page: str, block: str) -> None:
-    ast.parse(block, page)
+@pytest.mark.parametrize(("page", "code"), blocks("python"))
+def test_python_is_a_configuration_of_a_hub(
+    page: str, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tests" / "support" / "hubs")
+    assert run(code), page
 
 
-@pytest.mark.parametrize(("page", "block"), blocks("yaml"))
-def test_yaml_is_yaml(page: str, block: str) -> None:
-    assert yaml.safe_load(block), page
+@pytest.mark.parametrize(("page", "code"), blocks("yaml"))
+def test_yaml_is_yaml(page: str, code: str) -> None:
+    assert yaml.safe_load(code), page
 
 
 MAKE_TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -417,7 +486,7 @@ PROGRAMS = {"curl", "docker", "openssl", "pip", "sed", "sudo"}
 
 @pytest.mark.parametrize(
     ("page", "line"),
-    [(page, line) for page, block in blocks("sh") for line in block.splitlines()],
+    [(page, line) for page, lines in blocks("sh") for line in lines.splitlines()],
 )
 def test_a_shell_command_exists(page: str, line: str) -> None:
     words = shlex.split(line, comments=True)

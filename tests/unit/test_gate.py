@@ -38,8 +38,10 @@ class Watch:
     def state(self) -> GateState:
         return self.keeper.state()
 
-    def answer(self, readable: bool = True) -> None:
-        self.keeper.hub_answered(self.now + self.hub_ahead if readable else None)
+    def answer(self, readable: bool = True, took: float = 0.0, stamped: float = 0.0) -> None:
+        """Let an answer arrive that took so many seconds, stamped so many seconds ago."""
+        date = float(int(self.now - stamped + self.hub_ahead))  # a Date has whole seconds
+        self.keeper.hub_answered(date if readable else None, took)
 
     def poll(self, *unmet: str) -> None:
         self.answer()
@@ -191,10 +193,83 @@ def test_clocks_that_are_set_a_little_do_no_harm(watch: Watch, jump: float) -> N
 
 
 def test_a_skew_that_stays_is_no_jump() -> None:
+    """It suspends, by what a poll finds: see `clock_findings`."""
     watch = Watch(hub_ahead=1.8e9 + 7200)
     watch.poll()
     watch.watch(GRACE)
     assert watch.state is OPEN
+
+
+# ---- late answers -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stamped", [0.0, 35.0, 70.0])
+def test_an_answer_that_took_long_is_no_jump_of_a_clock(watch: Watch, stamped: float) -> None:
+    """The Hub may have written its `Date` at any time between the request and the answer."""
+    watch.now += 35
+    watch.answer()  # to another request, meanwhile
+    watch.now += 35
+    watch.answer(took=70, stamped=stamped)
+    assert watch.state is OPEN
+    watch.answer()
+    assert watch.state is OPEN
+
+
+@pytest.mark.parametrize("jump", [-3600.0, -140.0, 140.0, 3600.0])
+@pytest.mark.parametrize("stamped", [0.0, 70.0])
+def test_a_jump_is_seen_in_an_answer_that_took_long_too(
+    watch: Watch, jump: float, stamped: float
+) -> None:
+    watch.now += 35
+    watch.answer()
+    watch.now += 35
+    watch.hub_ahead += jump
+    watch.answer(took=70, stamped=stamped)
+    assert watch.state is GateState.GRACE
+
+
+def test_many_late_answers_do_not_hide_a_jump(watch: Watch) -> None:
+    """Each gives a range of 50 s; what is known of the Hub's clock does not wander off with it."""
+    for _ in range(10):
+        watch.now += 50
+        watch.answer(took=50, stamped=50)
+        assert watch.keeper.clock_skew() == pytest.approx(0, abs=1.5)
+    watch.hub_ahead += 63
+    watch.answer()
+    assert watch.state is GateState.GRACE
+
+
+def test_a_minute_without_sight_counts_from_when_an_answer_was_there(watch: Watch) -> None:
+    watch.now += 45
+    watch.answer(took=45, stamped=45)
+    watch.now += 60
+    assert watch.state is OPEN
+    watch.now += 1
+    assert watch.state is GateState.GRACE
+
+
+# ---- the Hub's clock against ours ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ahead", [-7200.0, -3.0, 0.0, 7200.0])
+def test_the_skew_is_the_hubs_clock_minus_ours(ahead: float) -> None:
+    watch = Watch(hub_ahead=1.8e9 + ahead)
+    assert watch.keeper.clock_skew() is None
+    watch.answer(readable=False)
+    assert watch.keeper.clock_skew() is None
+    watch.answer()
+    assert watch.keeper.clock_skew() == pytest.approx(ahead, abs=1)
+    watch.wall_ahead += 100
+    watch.answer(readable=False)
+    assert watch.keeper.clock_skew() == pytest.approx(ahead - 100, abs=1)
+
+
+def test_the_skew_of_a_first_answer_that_took_long_is_corrected_by_the_next() -> None:
+    watch = Watch()
+    watch.answer(took=40, stamped=0)
+    assert watch.keeper.clock_skew() == pytest.approx(20, abs=1)
+    watch.answer()
+    assert watch.keeper.clock_skew() == pytest.approx(0, abs=1)
 
 
 # ---- suspended ----------------------------------------------------------------------------------
@@ -226,6 +301,50 @@ def test_a_missing_scope_suspends(watch: Watch) -> None:
 def test_everything_that_suspends_is_told(watch: Watch) -> None:
     watch.poll("one thing", "another")
     assert watch.keeper.read().why == "one thing; another"
+
+
+# ---- another exporter ---------------------------------------------------------------------------
+
+
+def test_while_another_exporter_holds_the_lease_nothing_is_stopped(watch: Watch) -> None:
+    watch.keeper.hold_back("another exporter holds the lease")
+    assert watch.state is GateState.SUSPENDED
+    assert watch.keeper.closed() == "another exporter holds the lease"
+    watch.poll()
+    assert watch.state is GateState.SUSPENDED
+    watch.keeper.hold_back(None)
+    assert watch.state is OPEN
+
+
+def test_everything_that_suspends_is_told_the_lease_too(watch: Watch) -> None:
+    watch.poll("a scope is missing")
+    watch.keeper.hold_back("another exporter holds the lease")
+    assert watch.keeper.closed() == "a scope is missing; another exporter holds the lease"
+
+
+def test_grace_after_another_exporter(watch: Watch) -> None:
+    """It may have seen an outage that this one did not, being started after it."""
+    watch.keeper.hold_back("another exporter holds the lease")
+    watch.watch(60)
+    watch.keeper.hold_back(None, after_another=True)
+    assert watch.state is GateState.GRACE
+    watch.watch(GRACE - 1)
+    assert watch.state is GateState.GRACE
+    watch.watch(1)
+    assert watch.state is OPEN
+
+
+def test_before_the_first_poll_the_lease_does_not_matter() -> None:
+    watch = Watch(grace=0)
+    watch.keeper.hold_back("another exporter holds the lease")
+    assert watch.state is GateState.GRACE
+
+
+def test_monitor_mode_stays_off_whoever_holds_the_lease() -> None:
+    watch = Watch(enforce=False)
+    watch.poll()
+    watch.keeper.hold_back("another exporter holds the lease")
+    assert watch.state is GateState.OFF
 
 
 # ---- the keeper ---------------------------------------------------------------------------------

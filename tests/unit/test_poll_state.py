@@ -6,9 +6,12 @@ import poll_states
 import pytest
 
 from hub_idle_exporter.domain.gate import ClockReading
+from hub_idle_exporter.domain.model import Identity
 from hub_idle_exporter.domain.poll_state import INTERVALS_UNTIL_STALE, PollState
+from hub_idle_exporter.domain.probe_user import NO_SAFEGUARDS
 from hub_idle_exporter.domain.requirements import Finding, Severity, Subject
-from hub_idle_exporter.domain.scopes import Granted
+from hub_idle_exporter.domain.scopes import Granted, Scope
+from hub_idle_exporter.domain.settings import CullSettings
 
 
 def at(seconds: float) -> ClockReading:
@@ -40,6 +43,43 @@ def test_a_failed_poll_suspends_and_keeps_what_was_known_of_the_token() -> None:
     assert state.snapshot is None
     assert state.granted == known.granted
     assert state.seconds_since_success(at(100)) == 90
+
+
+def test_everything_that_suspends_is_told() -> None:
+    state = poll_states.good("one thing", "another")
+    assert state.suspended_by == ("one thing", "another")
+
+
+def test_nothing_protects_people_before_the_first_poll() -> None:
+    """Whoever reads the state then must not be told that servers are asked."""
+    assert poll_states.at_start().safeguards == NO_SAFEGUARDS
+    assert len(NO_SAFEGUARDS.lacks) == 3
+
+
+def test_the_roles_to_paste_are_those_of_this_service_and_this_probe_user() -> None:
+    cull = CullSettings(enforce=True, probe_user="other")
+    finding = Finding(Subject.PROBE_USER_ROLE, Severity.SUSPENDS, "it is missing")
+    state = replace(PollState.at_start(poll_states.RULES, cull), findings=(finding,))
+    assert "'name': 'idle-exporter', 'services': ['idle-exporter']" in state.roles  # not known yet
+    assert "'users': ['other']" in state.roles
+    known = replace(state, identity=Identity("culler", "service", []))
+    assert "'name': 'culler', 'services': ['culler']" in known.roles
+
+
+@pytest.mark.parametrize(
+    ("finding", "shown"),
+    [
+        (Finding(Subject.PROBE_USER_ROLE, Severity.WARNING, "it is missing"), True),
+        (Finding(Subject.SCOPE, Severity.SUSPENDS, "it is missing", Scope.TOKENS), True),
+        (Finding(Subject.SCOPE, Severity.NOTE, "it would be needed", Scope.TOKENS), False),
+        (Finding(Subject.PROBE_USER, Severity.SUSPENDS, "somebody signed in"), False),
+        (Finding(Subject.CLOCKS, Severity.SUSPENDS, "set both by NTP"), False),
+    ],
+)
+def test_roles_are_shown_where_they_help(finding: Finding, shown: bool) -> None:
+    state = PollState.at_start(poll_states.RULES, CullSettings(enforce=True))
+    assert state.roles == ""
+    assert bool(replace(state, findings=(finding,)).roles) == shown
 
 
 def test_polls_fail_since_the_first_that_failed() -> None:

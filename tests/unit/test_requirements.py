@@ -1,5 +1,8 @@
 """What the token and the Hub must allow: which scope, what for, and how grave its lack is."""
 
+import ast
+from typing import Any
+
 import pytest
 
 from hub_idle_exporter.domain.labels import Cause
@@ -9,9 +12,12 @@ from hub_idle_exporter.domain.requirements import (
     Finding,
     Severity,
     Subject,
-    can_ask,
+    clock_findings,
+    grants,
     requirements,
+    roles,
     scope_findings,
+    token_grants,
     version_findings,
     visibility_findings,
 )
@@ -23,10 +29,11 @@ PLAIN = Rules((DEFAULT,))
 BY_GROUP = Rules((Policy("staff", 3600.0, match=Match(groups=Globs(["staff"]))), DEFAULT))
 BY_ADMIN = Rules((Policy("admins", 3600.0, match=Match(admin=True)), DEFAULT))
 MONITOR = CullSettings()
-AUTO, REQUIRE, OFF = (CullSettings(enforce=True, busy_check=each) for each in BusyCheck)
+REQUIRE, AUTO, OFF = (CullSettings(enforce=True, busy_check=each) for each in BusyCheck)
 READ = ["list:users", "read:servers"]
 CULL = [*READ, "delete:servers"]
-ASK = ["proxy", "tokens!user=idle-prober"]
+MINT = ["tokens!user=idle-prober", "tokens!service=idle-prober"]
+ASK = ["proxy", *MINT]
 N, W, S, F = Severity
 
 
@@ -43,7 +50,7 @@ def found(
         (MONITOR, BY_GROUP, [F, F, S, N, N, N]),
         (AUTO, PLAIN, [F, F, N, S, W, W]),
         (REQUIRE, BY_GROUP, [F, F, S, S, S, S]),
-        (OFF, PLAIN, [F, F, N, S, N, N]),
+        (OFF, PLAIN, [F, F, N, S, N, W]),
     ],
 )
 def test_each_scope_is_as_grave_as_what_fails_without_it(
@@ -61,7 +68,8 @@ def grave(findings: tuple[Finding, ...]) -> list[Finding]:
 
 @pytest.mark.parametrize("missing", CULL)
 def test_a_missing_scope_is_named_with_what_it_is_for(missing: str) -> None:
-    (finding,) = grave(found(OFF, [scope for scope in CULL if scope != missing]))
+    held = [*CULL, *ASK]
+    (finding,) = grave(found(REQUIRE, [scope for scope in held if scope != missing]))
     assert (finding.subject, finding.scope, finding.missing) == (Subject.SCOPE, missing, (missing,))
     assert finding.cause is Cause.SCOPE
     assert f"lacks the scope {missing}, which is needed to " in str(finding)
@@ -82,14 +90,19 @@ def test_a_filter_is_no_lack() -> None:
 @pytest.mark.parametrize(
     ("version", "held", "missing"),
     [
-        ("6.1.1", [], ("proxy", "tokens!user=idle-prober")),
-        ("6.1.1", ["tokens!user=somebody", "proxy"], ("tokens!user=idle-prober",)),
+        ("6.1.1", [], ("proxy", *MINT)),
+        ("6.1.1", ["tokens!user=somebody", "proxy"], tuple(MINT)),
+        ("6.1.1", MINT, ("proxy",)),
         ("6.1.1", ASK, ()),
+        ("6.1.1", ["proxy", MINT[0]], ()),  # as roles for 6.1 could be written
+        ("6.1.1", ["proxy", MINT[1]], (MINT[0],)),
         ("6.1.1", ["proxy", "tokens"], ()),
-        ("5.5.4", ASK, ("tokens!service=idle-prober",)),
-        ("5.5.4", [*ASK, "tokens!service=idle-prober"], ()),
+        ("5.5.4", ["proxy", MINT[0]], (MINT[1],)),
+        ("5.5.4", ["proxy", MINT[1]], (MINT[0],)),
+        ("5.5.4", ASK, ()),
         ("5.5.4", ["proxy", "tokens"], ()),
-        ("", ASK, ("tokens!service=idle-prober",)),  # a Hub that is not known yet
+        ("", ["proxy", MINT[0]], (MINT[1],)),  # a Hub that is not known yet
+        ("", ASK, ()),
     ],
 )
 @pytest.mark.parametrize(
@@ -102,20 +115,93 @@ def test_what_is_missing_to_ask_servers_is_named_and_as_grave_as_the_option_says
     findings = grave(scope_findings(needed, granted))
     assert tuple(scope for one in findings for scope in one.missing) == missing
     assert {one.severity for one in findings} == ({severity} if missing else set())
-    assert can_ask(needed, granted, cull) == (not missing)
+    assert grants(needed, Scope.TOKENS, granted) == (set(missing) <= {"proxy"})
+    assert grants(needed, Scope.PROXY, granted) == ("proxy" not in missing)
+
+
+def test_servers_must_be_asked_by_default() -> None:
+    """Whoever migrates from the idle culler with that culler's roles must not become blind."""
+    migrated = CullSettings(enforce=True)
+    assert migrated.busy_check is BusyCheck.REQUIRE
+    findings = grave(found(migrated, CULL))
+    assert {one.severity for one in findings} == {Severity.SUSPENDS}
+    assert [one.scope for one in findings] == [Scope.PROXY, Scope.TOKENS]
+
+
+def test_what_a_role_is_to_list_does_not_depend_on_the_hub() -> None:
+    """Both forms of `tokens` from the start: who upgrades or moves the Hub changes no role."""
+    assert token_grants("idle-prober") == tuple(MINT)
+    for version in ("", "5.5.4", "6.1.1"):
+        (tokens,) = (r for r in requirements(version, REQUIRE, PLAIN) if r.scope is Scope.TOKENS)
+        assert tokens.grants == tuple(MINT)
 
 
 def test_the_probe_users_name_is_in_what_is_asked_for() -> None:
     named = CullSettings(enforce=True, busy_check=BusyCheck.REQUIRE, probe_user="other")
     (finding,) = grave(found(named, [*CULL, *ASK]))
-    assert finding.missing == ("tokens!user=other",)
+    assert finding.missing == ("tokens!user=other", "tokens!service=other")
 
 
-def test_without_asking_its_scopes_are_not_needed() -> None:
-    needed, everything = requirements("6.1.1", OFF, PLAIN), Granted.of([*CULL, *ASK])
-    assert grave(found(OFF, CULL)) == []
-    assert not can_ask(needed, everything, OFF)
+def test_without_asking_no_address_is_needed_but_tokens_still_are() -> None:
+    """They stop servers, and elect one exporter: without them that is less certain."""
+    assert grave(found(OFF, [*CULL, *MINT])) == []
+    (finding,) = grave(found(OFF, CULL))
+    assert (finding.scope, finding.severity) == (Scope.TOKENS, Severity.WARNING)
     assert grave(found(MONITOR, READ)) == []
+
+
+def pasted(text: str) -> list[dict[str, Any]]:
+    """Read roles as jupyterhub_config.py does; the log must not have to escape them."""
+    assert '"' not in text
+    before, _, value = text.partition("(")
+    assert before == "c.JupyterHub.load_roles.extend"
+    found: list[dict[str, Any]] = ast.literal_eval(value.removesuffix(")"))
+    return found
+
+
+@pytest.mark.parametrize("cull", [MONITOR, REQUIRE, AUTO, OFF])
+@pytest.mark.parametrize("rules", [PLAIN, BY_GROUP])
+@pytest.mark.parametrize("version", ["", "5.5.4", "6.1.1"])
+def test_the_roles_to_paste_meet_every_requirement(
+    cull: CullSettings, rules: Rules, version: str
+) -> None:
+    needed = requirements(version, cull, rules)
+    service, *others = pasted(roles("culler", needed, cull.probe_user))
+    assert (service["name"], service["services"]) == ("culler", ["culler"])
+    assert grave(scope_findings(needed, Granted.of(service["scopes"]))) == []
+    mints = {"tokens!user=idle-prober", "tokens!service=idle-prober"} <= set(service["scopes"])
+    assert mints == cull.enforce
+    of_prober = {
+        "name": "idle-prober",
+        "users": ["idle-prober"],
+        "scopes": ["access:servers", "delete:servers"],
+    }
+    assert others == ([of_prober] if mints else [])
+
+
+def test_the_roles_to_paste_grant_no_more_than_is_needed() -> None:
+    needed = requirements("6.1.1", MONITOR, PLAIN)
+    found = pasted(roles("culler", needed, "idle-prober"))
+    assert [role["scopes"] for role in found] == [READ]
+
+
+@pytest.mark.parametrize("skew", [None, 0.0, 60.0, -60.0, 59.9])
+def test_clocks_a_minute_apart_are_near_enough(skew: float | None) -> None:
+    assert clock_findings(skew, REQUIRE) == ()
+
+
+@pytest.mark.parametrize(
+    ("skew", "side"), [(60.1, "ahead of"), (7200.0, "ahead of"), (-61.0, "behind")]
+)
+def test_clocks_over_a_minute_apart_forbid_stops_by_name(skew: float, side: str) -> None:
+    """With the Hub two hours ahead, everybody who was active seconds ago was stopped."""
+    for cull in (REQUIRE, AUTO, OFF):
+        (finding,) = clock_findings(skew, cull)
+        assert (finding.subject, finding.severity) == (Subject.CLOCKS, Severity.SUSPENDS)
+        assert f"{abs(skew):.0f} s {side}" in str(finding)
+        assert not finding.is_about_roles
+    (noted,) = clock_findings(skew, MONITOR)
+    assert noted.severity is Severity.NOTE
 
 
 @pytest.mark.parametrize(

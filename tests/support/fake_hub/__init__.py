@@ -43,13 +43,15 @@ from .http_fake import HttpFake, closed_port
 from .hub import FakeHub
 from .listing import PAGINATION
 from .records import Server, Token, User
-from .scopes import ADMIN, ENFORCE, MONITOR, PROBER, SUBSCOPES
+from .scopes import ADMIN, ENFORCE, MINT, MONITOR, OF_PROBER, PROBER, SUBSCOPES
 from .user_server import FakeServer, Jupyter
 
 __all__ = [
     "ADMIN",
     "ENFORCE",
+    "MINT",
     "MONITOR",
+    "OF_PROBER",
     "PAGINATION",
     "PROBER",
     "SUBSCOPES",

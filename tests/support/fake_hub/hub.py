@@ -10,7 +10,7 @@ from .proxy import list_routes
 from .scopes import View
 from .state import HubState
 from .stopping import delete_server
-from .tokens import mint, revoke
+from .tokens import tokens
 
 
 class FakeHub(HubState):
@@ -41,10 +41,8 @@ class FakeHub(HubState):
                 return delete_server(self, request, view_of(self, request), name, "")
             case "DELETE", ["users", name, "servers", server]:
                 return delete_server(self, request, view_of(self, request), name, server)
-            case "POST", ["users", name, "tokens"]:
-                return mint(self, request, view_of(self, request), name)
-            case "DELETE", ["users", name, "tokens", token]:
-                return revoke(self, view_of(self, request), name, token)
+            case method, ["users", name, "tokens", *token]:
+                return tokens(self, request, view_of(self, request), method, name, token)
             case "GET", ["proxy"]:
                 return list_routes(self, request, view_of(self, request))
         raise not_found(self)

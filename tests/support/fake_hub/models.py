@@ -26,7 +26,8 @@ def user_model(
         if (stopped_too or not server.stopped) and view.may("read:servers", user, name)
     }
     if servers or view.may("read:servers", user):
-        model["servers"] = servers
+        never_started = {"": server_model(Server(user, ready=False, stopped=True), release)}
+        model["servers"] = (never_started if stopped_too else {}) | servers
     return model | user.extra
 
 

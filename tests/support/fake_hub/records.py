@@ -42,8 +42,18 @@ class Server(_Watched):
     process_alive: bool = True  # what the Hub cannot see
     extra: dict[str, Any] = field(default_factory=dict)  # merged into what is sent
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "started" and value is not None:
+            self.__dict__["process_started"] = value  # which an orphan goes on saying
+        super().__setattr__(name, value)
+
     def changed(self) -> None:
         self.__dict__["user"].changed()
+
+    @property
+    def process_started(self) -> float | str | None:
+        """When the process was started, which outlives what the Hub knows."""
+        return self.__dict__.get("process_started")
 
     @property
     def routespec(self) -> str:
@@ -75,7 +85,7 @@ class User(_Watched):
 
 @dataclass
 class Token:
-    """An API token: of a service (`user` None) or of a user; `expires` is the Hub's time."""
+    """An API token: of a service (`user` None) or of a user; times are the Hub's."""
 
     value: str
     id: str
@@ -84,6 +94,7 @@ class Token:
     service: str | None = None
     expires: float | None = None
     note: str = ""
+    created: float = 0.0
 
 
 def timestamp(value: float | str | None) -> str | None:

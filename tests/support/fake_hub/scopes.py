@@ -20,7 +20,11 @@ SUBSCOPES = {
 ADMIN = ["admin:users", "admin:servers", "tokens", "proxy", "access:servers", "read:metrics"]
 MONITOR = ["list:users", "read:servers"]
 PROBER = "idle-prober"
-ENFORCE = [*MONITOR, "read:users:groups", "delete:servers", "proxy", f"tokens!user={PROBER}"]
+MINT = [f"tokens!user={PROBER}", f"tokens!service={PROBER}"]
+ENFORCE = [*MONITOR, "read:users:groups", "delete:servers", "proxy", *MINT]
+OF_PROBER = ["access:servers", "delete:servers"]
+# What the default role `user` grants, filtered to the user itself (JupyterHub 6.1).
+OF_SELF = ["servers", "tokens", "users:activity", "read:users", "read:users:shares"]
 
 
 def expand(scopes: Iterable[str]) -> set[str]:

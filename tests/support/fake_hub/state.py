@@ -10,7 +10,7 @@ from typing import Any
 from .exchange import Refused
 from .http_fake import HttpFake
 from .records import Server, Token, User
-from .scopes import ADMIN, ENFORCE, PROBER, View
+from .scopes import ADMIN, ENFORCE, OF_PROBER, PROBER, View
 from .user_server import FakeServer
 
 
@@ -32,14 +32,12 @@ class HubState(HttpFake):
         self.changes = 0
         self.rendered: dict[tuple[str, tuple[bool, ...]], tuple[int, bytes]] = {}
         self._active: tuple[int, list[User]] = (-1, [])
-        self._ids = itertools.count(1)
+        self._values = itertools.count(1)
         self.lock = threading.RLock()
         super().__init__(port)
         self.admin_token = self.add_token(ADMIN)
-        self.add_user(PROBER, scopes=["access:servers"])
-        # As on a real Hub: before 6.1 a service needs one scope more to mint, see tokens.py.
-        before_6_1 = [f"tokens!service={PROBER}"] if self.release < (6, 1) else []
-        self.token = self.add_token([*ENFORCE, *before_6_1])
+        self.add_user(PROBER, scopes=OF_PROBER)
+        self.token = self.add_token(ENFORCE)
 
     @property
     def url(self) -> str:
@@ -97,7 +95,7 @@ class HubState(HttpFake):
             owner.servers[name] = server
             owner.changed()
         if target is not None:
-            target.serve(server.routespec, lambda token: self.may_access(token, user, name))
+            target.serve(server, lambda token: self.may_access(token, user, name))
         return server
 
     def add_servers(self, count: int, idle: float = 3600, **more: Any) -> None:
@@ -118,10 +116,14 @@ class HubState(HttpFake):
         expires: float | None = None,
     ) -> str:
         """Make a token; without `user` it is the service's."""
-        number = next(self._ids)
-        value = f"{number:04d}" + "f4ke" * 7
-        owner = None if user is not None else service
-        self.tokens[value] = Token(value, f"a{number}", list(scopes), user, owner, expires)
+        with self.lock:
+            # As with SQLite: once the newest is gone, the next one gets its id.
+            number = max((int(token.id[1:]) for token in self.tokens.values()), default=0) + 1
+            value = f"{next(self._values):04d}" + "f4ke" * 7
+            owner = None if user is not None else service
+            token = Token(value, f"a{number}", list(scopes), user, owner, expires)
+            token.created = self.now()
+            self.tokens[value] = token
         return value
 
     def server(self, user: str, name: str = "") -> Server:

@@ -1,10 +1,26 @@
-"""The API's tokens of users: made with scopes the user holds, and revoked."""
+"""The API's tokens of users: made with scopes the user holds, listed, and revoked."""
+
+from typing import Any
 
 from .access import need
 from .exchange import Refused, Reply, Request, reply
 from .records import Token, User, timestamp
-from .scopes import View
+from .scopes import OF_SELF, View, expand
 from .state import HubState
+
+
+def tokens(
+    hub: HubState, request: Request, view: View, method: str, name: str, token: list[str]
+) -> Reply:
+    """Answer a request about the tokens of a user, or about one of them."""
+    match method, token:
+        case "GET", []:
+            return list_tokens(hub, view, name)
+        case "POST", []:
+            return mint(hub, request, view, name)
+        case "DELETE", [token_id]:
+            return revoke(hub, view, name, token_id)
+    raise Refused(405, "Method Not Allowed")
 
 
 def mint(hub: HubState, request: Request, view: View, name: str) -> Reply:
@@ -13,8 +29,9 @@ def mint(hub: HubState, request: Request, view: View, name: str) -> Reply:
         kind = "User" if view.token.user is not None else "Service"
         raise Refused(403, f"{kind} {name} not found or no permissions to generate tokens")
     body = request.json() or {}
-    scopes = body.get("scopes") or list(user.scopes)
-    held = View(Token("", "", list(user.scopes), user=name))
+    own = [*user.scopes, *(f"{scope}!user={name}" for scope in OF_SELF)]
+    scopes = own if body.get("scopes") is None else body["scopes"]
+    held = View(Token("", "", own, user=name))
     beyond = [scope for scope in scopes if not _covered(hub, scope, held)]
     if beyond:
         names = ",".join(beyond)
@@ -22,13 +39,32 @@ def mint(hub: HubState, request: Request, view: View, name: str) -> Reply:
         raise Refused(400, message)
     lifetime = body.get("expires_in")
     expires = None if lifetime is None else hub.now() + lifetime
-    value = hub.add_token(scopes, user=name, expires=expires)
+    identifies = [f"read:users:name!user={name}", f"read:users:groups!user={name}"]
+    value = hub.add_token([*scopes, *identifies], user=name, expires=expires)
     token = hub.tokens[value]
     token.note = body.get("note") or "Requested via api"
-    model = {"user": name, "id": token.id, "kind": "api_token", "scopes": scopes, "roles": []}
-    model |= {"created": timestamp(hub.now()), "expires_at": timestamp(expires)}
-    model["note"] = token.note
-    return reply(201, model | {"token": value})
+    return reply(201, _model(token) | {"token": value})
+
+
+def _model(token: Token) -> dict[str, Any]:
+    scopes = sorted(expand(token.scopes))
+    model = {"user": token.user, "id": token.id, "kind": "api_token", "scopes": scopes}
+    model |= {"created": timestamp(token.created), "expires_at": timestamp(token.expires)}
+    return model | {"roles": [], "note": token.note, "session_id": None}
+
+
+def list_tokens(hub: HubState, view: View, name: str) -> Reply:
+    """List a user's tokens; those that have expired are deleted by that, and never shown."""
+    user = hub.users.get(name)
+    need(view, "read:tokens", user)
+    if user is None:
+        raise Refused(404, f"No such user: {name}")
+    with hub.lock:
+        for token in [t for t in hub.tokens.values() if t.user == name]:
+            if token.expires is not None and token.expires < hub.now():
+                del hub.tokens[token.value]
+        listed = [_model(token) for token in hub.tokens.values() if token.user == name]
+    return reply(200, {"api_tokens": listed})
 
 
 def _may_mint(hub: HubState, view: View, user: User) -> bool:

@@ -9,8 +9,10 @@ stop_fails                 stop() raises, and the server lives on
 
 import asyncio
 import os
+import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jupyterhub.spawner import SimpleLocalProcessSpawner, Spawner
 from traitlets import Integer
@@ -49,9 +51,17 @@ class PaperSpawner(_Asked, Spawner):  # type: ignore[misc]
         super().clear_state()
         self.alive = False
 
+    @property
+    def paper(self) -> Path:
+        """Return the file that is there while this server is alive."""
+        folder = Path("paper")
+        folder.mkdir(exist_ok=True)
+        return folder / quote(self.server.base_url, safe="")
+
     async def start(self) -> tuple[str, int]:
         await self.asked("start")
         self.alive = True
+        self.paper.write_text(str(time.time()))
         return "127.0.0.1", self.port
 
     async def poll(self) -> int | None:
@@ -60,6 +70,7 @@ class PaperSpawner(_Asked, Spawner):  # type: ignore[misc]
     async def stop(self, now: bool = False) -> None:
         await self.asked("stop")
         self.alive = False
+        self.paper.unlink(missing_ok=True)
 
 
 class JupyterSpawner(_Asked, SimpleLocalProcessSpawner):  # type: ignore[misc]

@@ -1,0 +1,1 @@
+"""What runs in the processes of the Hub and of people's servers."""

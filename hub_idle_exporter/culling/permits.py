@@ -1,0 +1,56 @@
+"""Stop tokens: the permission to stop one server, for seconds only, by the Hub's own clock.
+
+A stop that is delayed anywhere on its way (here, in the network, in a Hub that is paused) would
+otherwise still work, however old the knowledge is that it is based on. The token is minted first,
+then the server is looked at, then the stop is sent with the token: if it has expired by then, the
+Hub refuses the stop.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..clocks import steady
+from ..domain.model import seconds
+from ..hub.client import Hub
+
+# How long a stop token is valid, in seconds: the usual time, and the most on a slow Hub.
+STOP_SECONDS, MOST_STOP_SECONDS = 3.0, 10.0
+# Without a stop token: how old a look at a server may be when its stop is sent, by our clock.
+LOOK_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Permit:
+    """A stop token of one server; `created` and `expires` are the Hub's clock, since 1970.
+
+    `good_until` is from when on it may have expired, by our clock.
+    """
+
+    token: str
+    created: float
+    expires: float
+    good_until: float
+
+    def __repr__(self) -> str:
+        return f"Permit(token=masked, expires={self.expires})"
+
+
+class Permits:
+    """Mints stop tokens, owned by the Hub user `owner`, whose role must have `delete:servers`."""
+
+    def __init__(self, hub: Hub, owner: str, clock: Callable[[], float] = steady) -> None:
+        self._hub, self._owner, self._clock = hub, owner, clock
+
+    def mint(self, user: str, server: str, at_most: float = MOST_STOP_SECONDS) -> Permit:
+        """Mint a stop token for one server; raise HubError if that fails.
+
+        It lives for at most so many seconds. Two answers of the Hub must fit into its life, or
+        nothing could ever be stopped on a slow Hub.
+        """
+        wanted = STOP_SECONDS + 2 * self._hub.pace.quickest()
+        life = max(1, int(min(wanted, at_most)))
+        asked = self._clock()
+        scope = f"delete:servers!server={user}/{server}"
+        minted = self._hub.mint_token(self._owner, [scope], life, "stop")
+        created, expires = seconds(minted.created), seconds(minted.expires_at)
+        return Permit(minted.token, created, expires, asked + life)

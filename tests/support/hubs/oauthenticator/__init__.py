@@ -1,0 +1,1 @@
+"""What the Hub of a test imports in place of OAuthenticator."""
