@@ -72,10 +72,10 @@ BAD_LISTS: dict[str, Fault] = {
 # What becomes of a DELETE: refused as if it came too late, lost on its way or on its way back, or
 # answered 504 by a proxy in front of the Hub, which may have carried it out or not.
 BAD_STOPS = ["403", "lost", "answer lost", "504", "504 done"]
+OF_SERVERS = ["kernels", "terminals", "status"]
 KINDS = [
     *("list", "routes", "look", "verify", "delete", "prober", "identity"),
-    *("mint", "stop token", "lease", "tokens", "revoke"),
-    *("kernels", "terminals", "status"),
+    *("mint", "stop token", "lease", "tokens", "revoke", *OF_SERVERS),
 ]
 LEASE, OTHERS = "hub-idle-exporter: lease ", "hub-idle-exporter: lease of another"
 
@@ -112,7 +112,8 @@ class World:
     servers: list[Server] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)  # servers whose stop took effect
-    ended: int = 0  # processes that ended, or were replaced by their users
+    ended: int = 0  # processes that a stop ended
+    replaced: int = 0  # processes that their users replaced
 
     # What goes wrong with a server, by its number.
     odd: dict[int, str] = field(default_factory=dict)
@@ -128,9 +129,12 @@ class World:
     said: dict[tuple[int, str], tuple[float, oracle.Said]] = field(default_factory=dict)
     busy: dict[tuple[int, Any], tuple[float, float]] = field(default_factory=dict)
     once_jupyter: set[tuple[int, Any]] = field(default_factory=set)
+    half_told: dict[int, str] = field(default_factory=dict)  # kernels or terminals, asked together
 
     list_fault: str | None = None
     planned: list[Disturbance] = field(default_factory=list)
+    hub_takes: float = 0.0  # seconds for an answer
+    server_takes: float = 0.0
     unrenewed: float = 0.0
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -196,6 +200,8 @@ class World:
     @contextmanager
     def disturbed(self, kind: str) -> Iterator[None]:
         """Let what is planned for this kind of request happen before or after it is answered."""
+        if kind != "terminals":  # asked for together with the kernels
+            self.rig.time += self.server_takes if kind in OF_SERVERS else self.hub_takes
         found = next((one for one in self.planned if one.kind == kind), None)
         if found is not None:
             self.planned.remove(found)
@@ -271,12 +277,13 @@ class World:
     def note_answer(self, number: int, kind: str) -> None:
         """Note since when a server is busy, and whether it is Jupyter."""
         key, limit = self.start_of(number), self.limit_of(number)
-        if kind == "terminals":
-            word = oracle.word_on_work(self.told_by(number), limit)
-        elif kind == "status":
+        if kind == "status":
             word = oracle.word_on_activity(self.told_by(number), limit)
+        elif self.half_told.setdefault(number, kind) == kind:
+            return  # the other one is yet to come
         else:
-            return
+            del self.half_told[number]
+            word = oracle.word_on_work(self.told_by(number), limit)
         if word in ("idle", "busy", "active"):
             self.once_jupyter.add(key)
         if word == "busy":
@@ -284,7 +291,7 @@ class World:
             gap = self.rig.time - last
             counts = gap <= LONGEST_GAP + SLACK
             self.busy[key] = (seconds + (gap if counts else 0.0), self.rig.time)
-        elif word == "active" or (word != "failed" and kind == "terminals"):
+        elif word == "active" or (word != "failed" and kind != "status"):
             self.busy.pop(key, None)
 
     def told_by(self, number: int) -> dict[str, oracle.Said]:
@@ -520,7 +527,7 @@ class World:
         if number in self.under_way:
             return
         server, jupyter = self.servers[number], self.jupyter(number)
-        self.ended += server.process_alive
+        self.replaced += server.process_alive
         server.stopped, server.ready, server.pending = False, True, None
         server.process_alive = True
         server.started = server.last_activity = self.hub.now()
@@ -557,11 +564,11 @@ class World:
             del self.hub.tokens[token.value]
 
     def do_poll(self, fault: str | None, disturbances: list[Disturbance]) -> None:
-        """Poll, and see the pass to its end."""
+        """Poll, and see the pass to its end; what is left of `planned` then did not happen."""
         self.list_fault, self.planned = fault, [*disturbances]
         ended, failed = self.ended, self.counted("cull_failures")
         worked = self.rig.poll(within=30)
-        self.list_fault, self.planned = None, []
+        self.list_fault = None
         assert worked == (fault is None)
         assert not self.wrong, self.wrong
         failed_now = self.counted("cull_failures") - failed
@@ -578,7 +585,8 @@ class World:
         culls, failures = self.counted("culls"), self.counted("cull_failures")
         assert self.counted("cull_attempts") == culls + failures
         assert len(self.stopped) <= culls + failures
-        assert culls <= self.ended, "more culls are counted than processes have ended"
+        gone = self.ended + self.replaced
+        assert culls <= gone, "more culls are counted than processes have ended"
 
     def settle(self) -> None:
         """Let everything be well for long enough, then see who is still kept."""
