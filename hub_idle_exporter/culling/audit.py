@@ -1,5 +1,8 @@
 """The audit trail: count and log the outcome of each candidate of a culling pass."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -7,6 +10,8 @@ import structlog
 from ..domain.labels import CullFailure, Withheld
 from ..domain.policy import JudgedServer
 from ..metrics import Metrics
+
+_CUT_SHORT = "the exporter ended before the Hub answered; whether the server stopped is not known"
 
 log = structlog.get_logger()
 
@@ -16,11 +21,30 @@ class Audit:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._lock = threading.Lock()  # of the next one
+        self._sending: list[JudgedServer] = []
 
     def withheld(self, candidate: JudgedServer, cause: Withheld, why: str) -> None:
         """Record that a candidate is not stopped."""
         self._metrics.withheld.labels(cause).inc()
         log.info("cull_withheld", **fields(candidate), outcome="withheld", cause=cause, why=why)
+
+    @contextmanager
+    def sending(self, server: JudgedServer) -> Iterator[None]:
+        """Remember a stop until it is known whether it was sent; nothing is logged before."""
+        with self._lock:
+            self._sending.append(server)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._sending.remove(server)
+
+    def cut_short(self) -> None:
+        """Record the stops that are being sent while the process ends."""
+        with self._lock:
+            for server in self._sending:
+                log.warning("stop_cut_short", **fields(server), why=_CUT_SHORT)
 
     def sent(self, server: JudgedServer) -> None:
         """Record that a stop was sent, and did not come too late."""

@@ -33,6 +33,7 @@ class Enforcement:
 
     culler: Culler
     election: Election
+    audit: Audit
 
     def start(self) -> None:
         """Start the threads."""
@@ -40,10 +41,14 @@ class Enforcement:
         self.election.start()
 
     def release(self) -> None:
-        """Let another exporter stop servers, unless the Hub takes too long to answer."""
+        """Let another exporter stop servers; log the stops that the Hub has not answered by then.
+
+        The Hub is not waited for if it takes too long to answer.
+        """
         releasing = threading.Thread(target=self.election.release, name="release", daemon=True)
         releasing.start()
         releasing.join(_RELEASE_SECONDS)
+        self.audit.cut_short()
 
 
 def enforcement_of(
@@ -92,4 +97,4 @@ def enforcement_of(
         remover = Remover(hub, permits, gatekeeper, latest, later, clock)
     stopper = Stopper(hub, election, audit, stopping, clock)
     culler = Culler(hub, clearance, stopper, remover, later, audit, settings, stopping, clock)
-    return Enforcement(culler, election)
+    return Enforcement(culler, election, audit)

@@ -97,6 +97,10 @@ class Stopper:
         Nothing comes between the last check and the DELETE: a log may be blocked. Raises
         FailedError if the Hub refuses the stop, WithheldError if another exporter may stop servers.
         """
+        with self._audit.sending(cleared.server):
+            return self._send(cleared)
+
+    def _send(self, cleared: Cleared) -> Sent | None:
         server, begun = cleared.server, self._clock()
         if begun >= cleared.good_until:
             return None
