@@ -50,12 +50,12 @@ log = structlog.get_logger()
 class ServerUnreachableError(Exception):
     """A user's server gave no usable HTTP answer; `str()` says what happened.
 
-    `refused` tells that nothing listens at its address.
+    `refused` tells that nothing listens at its address, `connected` that something does.
     """
 
-    def __init__(self, why: str, refused: bool = False) -> None:
+    def __init__(self, why: str, refused: bool = False, connected: bool = False) -> None:
         super().__init__(why)
-        self.refused = refused
+        self.refused, self.connected = refused, connected
 
 
 class Prober:
@@ -163,9 +163,11 @@ class Interview:
         try:
             now = self._activity(self._prober.clock() + ADDRESS_SECONDS)
         except ServerUnreachableError as error:
+            if error.connected:
+                return Address.SILENT
             return Address.GONE if error.refused else Address.UNKNOWN
         except ValueError:
-            return Address.UNKNOWN
+            return Address.SILENT
         if now is None and self.activity is None:
             return Address.UNKNOWN  # it was no known kind of program before
         return address_of(self.activity, now)
@@ -195,7 +197,8 @@ class Interview:
         except (OSError, http.client.HTTPException, ValueError) as error:
             why = f"no answer from /{path}: {type(error).__name__}"
             refused = isinstance(error, ConnectionRefusedError)
-            raise ServerUnreachableError(why, refused) from None
+            connected = connection.wire is not None
+            raise ServerUnreachableError(why, refused, connected) from None
         finally:
             timer.cancel()
             connection.close()

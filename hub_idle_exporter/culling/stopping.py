@@ -19,6 +19,8 @@ from .lease import Election
 SLOW_SECONDS = 300.0
 # A process may need a moment to end after the Hub has forgotten it: then it is no orphan.
 _ORPHAN_SECONDS = 5.0
+# What takes connections but does not answer is asked again for so long: it may wait for the Hub.
+_SILENT_SECONDS = 5.0
 # A stop that the Hub took before its token expired is seen by then, by the Hub's clock.
 _TAKEN_SECONDS = 5.0
 
@@ -61,6 +63,7 @@ class Sent:
     begun: float
     error: HubError | None
     orphan_since: float | None = None
+    silent_since: float | None = None
     record: Server | None = None
 
     @property
@@ -150,12 +153,20 @@ class Stopper:
         result = stop_result(before, sent.cleared.sent, record, Address.UNKNOWN)
         if result in (StopResult.UNDECIDED, StopResult.RUNNING):
             return self._while_it_runs(sent, reading, result)
+        result = stop_result(before, sent.cleared.sent, record, self._address(sent))
+        return self._unless_it_ends(sent, result)
+
+    def _address(self, sent: Sent) -> Address:
+        """Ask the server's old address; what it once said is not undone by silence."""
         interview = sent.cleared.case.interview
         address = Address.UNKNOWN if interview is None else interview.address()
-        if address is Address.UNKNOWN and sent.orphan_since is not None:
-            address = Address.SAME  # it has answered after its stop: silence does not undo that
-        result = stop_result(before, sent.cleared.sent, record, address)
-        return self._unless_it_ends(sent, result)
+        if address is Address.SILENT:
+            sent.silent_since = sent.silent_since or self._clock()
+            if self._clock() - sent.silent_since > _SILENT_SECONDS:
+                address = Address.UNKNOWN
+        if address in (Address.SILENT, Address.UNKNOWN) and sent.orphan_since is not None:
+            return Address.SAME
+        return address
 
     def _while_it_runs(
         self, sent: Sent, reading: UserReading | None, result: StopResult

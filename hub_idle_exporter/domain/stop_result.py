@@ -27,6 +27,7 @@ class Address(Enum):
 
     SAME = auto()  # a server that started at the same time: it is the same
     GONE = auto()  # nothing, or another server
+    SILENT = auto()  # something takes connections, but its answer tells nothing, or does not come
     UNKNOWN = auto()  # it could not be asked, before or after
 
 
@@ -46,6 +47,8 @@ def stop_result(before: Server, sent: float, after: Server | None, address: Addr
             return StopResult.RUNNING
     if address is Address.SAME:
         return StopResult.ORPHAN
+    if address is Address.SILENT:
+        return StopResult.UNDECIDED
     if address is Address.GONE:
         return StopResult.STOPPED
     if after is None or after.ready or after.pending:

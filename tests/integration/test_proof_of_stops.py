@@ -1,8 +1,11 @@
 """A stop is what it says: what the Hub and the server's old address say afterwards."""
 
+import socket
 import threading
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import fake_hub as faults
 import pytest
@@ -50,6 +53,44 @@ def test_an_orphan_that_falls_silent_is_no_cull(rig: Rig) -> None:
     assert result(rig) == (0, 1)
 
 
+@pytest.mark.parametrize(
+    "silence", [faults.close(), faults.html(403), faults.html(503)], ids=["closed", "403", "503"]
+)
+def test_an_orphan_that_answers_only_later_is_no_cull(rig: Rig, silence: Fault) -> None:
+    """It asks the Hub about our token, and the Hub is paused: for that long it does not answer."""
+    server = rig.run("ana")
+    then(rig, lambda: setattr(server, "process_alive", True))
+    rig.target.plan("GET", "*/status", silence, after=1, times=1)
+    rig.poll()
+    assert result(rig) == (0, 1)
+
+
+def test_where_nothing_takes_connections_the_result_is_not_waited_for(rig: Rig) -> None:
+    """On Kubernetes nothing answers at the address of a pod that is gone."""
+    rig.run("ana")
+    with ExitStack() as stack:
+        then(rig, lambda: stack.enter_context(dropping_connections(rig)))
+        rig.poll()
+    assert result(rig) == (1, 0)
+    (_verified,) = [
+        asked for asked in rig.hub.log("GET", USER) if "include_stopped_servers" in asked.query
+    ]
+
+
+@contextmanager
+def dropping_connections(rig: Rig) -> Iterator[None]:
+    """Let connections to the servers time out: the queue of those not yet accepted is full."""
+    address = ("127.0.0.1", urlsplit(rig.target.origin).port)
+    rig.target.hang_up()
+    with ExitStack() as stack:
+        stack.enter_context(socket.create_server(address, backlog=0))
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(address)
+        yield
+
+
 def test_a_process_that_takes_seconds_to_end_is_a_cull(rig: Rig) -> None:
     server = rig.run("ana")
     then(rig, lambda: setattr(server, "process_alive", True))
@@ -79,7 +120,7 @@ def test_a_refused_connection_is_gone(rig: Rig) -> None:
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_where_the_old_address_tells_nothing_last_activity_decides(rig: Rig, fails: bool) -> None:
-    """On Kubernetes nothing answers at the address of a pod that is gone."""
+    """In a service mesh something always takes the connection."""
     rig.run("ana", stop_fails=fails)
     rig.target.plan("GET", "*/status", faults.close(), after=1)
     rig.poll()

@@ -1505,10 +1505,24 @@ MUTANTS = [
     Mutant(
         "an address that does not answer proves nothing",
         "culling/probe.py",
-        "return Address.GONE if error.refused else Address.UNKNOWN",
-        "return Address.GONE",
+        "                return Address.SILENT\n            return",
+        "                return Address.GONE\n            return",
         "integration/test_proof_of_stops.py::"
         "test_where_the_old_address_tells_nothing_last_activity_decides",
+    ),
+    Mutant(
+        "what takes connections but does not answer is asked again",
+        "domain/stop_result.py",
+        "if address is Address.SILENT:",
+        "if False:",
+        "integration/test_proof_of_stops.py::test_an_orphan_that_answers_only_later_is_no_cull",
+    ),
+    Mutant(
+        "what refuses our token, or fails, is asked again",
+        "culling/probe.py",
+        "        except ValueError:\n            return Address.SILENT\n",
+        "        except ValueError:\n            return Address.UNKNOWN\n",
+        "integration/test_proof_of_stops.py::test_an_orphan_that_answers_only_later_is_no_cull",
     ),
     Mutant(
         "the address of no Jupyter proves nothing",
@@ -1550,7 +1564,7 @@ MUTANTS = [
     Mutant(
         "what answered after its stop is an orphan, though it falls silent",
         "culling/stopping.py",
-        "if address is Address.UNKNOWN and sent.orphan_since is not None:",
+        "if address in (Address.SILENT, Address.UNKNOWN) and sent.orphan_since is not None:",
         "if False:",
         "integration/test_proof_of_stops.py::test_an_orphan_that_falls_silent_is_no_cull",
     ),
