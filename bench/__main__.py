@@ -55,14 +55,14 @@ def main() -> int:
     if arguments.keep:
         results |= json.loads(arguments.json.read_text())
     results |= {"machine": machine(), "quick": arguments.quick}
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
     for name, measure in _parts(arguments.quick, arguments.long).items():
         if arguments.only is None or name in arguments.only:
             begun, load = time.monotonic(), os.getloadavg()[0]
             results[name] = measure()
             results["loads"][name] = [round(load, 1), round(os.getloadavg()[0], 1)]
             print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+            arguments.json.write_text(json.dumps(results, indent=1) + "\n")
     text = report.markdown(results)
     if arguments.beside:
         text += report.another(json.loads(arguments.beside.read_text()))

@@ -73,6 +73,7 @@ def cull(url: str, token: str, **options: Any) -> Work:
         assert running.poller.poll(), running.latest.state.error
         assert running.poller.last_pass is not None, running.gatekeeper.read().why
         running.poller.last_pass.done.wait()
+        running.release()  # the lease: the next worker on this Hub needs it
         return samples(running)
 
     return poll_and_cull
