@@ -56,14 +56,27 @@ class Ports:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return that many distinct TCP ports of 127.0.0.1 that are free now."""
-    found: set[int] = set()
+    """Return that many TCP ports of 127.0.0.1 that are free now; no other caller gets them."""
+    found: list[int] = []
     while len(found) < count:
         port = secrets.choice(_PORTS)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((_HOST, port))
-            found.add(port)
-    return list(found)
+            _reserve(port)
+            found.append(port)
+    return found
+
+
+# A Hub opens its ports seconds after they were chosen; until then others could choose them too.
+_reserved: list[socket.socket] = []
+
+
+def _reserve(port: int) -> None:
+    """Keep a port for this process, among those that ask here; raise OSError if it is taken."""
+    if sys.platform == "linux":  # elsewhere there are no names of sockets apart from files
+        held = socket.socket(socket.AF_UNIX)
+        _reserved.append(held)
+        held.bind(f"\0hub-idle-exporter/port/{port}")
 
 
 class LocalHub:
