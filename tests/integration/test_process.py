@@ -134,6 +134,20 @@ def test_nothing_is_stopped_after_the_signal_to_end(
     assert sent <= len({line["user"] for line in told}) <= sent + 2
 
 
+def test_a_stop_that_the_hub_has_not_answered_at_the_end_has_a_line(
+    fake_hub: FakeHub, run_exporter: RunExporter
+) -> None:
+    with FakeServer() as server:
+        fake_hub.add_server("ana", idle=7200, age=9000, target=server)
+        fake_hub.plan("DELETE", "/users/ana/server", hang(threading.Event()))
+        exporter = run_exporter(fake_hub, *CULLING)
+        fake_hub.wait_for("DELETE", "/users/ana/server")
+        assert exporter.stop() == 0
+    (told,) = exporter.events("stop_cut_short")
+    assert (told["user"], told["reason"]) == ("ana", "idle")
+    assert exporter.events("stopping_server") == []
+
+
 # ---- the policy file ----------------------------------------------------------------------------
 
 EXEMPT = "policies: [{name: staff, match: {users: ana}, exempt: true}]\n"

@@ -10,12 +10,13 @@ from typing import Any
 import fake_hub as faults
 import pytest
 import structlog
+from answers import BEFORE_THE_STOP, TOKENS
 from culling_rig import HOUR, MakeRig, Rig
 from fake_hub import Reply, Request, Server
 
 Events = list[MutableMapping[str, Any]]
 DAY = 24 * HOUR
-USER, STOP, TOKENS = "/users/ana", "/users/ana/server", "/users/idle-prober/tokens"
+USER, STOP = "/users/ana", "/users/ana/server"
 
 
 def passes(rig: Rig, seconds: float, *more: Callable[[], object]) -> Callable[[], None]:
@@ -306,26 +307,15 @@ def test_a_token_past_half_its_life_is_not_revoked(rig: Rig) -> None:
 
 # ---- paused after each kind of answer ------------------------------------------------------------
 
-KINDS = {
-    "list": ("hub", "GET", "/users", 0),
-    "routes": ("hub", "GET", "/proxy", 0),
-    "token for asking": ("hub", "POST", TOKENS, 2),
-    "kernels": ("server", "GET", "*/kernels", 0),
-    "terminals": ("server", "GET", "*/terminals", 0),
-    "stop token": ("hub", "POST", TOKENS, 3),
-    "look": ("hub", "GET", USER, 0),
-    "status": ("server", "GET", "*/status", 0),
-}
-
 
 @pytest.mark.parametrize("max_age", [0.0, HOUR])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", BEFORE_THE_STOP)
 def test_paused_after_any_answer_nothing_is_stopped_on_what_was_known_before(
     make_rig: MakeRig, kind: str, max_age: float
 ) -> None:
     """For twenty seconds; meanwhile the user comes back, or restarts what is too old."""
     rig = make_rig(max_age=max_age)
-    where, method, path, after = KINDS[kind]
+    where, method, path, after = BEFORE_THE_STOP[kind]
     server = rig.run("ana", kernels=["idle"])
     back = comes_back(rig, server)
 
@@ -344,18 +334,19 @@ def test_paused_after_any_answer_nothing_is_stopped_on_what_was_known_before(
 
 
 @pytest.mark.parametrize("seconds", [4, 20])
+@pytest.mark.parametrize(
+    "kind", [k for k, (where, *_) in BEFORE_THE_STOP.items() if where == "hub"]
+)
 def test_a_hub_paused_with_any_request_in_hand_stops_nobody_who_came_back(
-    rig: Rig, seconds: int
+    rig: Rig, kind: str, seconds: int
 ) -> None:
-    for number, (where, method, path, after) in enumerate(KINDS.values()):
-        if where != "hub":
-            continue
-        server = rig.run("ana", kernels=["idle"])
-        pause = faults.before(passes(rig, seconds, comes_back(rig, server)))
-        rig.hub.heal()
-        rig.hub.plan(method, path, pause, after=after, times=1)
-        rig.poll()
-        assert server.ready, f"stopped after pause {number}"
+    _, method, path, after = BEFORE_THE_STOP[kind]
+    server = rig.run("ana", kernels=["idle"])
+    pause = faults.before(passes(rig, seconds, comes_back(rig, server)))
+    rig.hub.plan(method, path, pause, after=after, times=1)
+    rig.poll()
+    assert len(rig.hub.log(method, path)) > after
+    assert server.ready
     assert rig.stops() == []
 
 
@@ -460,7 +451,7 @@ def test_paused_after_any_answer_no_jupyter_is_not_stopped_on_traffic_of_before(
     rig: Rig, kind: str
 ) -> None:
     """Only the proxy sees at once that somebody came back."""
-    where, method, path, after = KINDS[kind]
+    where, method, path, after = BEFORE_THE_STOP[kind]
     server = rig.run("ana", jupyter=False)
 
     def back() -> None:

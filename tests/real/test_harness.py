@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +33,8 @@ from fake_hub import (
     rewritten,
 )
 from real_hub import ENFORCE, OF_PROBER, RealHub
+
+from hub_idle_exporter.demo import launch
 
 NEVER = {"stop_until": "never"}
 USERS = ["ana", "bo", "cy", "di", "we ird@ex.org", "ünï"]
@@ -525,3 +529,19 @@ def test_what_goes_wrong_in_a_fault_is_not_swallowed() -> None:
         requests.get(f"{hub.url}/", timeout=10)
     with pytest.raises(AssertionError, match="a mistake in a test"), hub:
         pass
+
+
+def test_a_port_that_was_chosen_is_chosen_by_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Hub opens it seconds later."""
+    monkeypatch.setattr(launch, "_PORTS", range(19_000, 19_040))
+    command = "from hub_idle_exporter.demo import launch as l; l._PORTS = range(19_000, 19_040); "
+    command += "print(*l.free_ports(15), flush=True); input()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with other:
+        assert other.stdout is not None
+        theirs = {int(port) for port in other.stdout.readline().split()}
+        assert len(theirs) == 15
+        assert theirs.isdisjoint(launch.free_ports(15))
+        other.communicate("\n")

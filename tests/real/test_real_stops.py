@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeHub, RunCommand, RunExporter
+from exporter_process import Exporter
 from real_hub import ENFORCE, PROBER, RealHub
 
 from hub_idle_exporter.culling.permits import Permits
@@ -97,14 +98,20 @@ def test_the_idle_cullers_own_roles_stop_nobody_and_say_what_to_grant(
     assert "'access:servers', 'delete:servers'" in done.stdout
 
 
-def test_of_two_enforcing_processes_one_stops_and_the_other_takes_over(
-    clean_paper_hub: RealHub, run_exporter: RunExporter
-) -> None:
-    hub = clean_paper_hub
+def two_exporters(hub: RealHub, run_exporter: RunExporter) -> tuple[Exporter, Exporter]:
+    """Run one that holds the lease, and one that waits for it."""
     first = run_exporter(hub, *ENFORCING)
     first.wait_event("lease_taken")
     second = run_exporter(hub, *ENFORCING)
     second.wait_event("lease_not_held")
+    return first, second
+
+
+def test_of_two_enforcing_processes_one_stops_and_the_other_takes_over(
+    clean_paper_hub: RealHub, run_exporter: RunExporter
+) -> None:
+    hub = clean_paper_hub
+    first, second = two_exporters(hub, run_exporter)
     second.wait_value(1, "hub_idle_exporter_enforcement", state="suspended")
     idle(hub, "ana")
     first.wait_value(1, CULLS)
@@ -135,10 +142,7 @@ def test_after_a_kill_another_process_takes_over_within_two_minutes(
     clean_paper_hub: RealHub, run_exporter: RunExporter
 ) -> None:
     hub = clean_paper_hub
-    first = run_exporter(hub, *ENFORCING)
-    first.wait_event("lease_taken")
-    second = run_exporter(hub, *ENFORCING)
-    second.wait_event("lease_not_held")
+    first, second = two_exporters(hub, run_exporter)
     first.process.kill()
     idle(hub, "ana")
     second.wait_event("lease_taken", timeout=140)

@@ -1471,6 +1471,14 @@ MUTANTS = [
         '        logger.error("nothing_culled", why=why)\n        return True',
         "integration/test_process.py::test_once_where_the_list_lost_a_crowd_stops_nobody",
     ),
+    Mutant(
+        "a stop that the end of the exporter cuts short has a line",
+        "culling/enforcement.py",
+        "        self.audit.cut_short()\n",
+        "",
+        "integration/test_process.py"
+        "::test_a_stop_that_the_hub_has_not_answered_at_the_end_has_a_line",
+    ),
     # ---- what became of a stop ------------------------------------------------------------------
     Mutant(
         "what still answers as the same server is an orphan, whatever the Hub says",
