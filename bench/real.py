@@ -162,7 +162,7 @@ def _requests(log: Path, begin: int, servers: int) -> dict[str, float]:
         text = file.read().decode(errors="replace")
     counts: Counter[str] = Counter()
     for method, path, who in _REQUEST.findall(text):
-        if who == SERVICE:
+        if who == SERVICE or (who == PROBER and method == "DELETE"):  # the stop, by its own token
             counts[_purpose(method, path)] += 1
         elif who == PROBER:
             counts[SERVERS_OWN] += 1
