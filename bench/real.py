@@ -18,7 +18,8 @@ from .figures import Spread
 from .hubs import Address, worker, workers
 
 SERVERS_OWN = "by the server, which looks who asks"
-SHARED = "shared: poll and routes"
+SHARED = "shared: poll, routes, probe user, lease"
+_MINT, _LIST = "mint a token", "list tokens"
 _REQUEST = re.compile(r" \d{3} (GET|POST|DELETE) /hub/api(/\S*) \(([^@)]*)@")
 # What the tests' Hubs do every few seconds would be taken for the cost of polls.
 _CALM = "c.Spawner.poll_interval = 3600\nc.JupyterHub.last_activity_interval = 3600\n"
@@ -166,14 +167,20 @@ def _requests(log: Path, begin: int, servers: int) -> dict[str, float]:
             counts[_purpose(method, path)] += 1
         elif who == PROBER:
             counts[SERVERS_OWN] += 1
+    # Only the lease is listed: once for each of its tokens that is minted or revoked.
+    listed = counts.pop(_LIST, 0)
+    counts[_MINT] -= listed
+    counts[SHARED] += 2 * listed
     return {purpose: round(count / servers, 2) for purpose, count in sorted(counts.items())}
 
 
 def _purpose(method: str, path: str) -> str:
     if "/tokens" in path:
-        return "mint a token" if method == "POST" else "revoke the token"
+        return {"POST": _MINT, "DELETE": "revoke the token"}.get(method, _LIST)
     if method == "DELETE":
         return "stop"
+    if path.startswith(f"/users/{PROBER}"):
+        return SHARED
     if "include_stopped_servers" in path:
         return "verify"
     return "look again" if path.startswith("/users/") else SHARED

@@ -37,6 +37,7 @@ from ..hub.errors import HubError
 DEADLINE_SECONDS = 5.0
 # After a stop: on Kubernetes nothing answers at the address of a pod that is gone.
 ADDRESS_SECONDS = 2.0
+_HEAD_START_SECONDS = 0.25
 TOKEN_SECONDS = 60
 # A token is revoked only in the first half of its life: a request to revoke it that is delayed
 # must not arrive when the Hub has given its id to another token.
@@ -194,7 +195,8 @@ class Interview:
             connection.request("GET", url, headers=headers)
             response = connection.getresponse()
             reply = Reply(response.status, _body(response), date_of(response.getheader("Date")))
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        # RuntimeError: no thread is left for the timer.
+        except (OSError, http.client.HTTPException, ValueError, RuntimeError) as error:
             why = f"no answer from /{path}: {type(error).__name__}"
             refused = isinstance(error, ConnectionRefusedError)
             connected = connection.wire is not None
@@ -229,10 +231,17 @@ class Interview:
 
 
 def _together(questions: Sequence[Callable[[], Reply]]) -> list[Reply]:
-    """Ask everything at once: a slow server's first answer would be old when its last one comes."""
+    """Ask everything at once: a slow server's first answer would be old when its last one comes.
+
+    The first question has a head start: a server that has answered it knows our token, and need
+    not ask the Hub about it again.
+    """
     answers: list[Reply | ServerUnreachableError | None] = [None] * len(questions)
+    first_is_answered = threading.Event()
 
     def ask(number: int) -> None:
+        if number > 0:
+            first_is_answered.wait(_HEAD_START_SECONDS)
         try:
             answers[number] = questions[number]()
         except ServerUnreachableError as error:
@@ -242,9 +251,13 @@ def _together(questions: Sequence[Callable[[], Reply]]) -> list[Reply]:
         threading.Thread(target=ask, args=[number], daemon=True)
         for number in range(1, len(questions))
     ]
-    for thread in threads:
-        thread.start()
+    try:
+        for thread in threads:
+            thread.start()
+    except RuntimeError:
+        raise ServerUnreachableError("it was not asked: no thread is left") from None
     ask(0)
+    first_is_answered.set()
     for thread in threads:
         thread.join()
     for answer in answers:

@@ -78,6 +78,30 @@ def test_a_culled_server_costs_six_requests_of_ours(rig: Rig) -> None:
     assert len(rig.hub.requests) - before - polled == 6
 
 
+def test_a_server_is_asked_for_terminals_once_it_knows_who_asks(rig: Rig) -> None:
+    """It asks the Hub whose token that is, and remembers: one request to the Hub, not two."""
+    rig.run("ana")
+    before: list[int] = []
+    terminals = "*/terminals"
+    count = faults.after(lambda: before.append(len(rig.target.log("GET", terminals))))
+    rig.target.plan("GET", "*/kernels", count, times=1)
+    rig.poll()
+    assert before == [0]
+    assert len(rig.target.log("GET", terminals)) == rig.culled() == 1
+
+
+def test_a_server_slow_to_tell_its_kernels_is_asked_for_terminals_meanwhile(rig: Rig) -> None:
+    """Asked one after another, its first answer would be old when the second one comes."""
+    rig.run("ana")
+    asked = threading.Event()
+    met: list[bool] = []
+    rig.target.plan("GET", "*/terminals", faults.before(asked.set), times=1)
+    rig.target.plan("GET", "*/kernels", faults.before(lambda: met.append(asked.wait(4))), times=1)
+    rig.poll()
+    assert met == [True]
+    assert rig.culled() == 1
+
+
 def test_a_delete_that_the_hub_takes_late_stops_nobody(rig: Rig) -> None:
     """The Hub is paused with the DELETE in hand, and meanwhile the user comes back."""
     server = rig.run("ana")

@@ -133,6 +133,19 @@ def test_users_server_never_sees_the_sidecars_token(
         assert hub.api("GET", "/user", token=token).status_code == 403
 
 
+def test_a_server_asks_the_hub_once_whose_token_asks_it(
+    clean_real_hub: RealHub, run_exporter: RunExporter
+) -> None:
+    """Six of our requests and this one are all that a stop costs the Hub."""
+    clean_real_hub.start_server("quiet")
+    before = clean_real_hub.log_path.stat().st_size
+    exporter = run_exporter(clean_real_hub, *NOW, "--timeout=4s")
+    exporter.wait_event("culled", user="quiet", timeout=40)
+    log = clean_real_hub.log_path.read_bytes()[before:].decode()
+    looks = log.count("GET /hub/api/users/quiet (hub-idle-exporter@")
+    assert log.count("GET /hub/api/user (idle-prober@") == looks >= 1
+
+
 def _home(hub: RealHub, user: str) -> str:
     pid = hub.rows()[user, ""].state["pid"]
     return psutil.Process(pid).environ()["HOME"]
@@ -161,7 +174,8 @@ def test_probe_token_opens_one_server_and_nothing_else_and_is_gone_afterwards(
     assert hub.api("DELETE", "/users/ana/server", token=minted.token).status_code in (403, 404)
     assert status("ana") == 200
     client.revoke_token(PROBER, minted.id)
-    assert hub.get(f"/users/{PROBER}/tokens")["api_tokens"] == []
+    left = [token["id"] for token in hub.get(f"/users/{PROBER}/tokens")["api_tokens"]]
+    assert minted.id not in left
     assert hub.api("GET", "/user", token=minted.token).status_code == 403
 
 

@@ -55,7 +55,7 @@ class FixedPolicies(PolicySource):
 
     def __init__(self, policies: Sequence[dict[str, Any]], default: Policy) -> None:
         text = json.dumps({"policies": list(policies)}, ensure_ascii=False).encode()
-        self.policies = parse(text, "policies.yaml", default)
+        self.value = parse(text, "policies.yaml", default)
         self.error = None
 
     def refresh(self) -> bool:
@@ -80,6 +80,8 @@ class Rig:
         poll: Mapping[str, Any] | None = None,
         orphaned: Callable[[], bool] = lambda: False,
         later_speed: float = LATER_SPEED,
+        url: str | None = None,
+        ca_file: str | None = None,
         **cull: Any,
     ) -> None:
         self.time, self.wall_ahead, self.later_ahead = START, 0.0, 0.0
@@ -100,11 +102,13 @@ class Rig:
         self.metrics = Metrics(
             CollectorRegistry(), self.latest, self.gatekeeper.state, self.poll_settings
         )
-        value = hub.token if token is None else token
-        connection = ConnectionSettings(hub.url, timeout=request_timeout, page_size=page_size)
+        self.own_token = hub.token if token is None else token
+        connection = ConnectionSettings(
+            url or hub.url, timeout=request_timeout, page_size=page_size, ca_file=ca_file
+        )
         self.client = Hub(
             connection,
-            Token.read_by(lambda: value),
+            Token.read_by(lambda: self.own_token),
             self.gatekeeper.hub_answered,
             clock=lambda: self.time,
         )
@@ -174,7 +178,7 @@ class Rig:
     def after_work(self, happening: Callable[[], object]) -> None:
         """Let something happen once, after a server has said what runs in it.
 
-        Kernels and terminals are asked for at once: both were, and the kernels are known.
+        Both its kernels and its terminals were asked for, and the kernels are known.
         """
         answered = threading.Event()
 
