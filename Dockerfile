@@ -39,6 +39,6 @@ USER 10001:10001
 WORKDIR /
 EXPOSE 9899
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \
-    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9899/-/healthy', timeout=4)"]
+    CMD ["python", "-c", "import ssl, urllib.request as r\ntry: r.urlopen('http://127.0.0.1:9899/-/healthy', timeout=2)\nexcept OSError: r.urlopen('https://127.0.0.1:9899/-/healthy', timeout=2, context=ssl._create_unverified_context())"]
 ENTRYPOINT ["hub-idle-exporter"]
 CMD ["--web.listen-address=:9899"]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import ROOT, picture, polls, real, report, scrapes
+from . import ROOT, picture, polls, port, real, report, scrapes
 from .figures import machine
 
 _JSON = ROOT / ".cache" / "bench.json"
@@ -22,10 +22,12 @@ def _parts(quick: bool, long: bool) -> dict[str, Callable[[], Any]]:
     polling = polls.QUICK if quick else polls.FULL
     scraping = scrapes.QUICK if quick else scrapes.FULL
     hub = real.QUICK if quick else real.FULL
+    crowd = port.QUICK if quick else port.FULL
     return {
         "poll": lambda: polls.sizes(polling),
         "registered": lambda: polls.registered(polling),
         "scrape": lambda: scrapes.latencies(scraping),
+        "port": lambda: port.crowded(crowd),
         "hub": lambda: real.hub_cpu(hub),
         "drain": lambda: real.drains(real.LONG if long else hub.drains),
         "soak": lambda: polls.soak(polling),

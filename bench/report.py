@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from .port import PATHS
 from .real import SHARED
 
 # From here on the Hub answers a stop 202, and it is followed: one request a second more.
@@ -54,6 +55,7 @@ def goals(results: Results) -> list[Goal]:
     """Compare what was measured with what was wanted."""
     found = [*_poll_goals(results.get("poll", [])), *_scrape_goals(results.get("scrape", []))]
     found += _registered_goal(results.get("registered", []))
+    found += _port_goals(results.get("port", []))
     for row in results.get("drain", []):
         if "peer_of_ours" in row:
             stops = f"{row['servers']} stops of {row['stop_seconds']} s"
@@ -112,6 +114,14 @@ def _scrape_goals(rows: list[dict[str, Any]]) -> Iterator[Goal]:
             )
 
 
+def _port_goals(rows: list[dict[str, Any]]) -> Iterator[Goal]:
+    for row in rows:
+        clients = row["dripping"] + row["silent"]
+        for path in PATHS if clients else ():
+            what = f"{path} p99 among {clients} clients that drip or are silent, ms"
+            yield _at_most(what, 100, row[path]["p99"] * 1000)
+
+
 def _at_most(what: str, wanted: float, measured: float) -> Goal:
     return what, f"≤ {wanted:g}", measured, measured <= wanted
 
@@ -162,6 +172,18 @@ def _scrapes(rows: list[dict[str, Any]]) -> Iterator[str]:
         )
 
 
+def _port(rows: list[dict[str, Any]]) -> Iterator[str]:
+    yield "**The port in a crowd**: questions on new connections (1,000 servers, a poll every 5 s)"
+    yield ""
+    yield from _head("dripping", "silent", "path", "p50", "p99", "longest", "memory")
+    for row in rows:
+        for path in PATHS:
+            times = (f"{row[path][key] * 1000:.1f} ms" for key in ("p50", "p99", "most"))
+            yield _row(
+                row["dripping"], row["silent"], f"`{path}`", *times, f"{row['memory_mb']:.0f} MB"
+            )
+
+
 def _hub(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "**CPU of the Hub itself** a poll (real JupyterHub; floor: the same requests alone)"
     yield ""
@@ -207,8 +229,8 @@ def _soak(row: dict[str, Any]) -> Iterator[str]:
 
 
 _PARTS: dict[str, Callable[[Any], Iterator[str]]] = {
-    "poll": _polls, "registered": _polls, "scrape": _scrapes, "hub": _hub, "drain": _drains,
-    "soak": _soak,
+    "poll": _polls, "registered": _polls, "scrape": _scrapes, "port": _port, "hub": _hub,
+    "drain": _drains, "soak": _soak,
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from types import FrameType
 from . import (
     COMMANDS,
     parent,  # noqa: F401 - records the parent process when imported
+    process,
 )
 
 
@@ -19,6 +20,7 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
     os._exit(130 if set(COMMANDS) & set(sys.argv) else 0)
 
 
+process.arrange()
 signal.signal(signal.SIGTERM, _leave)
 signal.signal(signal.SIGINT, _leave)
 

@@ -18,6 +18,7 @@ from .commands.servers import list_servers
 from .config import checked_address, checked_url, settings_from
 from .domain.durations import ALLOWED, seconds_of
 from .domain.settings import BusyCheck, ConfigError
+from .domain.text import printable
 from .log import FORMATS, LEVELS
 
 PREFIX = "HUB_IDLE_EXPORTER_"
@@ -177,6 +178,8 @@ OPTIONS = [
     _option("per-server-metrics", BOOLEAN, "Export series by user and server name.", "false"),
     _option("web.listen-address", Kind("address", checked_address), "Address to serve /metrics "
             "and the page on; :9899 listens on all interfaces.", "127.0.0.1:9899"),
+    _option("web.config.file", FILE, "File with TLS, passwords and headers for that address, in "
+            "the format of Prometheus exporters."),
     _option("log-level", _one_of(*LEVELS), "Lowest level that is logged.", "info"),
     _option("log-format", _one_of(*FORMATS), "Format of the log.", "logfmt"),
 ]  # fmt: skip
@@ -185,8 +188,6 @@ _NO_DELETION = "deleting users is not supported yet: leave this option out"
 _NO_CONFIG = "there is no configuration file: use the options, and --policy-file for policies"
 _LATER, _CULLERS = "Not supported yet.", "An option of jupyterhub-idle-culler."
 REFUSED = [
-    _option("web.config.file", _refused("TLS and passwords are not supported yet: put a "
-            "reverse proxy in front"), _LATER, hidden=True),
     _option("cull-users", _refused(_NO_DELETION, flag=True), _LATER, hidden=True),
     _option("cull-admin-users", _refused(_NO_DELETION, flag=True), _LATER, hidden=True),
     _option("config", _refused(_NO_CONFIG), _CULLERS, hidden=True),
@@ -286,5 +287,5 @@ def main() -> None:
 
 
 def _complain(sentence: str) -> int:
-    click.echo(f"hub-idle-exporter: {sentence}", err=True)
+    click.echo(f"hub-idle-exporter: {printable(sentence)}", err=True)
     return 2

@@ -54,7 +54,7 @@ def settings_from(options: Mapping[str, Any], once: bool = False) -> Settings:
             remove_named_servers=options["remove_named_servers"],
             only_if_asked=once and options["grace"] > 0,
         ),
-        web=WebSettings(host, port),
+        web=WebSettings(host, port, options["web_config_file"]),
         log=LogSettings(options["log_level"], options["log_format"]),
         token_file=options["api_token_file"],
         policy_file=options["policy_file"],
@@ -108,6 +108,7 @@ def shown_settings(settings: Settings) -> dict[str, object]:
         "internal_certs_location": settings.tls_directory or "none",
         "ca_file": connection.ca_file or "system",
         "web_listen_address": f"{settings.web.host}:{settings.web.port}",
+        "web_config_file": settings.web.config_file or "none",
         "log_level": settings.log.level,
         "log_format": settings.log.format,
     }
@@ -142,7 +143,7 @@ def internal_tls(directory: str) -> tuple[str, str, str]:
     pair = Path(directory, "hub-internal", "hub-internal")
     files = (f"{pair}.crt", f"{pair}.key", str(Path(directory, "hub-ca_trust.crt")))
     for file in files:
-        if not Path(file).is_file():
+        if not _is_file(file):
             raise ConfigError(
                 f"--ssl-enabled: {file} is missing; set --internal-certs-location to the folder "
                 "of the Hub's internal_ssl certificates (c.JupyterHub.internal_certs_location)"
@@ -153,13 +154,20 @@ def internal_tls(directory: str) -> tuple[str, str, str]:
 
 def checked_authority(file: str) -> str:
     """Check a file with CA certificates; raise ConfigError if it has none."""
-    if not Path(file).is_file():
+    if not _is_file(file):
         raise ConfigError(f"--ca-file: {file} does not exist, or is not a file")
     try:
         ssl.create_default_context(cafile=file)
     except (OSError, ValueError) as error:
         raise ConfigError(f"--ca-file: {file} has no usable certificate (PEM): {error}") from None
     return file
+
+
+def _is_file(file: str) -> bool:
+    try:
+        return Path(file).is_file()
+    except (OSError, ValueError):  # no file can have this name
+        return False
 
 
 def server_tls(tls_directory: str | None) -> ssl.SSLContext | None:

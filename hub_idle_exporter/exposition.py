@@ -1,5 +1,6 @@
 """How metrics are written: as text or OpenMetrics, compressed, and facts only once per poll."""
 
+import re
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,6 +11,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 _END = b"# EOF\n"  # of a text in the format OpenMetrics
+# What there is. Of anything else clients could make up as many as they like.
+_CONTENT_TYPE = re.compile(
+    r"(text/plain|application/openmetrics-text); version=(0\.0\.4|1\.0\.0); charset=utf-8"
+    r"(; escaping=(allow-utf-8|underscores|dots|values))?"
+)
 _MOST_FORMATS = 2  # kept rendered: text and OpenMetrics
 _GZIP = 31  # zlib's number for a gzip stream
 _GZIP_LEVEL = 6
@@ -39,11 +45,15 @@ class _Collected(Collector):
 
 
 def encoder_for(accept: str) -> tuple[Encoder, str]:
-    """Choose text or OpenMetrics by an `Accept` header; return encoder and content type."""
+    """Choose text or OpenMetrics by an `Accept` header; return encoder and content type.
+
+    Who asks for a version that does not exist gets plain text: the library would claim to speak it.
+    """
     try:
-        return choose_encoder(accept)
-    except (ValueError, TypeError):  # it asks for an invalid version
+        encode, content_type = choose_encoder(accept)
+    except (ValueError, TypeError):  # it is no version at all
         return choose_encoder("")
+    return (encode, content_type) if _CONTENT_TYPE.fullmatch(content_type) else choose_encoder("")
 
 
 def encoded(encode: Encoder, families: Families) -> bytes:
@@ -74,8 +84,7 @@ class Text:
 class FactsText:
     """The facts of one poll as text, rendered once for each format.
 
-    Clients may make up formats (versions); only the first two are kept. `asked` are those that
-    were scraped.
+    Only the first two are kept. `asked` are those that were scraped.
     """
 
     def __init__(self, families: Families, formats: Iterable[str] = ()) -> None:

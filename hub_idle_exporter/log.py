@@ -7,6 +7,8 @@ from typing import Any, TextIO, cast
 
 import structlog
 
+from .domain.text import printable
+
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 FORMATS = ("logfmt", "json")
 _FIRST = ["ts", "level", "event"]
@@ -67,10 +69,3 @@ def _with_texts(value: object, change: Callable[[str], str]) -> object:
     if isinstance(value, list):
         return [_with_texts(one, change) for one in value]
     return change(value) if isinstance(value, str) else value
-
-
-def printable(text: str) -> str:
-    """Escape control characters and line breaks."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

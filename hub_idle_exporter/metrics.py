@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 from . import __version__
 from .domain.census import Census, SecondsHistogram, census_of
 from .domain.gate import GateState
-from .domain.labels import Cause, CullFailure, Operation, ProbeResult, Withheld
+from .domain.labels import Cause, CullFailure, Operation, ProbeResult, WebRefusal, Withheld
 from .domain.model import epoch
 from .domain.policy import JudgedServer, Policy, Reason, State
 from .domain.poll_state import LatestState, PollState, Snapshot
@@ -173,6 +173,7 @@ class Metrics(Collector):
         self._of_the_token()
         self._of_culls()
         self._of_policies()
+        self._of_the_web()
         self.preregister_policies(latest.state.rules.policies)
         registry.register(self)
 
@@ -356,6 +357,27 @@ class Metrics(Collector):
         self.reload_failures = self._counter(
             "policy_reload_failures", "Changed policy files that could not be used."
         )
+
+    def _of_the_web(self) -> None:
+        self.web_config_valid = True
+        self._gauges(
+            lambda _: _value(
+                f"{_PREFIX}web_config_file_valid",
+                "Whether the current version of the web configuration file is in use; 1 without.",
+                self.web_config_valid,
+            )
+        )
+        self.web_refusals = self._counter(
+            "web_refusals", "Requests to this exporter that were refused.", cause=WebRefusal
+        )
+
+    def web_config_read(self, valid: bool) -> None:
+        """Take note whether the web configuration file can be used."""
+        self.web_config_valid = valid
+
+    def count_web_refusal(self, cause: WebRefusal) -> None:
+        """Count one request that was refused."""
+        self.web_refusals.labels(cause).inc()
 
     def preregister_policies(self, policies: Iterable[Policy]) -> None:
         """Make the label values of policies appear before anything is counted for them."""

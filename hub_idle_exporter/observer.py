@@ -99,6 +99,8 @@ class Observer:
 
     def _with_version(self, state: PollState) -> PollState:
         version = self._hub.version or self._hub.ask_version()
+        if version_findings(version, self._cull):  # it may have been upgraded since
+            version = self._hub.ask_version()
         state = replace(state, version=version)
         findings = version_findings(version, self._cull)
         return self._with_findings(state, findings) if findings else state
@@ -177,5 +179,5 @@ class Observer:
 
 def rules_of(source: PolicySource | None, poll: PollSettings) -> Rules:
     """Return the rules that apply now."""
-    policies = source.policies if source else (poll.default,)
+    policies = source.value if source else (poll.default,)
     return Rules(policies, poll.cull_default_servers, poll.cull_named_servers)

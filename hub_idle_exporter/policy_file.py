@@ -1,39 +1,18 @@
 """The policy file: read it, validate it, and read it again when it changes."""
 
-import os
-import stat
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from . import strict_yaml
-from .clocks import read_clocks
 from .domain.durations import seconds_of
-from .domain.gate import ClockReading
 from .domain.policy import DEFAULT, Globs, Match, Policy
-from .domain.settings import ConfigError
-from .log import printable
 from .strict_yaml import MistakeError, Written, quoted
-
-LARGEST = 1 << 20
-# A file may be read while it is written, at the start also before it is there. Both in seconds.
-_BETWEEN_READS = 0.5
-_PATIENCE = 5.0
+from .watched_file import FileError, WatchedFile, read
 
 
-class PolicyError(ConfigError):
-    """An invalid policy file; `str()` is one printable line with file, line, policy and key."""
-
-    def __init__(self, sentence: str) -> None:
-        super().__init__(printable(sentence))
-
-
-class PolicySource:
-    """The policies of a file, and whether its current version is valid.
-
-    `policies` are those of the last valid version. `error` says what is wrong with the current
-    version, None if it is valid.
+class PolicySource(WatchedFile[bytes | str, tuple[Policy, ...]]):
+    """The policies of a file, those of its last valid version.
 
     Args:
         path: the file.
@@ -42,94 +21,33 @@ class PolicySource:
     """
 
     def __init__(self, path: Path, default: Policy, wait: Callable[[float], bool]) -> None:
-        self._path, self._default, self._wait = path, default, wait
-        self._seen: bytes | str | None = None
-        self.policies: tuple[Policy, ...] = (default,)
-        self.error: str | None = None
+        super().__init__("policy file", path, (default,), wait)
+        self._default = default
 
-    @classmethod
-    def load(
-        cls,
-        path: Path,
-        default: Policy,
-        wait: Callable[[float], bool],
-        clocks: Callable[[], ClockReading] = read_clocks,
-    ) -> "PolicySource":
-        """Read the file for the first time; raise PolicyError if it is invalid.
+    def find(self) -> bytes | str:
+        """Read the file, or say what is wrong with it."""
+        return read(self.path)
 
-        An invalid file may be just being written, and a missing one be mounted in a moment. So it
-        is read again for 5 s, unless it has not been modified for so long.
-        """
-        source = cls(path, default, wait)
-        until = clocks().monotonic + _PATIENCE
-        while not source.refresh() or source.error is not None:
-            reading = clocks()
-            over = reading.monotonic >= until or source._is_settled(reading.wall)
-            if over or wait(_BETWEEN_READS):
-                raise PolicyError(source.error or f"policy file {path} changes all the time")
-        return source
-
-    def refresh(self) -> bool:
-        """Read the file again; tell whether it has changed since the last time.
-
-        What is being written is left for the next time: it has changed when two reads, half a
-        second apart, find the same.
-        """
-        found = _read(self._path)
-        if found == self._seen or self._wait(_BETWEEN_READS) or _read(self._path) != found:
-            return False
-        self._seen = found
-        try:
-            self.policies = self._policies_in(found)
-            self.error = None
-        except PolicyError as error:
-            self.error = str(error)
-        return True
-
-    def _policies_in(self, found: bytes | str) -> tuple[Policy, ...]:
+    def parse(self, found: bytes | str) -> tuple[Policy, ...]:
+        """Return the policies; raise FileError."""
         if isinstance(found, str):
-            raise PolicyError(f"policy file {self._path} {found}")
-        return parse(found, str(self._path), self._default)
-
-    def _is_settled(self, now: float) -> bool:
-        """Tell whether a file that is invalid has been like that for a while."""
-        try:
-            modified = self._path.stat().st_mtime
-        except OSError:
-            return False
-        return self.error is not None and now - modified > _PATIENCE
-
-
-def _read(path: Path) -> bytes | str:
-    """Return the content of a file, or say what is wrong with it: a pipe or device has no end."""
-    try:
-        with open(path, "rb", opener=_open_at_once) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return "is not a regular file"
-            content = file.read(LARGEST + 1) or b""  # None where reading would have to wait
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    return content if len(content) <= LARGEST else "is larger than 1 MiB"
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Open a file without waiting: a pipe would wait until somebody writes to it."""
-    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+            raise FileError(f"{self.name} {found}")
+        return parse(found, str(self.path), self._default)
 
 
 def parse(content: bytes, source: str, default: Policy) -> tuple[Policy, ...]:
-    """Turn a policy file's text into policies, `default` appended; raise PolicyError."""
+    """Turn a policy file's text into policies, `default` appended; raise FileError."""
     try:
         return (*_policies(strict_yaml.read(content), default), default)
     except MistakeError as mistake:
-        raise PolicyError(f"policy file {source}: {mistake}") from None
+        raise FileError(f"policy file {source}: {mistake}") from None
 
 
 def _policies(document: Written, default: Policy) -> list[Policy]:
     values = document.mapping() if document.is_mapping else {}
     if "policies" not in values or not values["policies"].is_list:
         raise document.mistake("it must be a mapping with a list `policies`")
-    _refuse_unknown(values, ["policies"])
+    document.refuse_unknown(["policies"])
     policies: dict[str, Policy] = {}
     for number, entry in enumerate(values["policies"].items(), start=1):
         entry = replace(entry, owner=f"policy number {number}", keys="")
@@ -145,24 +63,11 @@ def _policy(entry: Written, default: Policy) -> Policy:
     name = entry.mapping().get("name")
     if name is not None:
         entry = replace(entry, owner=f"policy {quoted(name.text())}")
-    values = _values(entry, KEYS)
+    values = entry.read_by(KEYS)
     for key in ("name", "match"):
         if key not in values:
             raise entry.mistake(f"it needs a key `{key}`")
     return replace(default, **values)
-
-
-def _values(written: Written, readers: Mapping[str, Callable[[Written], object]]) -> dict[str, Any]:
-    values = written.mapping()
-    _refuse_unknown(values, readers)
-    return {key: readers[key](value) for key, value in values.items()}
-
-
-def _refuse_unknown(values: Mapping[str, Written], known: Collection[str]) -> None:
-    for key, value in values.items():
-        if key not in known:
-            allowed = ", ".join(f"`{one}`" for one in known)
-            raise value.mistake(f"unknown key: only {allowed} can be given here")
 
 
 def _name(written: Written) -> str:
@@ -189,7 +94,7 @@ def _timeout(written: Written) -> float:
 
 
 def _match(written: Written) -> Match:
-    conditions = _values(written, CONDITIONS)
+    conditions = written.read_by(CONDITIONS)
     if not conditions:
         raise written.mistake("it is empty: give at least one condition")
     return Match(**conditions)

@@ -205,9 +205,9 @@ class Poller:
             log.error("policy_file_invalid", error=self._source.error, kept="the previous policies")
             return
         self._metrics.reloads.inc()
-        self._metrics.preregister_policies(self._source.policies)
-        log.info("policy_file_reloaded", policies=[p.name for p in self._source.policies])
-        warn_of_policies(self._source.policies)
+        self._metrics.preregister_policies(self._source.value)
+        log.info("policy_file_reloaded", policies=[p.name for p in self._source.value])
+        warn_of_policies(self._source.value)
 
 
 def _in_one_line(roles: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry, disable_created_metrics
@@ -21,21 +22,29 @@ from .culling.later import Later
 from .domain.durations import shown
 from .domain.labels import Withheld
 from .domain.poll_state import LatestState, PollState
-from .domain.settings import ConfigError, Settings
+from .domain.settings import ConfigError, Settings, WebSettings
 from .hub.client import Hub
-from .hub.token import Token, find_token
+from .hub.token import Token, exposed_to_others, find_token
 from .metrics import Metrics
 from .observer import Observer, rules_of
 from .parent import OrphanWatch
-from .policy_file import PolicyError, PolicySource
+from .policy_file import PolicySource
 from .poller import LIST_CHANGED, Poller, heartbeat_seconds, warn_of_policies
 from .scheduler import Scheduler
+from .serving.access import Access
+from .serving.application import Site
 from .serving.page import Page
-from .serving.server import Application, WebServer
+from .serving.port import Port
+from .serving.server import WebServer
+from .serving.web_config import WebConfig, WebConfigSource
+from .watched_file import FileError
 
 # A single run has failed if a candidate was withheld for one of these: not because it is in use.
 _UNSURE = (Withheld.PROBE_FAILED, Withheld.GATE, Withheld.UNASKED, Withheld.STALE)
+# Less than the ten seconds that `docker stop` waits before it kills.
+_END_SECONDS = 8
 
+_Built = TypeVar("_Built")
 logger = structlog.get_logger()
 
 
@@ -69,30 +78,40 @@ class Sidecar:
     def announce(self) -> None:
         """Log the configuration, and warn about risky policies."""
         logger.info("starting", version=__version__, **shown_settings(self.settings))
+        exposed = exposed_to_others(self.settings.token_file)
+        if exposed is not None:
+            logger.warning("token_file_exposed", why=exposed)
         warn_of_policies(self.latest.state.rules.policies)
 
-    def serve(self, is_polling: Callable[[], bool]) -> WebServer:
+    def serve(
+        self, is_polling: Callable[[], bool], config: WebConfigSource | None = None
+    ) -> WebServer:
         """Open the port; raise ConfigError if it is not available.
 
         `is_polling` tells whether the poll loop runs.
         """
         page = Page(self.latest, self.gatekeeper, self.metrics, self.settings)
-        application = Application(
+
+        def current() -> WebConfig:
+            return WebConfig() if config is None else config.value
+
+        site = Site(
             self.metrics.exposition,
             healthy=lambda: None if is_polling() else "the poll loop has ended",
             ready=self.not_ready,
             page=page.render,
+            access=Access(current, self.metrics.count_web_refusal),
         )
-        host, port = self.settings.web.host, self.settings.web.port
-        server = WebServer(host, port, application)
+        web = self.settings.web
+        port = Port(web.host, web.port, site.application(), lambda: current().tls)
         try:
-            server.listen()
+            port.listen()
         except (OSError, UnicodeError) as error:
             raise ConfigError(
-                f"--web.listen-address: cannot listen on {host}:{port}: "
+                f"--web.listen-address: cannot listen on {web.host}:{web.port}: "
                 f"{getattr(error, 'strerror', None) or error}"
             ) from None
-        return server
+        return WebServer([port], config, self.metrics.web_config_read)
 
     def not_ready(self) -> str | None:
         """Say why the facts are missing or stale; None if they are current."""
@@ -107,6 +126,11 @@ class Sidecar:
         return f"the last successful poll was {shown(age)} ago: {problem}"
 
 
+def web_config(web: WebSettings, wait: Callable[[float], bool]) -> WebConfigSource | None:
+    """Read the web configuration file; None without one. Raise FileError if it cannot be used."""
+    return WebConfigSource(Path(web.config_file), wait).read_first() if web.config_file else None
+
+
 def assemble(settings: Settings, token: Token, stopping: threading.Event | None = None) -> Sidecar:
     """Wire a sidecar together; raise ConfigError if a file that it needs cannot be used.
 
@@ -116,7 +140,8 @@ def assemble(settings: Settings, token: Token, stopping: threading.Event | None 
     poll, cull = settings.poll, settings.cull
     source = None
     if settings.policy_file is not None:
-        source = PolicySource.load(Path(settings.policy_file), poll.default, stopping.wait)
+        source = PolicySource(Path(settings.policy_file), poll.default, stopping.wait)
+        source.read_first()
     latest = LatestState(PollState.at_start(rules_of(source, poll), cull))
     gatekeeper = Gatekeeper(cull.enforce, cull.grace, latest, orphaned=OrphanWatch(os.environ))
     metrics = Metrics(CollectorRegistry(), latest, gatekeeper.state, poll, gatekeeper.stands_by)
@@ -156,12 +181,19 @@ def run(settings: Settings, environ: Mapping[str, str]) -> int:
     stopping = threading.Event()
     crashes = _watch_threads(stopping)
     _stop_on_signals(stopping)
-    sidecar = _assembled(settings, environ, stopping)
-    if sidecar is None:
+    found = _unless_stopped(
+        stopping,
+        lambda: (
+            assemble(settings, prepared(settings, environ), stopping),
+            web_config(settings.web, stopping.wait),
+        ),
+    )
+    if found is None:
         return 0
+    sidecar, config = found
     polling = threading.Thread(target=_poll_loop, args=[sidecar], name="poller", daemon=True)
     # First, because a Hub does not wait long for the port of a service.
-    web = sidecar.serve(lambda: polling.is_alive() or not polling.ident)
+    web = sidecar.serve(lambda: polling.is_alive() or not polling.ident, config)
     sidecar.announce()
     web.start()
     logger.info("listening", address=web.address)
@@ -174,16 +206,15 @@ def run(settings: Settings, environ: Mapping[str, str]) -> int:
         web.stop()
         sidecar.release()
     logger.info("stopped", crashed=bool(crashes))
+    signal.alarm(0)
     return 1 if crashes else 0
 
 
-def _assembled(
-    settings: Settings, environ: Mapping[str, str], stopping: threading.Event
-) -> Sidecar | None:
-    """Assemble; return None if stopped while waiting for a policy file that can be used."""
+def _unless_stopped(stopping: threading.Event, build: Callable[[], _Built]) -> _Built | None:
+    """Build something; return None if stopped while waiting for a file that can be used."""
     try:
-        return assemble(settings, prepared(settings, environ), stopping)
-    except PolicyError:
+        return build()
+    except FileError:
         if stopping.is_set():
             return None
         raise
@@ -204,14 +235,27 @@ def _wait(stopping: threading.Event) -> None:
     while not stopping.wait(1.0):
         if orphaned():
             what = "the Hub that started this exporter has ended, so the exporter ends too"
+            _end(stopping)
             logger.warning("parent_hub_ended", what=what)
-            stopping.set()
+
+
+def _end(stopping: threading.Event) -> None:
+    """Begin to end; the alarm comes first, since the other may have to wait, and only once."""
+    if not stopping.is_set():
+        signal.alarm(_END_SECONDS)
+    stopping.set()
 
 
 def _stop_on_signals(stopping: threading.Event) -> None:
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        stopping.set()
+    """End on SIGTERM and SIGINT, also where something never returns: a log that nobody reads."""
 
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        _end(stopping)
+
+    def give_up(_number: int, _frame: FrameType | None) -> None:
+        os._exit(1)
+
+    signal.signal(signal.SIGALRM, give_up)
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
 
@@ -236,7 +280,9 @@ def run_once(settings: Settings, environ: Mapping[str, str]) -> int:
     stopping = threading.Event()
     _watch_threads(stopping)
     _stop_on_signals(stopping)
-    sidecar = _assembled(settings, environ, stopping)
+    sidecar = _unless_stopped(
+        stopping, lambda: assemble(settings, prepared(settings, environ), stopping)
+    )
     if sidecar is None:
         return 1
     sidecar.announce()
@@ -247,7 +293,8 @@ def run_once(settings: Settings, environ: Mapping[str, str]) -> int:
     worked: list[bool] = []
 
     def work() -> None:
-        worked.append(_single_pass(sidecar))
+        enforcing = sidecar.enforcement is not None
+        worked.append(single_pass(sidecar.poller, sidecar.gatekeeper, enforcing))
         stopping.set()
 
     # On its own thread, so that a signal ends the process even while that thread waits for the Hub.
@@ -257,15 +304,15 @@ def run_once(settings: Settings, environ: Mapping[str, str]) -> int:
     return 0 if worked == [True] else 1
 
 
-def _single_pass(sidecar: Sidecar) -> bool:
-    """Poll once, cull once; tell whether all of it worked."""
-    if not sidecar.poller.poll():
+def single_pass(poller: Poller, gatekeeper: Gatekeeper, enforcing: bool) -> bool:
+    """Poll once, cull once if servers are to be stopped; tell whether all of it worked."""
+    if not poller.poll():
         return False
-    if sidecar.enforcement is None:
+    if not enforcing:
         return True
-    begun = sidecar.poller.last_pass
+    begun = poller.last_pass
     if begun is None:
-        why = sidecar.gatekeeper.closed() or LIST_CHANGED
+        why = gatekeeper.closed() or LIST_CHANGED
         logger.error("nothing_culled", why=why)
         return False
     begun.done.wait()

@@ -4,7 +4,8 @@ YAML 1.1 reads `on` as true, `010` as 8 and `1:30` as 90. Its tags build dates a
 in many ways. So nothing is built here: what was written is checked where it is used.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -13,6 +14,7 @@ LONGEST_TEXT = 255  # characters, as many as a name on a Hub may have
 _LONGEST_SHOWN, _LONGEST_REASON = 60, 200  # characters
 # Values that aliases repeat count each time: a few lines of aliases can stand for billions.
 _MOST_VALUES = 100_000
+_HIDDEN = "'...'"
 _STANDARD = "tag:yaml.org,2002:"
 _TEXT, _BOOLEAN, _NULL, _MERGE = (f"{_STANDARD}{kind}" for kind in ("str", "bool", "null", "merge"))
 _READ_AS = {
@@ -32,13 +34,15 @@ class MistakeError(Exception):
 class Written:
     """A value as it was written, and where: on which line, in what, under which keys.
 
-    What reads it raises MistakeError if it is something else.
+    What reads it raises MistakeError if it is something else. Of a secret, that error shows nothing
+    that was written: neither values nor keys.
     """
 
     node: yaml.Node
     line: int
     owner: str = ""
     keys: str = ""
+    is_secret: bool = False
 
     def mistake(self, sentence: str) -> MistakeError:
         """Return the error that says what is wrong with this value."""
@@ -55,6 +59,11 @@ class Written:
         """Tell whether it is a mapping."""
         return isinstance(self.node, yaml.MappingNode)
 
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether nothing was written."""
+        return self.node.tag == _NULL and not self.node.value
+
     def items(self) -> list["Written"]:
         """Return the items of a list; anything else is one item."""
         if not self.is_list:
@@ -69,48 +78,74 @@ class Written:
         for key, value in self.node.value:
             line = _line(key.start_mark)
             name = self._below(key, line, self.keys).text()
-            values[name] = self._below(value, line, f"{self.keys}.{name}" if self.keys else name)
+            keys = f"{self.keys}.{name}" if self.keys else name
+            values[name] = self._below(value, line, self.keys if self.is_secret else keys)
         return values
 
-    def scalar(self) -> str:
+    def read_by(self, readers: Mapping[str, Callable[["Written"], object]]) -> dict[str, Any]:
+        """Read each value of a mapping by the reader of its key; refuse other keys."""
+        self.refuse_unknown(readers)
+        return {key: readers[key](value) for key, value in self.mapping().items()}
+
+    def refuse_unknown(self, known: Collection[str]) -> None:
+        """Refuse keys that are not known."""
+        for key, value in self.mapping().items():
+            if key not in known:
+                allowed = ", ".join(f"`{one}`" for one in known)
+                raise value.mistake(f"unknown key: only {allowed} can be given here")
+
+    def scalar(self, longest: int = LONGEST_TEXT) -> str:
         """Return a single value as it was written, in quotes or not."""
         if not isinstance(self.node, yaml.ScalarNode):
             raise self.mistake("it must be a single value, not a list or a mapping")
         text = str(self.node.value)
-        if len(text) > LONGEST_TEXT:
-            raise self.mistake(f"{quoted(text)} is longer than {LONGEST_TEXT} characters")
+        if len(text) > longest:
+            raise self.mistake(f"{self.quoted(text)} is longer than {longest} characters")
         return text
 
-    def text(self) -> str:
+    def text(self, longest: int = LONGEST_TEXT) -> str:
         """Return a text; what YAML reads as something else has to be in quotes."""
-        text = self.scalar()
-        if self.node.tag == _NULL and not text:
+        text = self.scalar(longest)
+        if self.is_empty:
             raise self.mistake("it is empty: give a value, or leave it out")
         if self.node.tag != _TEXT:
             read_as = _READ_AS.get(self.node.tag, "a special key")
-            raise self.mistake(f"put {quoted(text)} in quotes: without them YAML reads {read_as}")
+            raise self.mistake(
+                f"put {self.quoted(text)} in quotes: without them YAML reads {read_as}"
+            )
         if text.encode(errors="ignore").decode() != text:
-            raise self.mistake(f"{quoted(text)}: write the character itself, not surrogates")
+            raise self.mistake(f"{self.quoted(text)}: write the character itself, not surrogates")
         return text
 
     def boolean(self) -> bool:
         """Return true or false, which may not be in quotes."""
         text = self.scalar()
         if self.node.tag != _BOOLEAN:
-            raise self.mistake(f"{quoted(text)}: it must be true or false, without quotes")
+            raise self.mistake(f"{self.quoted(text)}: it must be true or false, without quotes")
         return yaml.SafeLoader.bool_values[text.lower()]
 
+    def secret(self) -> "Written":
+        """Return the same as a secret."""
+        return replace(self, is_secret=True)
+
+    def quoted(self, text: str) -> str:
+        """Show a text of it in a sentence, unless it is a secret."""
+        return _HIDDEN if self.is_secret else quoted(text)
+
     def _below(self, node: yaml.Node, line: int, keys: str) -> "Written":
-        return Written(node, line, self.owner, keys)
+        return replace(self, node=node, line=line, keys=keys)
 
 
-def read(content: bytes) -> Written:
-    """Read a file with one document, which may be empty; raise MistakeError."""
+def read(content: bytes, has_secrets: bool = False) -> Written:
+    """Read a file with one document, which may be empty; raise MistakeError.
+
+    If it has secrets, what is no valid YAML is not shown: that may be one of them.
+    """
     try:
-        root = yaml.compose(content, Loader=_Loader)
+        root = yaml.compose(content, Loader=_SecretLoader if has_secrets else _Loader)
     # On odd input yaml fails in more ways than its own.
     except (yaml.YAMLError, ArithmeticError, LookupError, RecursionError, ValueError) as error:
-        raise MistakeError(_explained(error)) from None
+        raise MistakeError(_explained(error, has_secrets)) from None
     return Written(root or yaml.ScalarNode(_NULL, ""), line=1)
 
 
@@ -122,6 +157,8 @@ def quoted(text: str) -> str:
 class _Loader(yaml.SafeLoader):
     """Composes a tree of a bounded size, without tags, duplicate keys and `<<`."""
 
+    _quoted: Callable[[str], str] = staticmethod(quoted)
+
     def __init__(self, stream: bytes) -> None:
         super().__init__(stream)
         self._values = 0
@@ -130,7 +167,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event, before = self.peek_event(), self._values  # type: ignore[no-untyped-call]
         if getattr(event, "tag", None) is not None:
-            tag = quoted(event.tag.replace(_STANDARD, "!!"))
+            tag = self._quoted(event.tag.replace(_STANDARD, "!!"))
             raise _mistake(event, f"the tag {tag} is not supported: leave it out")
         self._values += 1
         node = super().compose_node(parent, index)
@@ -152,13 +189,19 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 raise _mistake(key, "a key must be text")
             if key.value in pairs:  # YAML silently takes the last one: an exemption could be lost
-                raise _mistake(key, f"duplicate key {quoted(key.value)}")
+                raise _mistake(key, f"duplicate key {self._quoted(key.value)}")
             pairs[key.value] = key, value
         merged: _Pairs = {}
         if "<<" in pairs and pairs["<<"][0].tag == _MERGE:
             merged = _merged(pairs.pop("<<")[1])
         node.value = list((merged | pairs).values())
         return node
+
+
+class _SecretLoader(_Loader):
+    """Shows nothing of what it loads."""
+
+    _quoted = staticmethod(lambda _text: _HIDDEN)
 
 
 _Pairs = dict[str, tuple[yaml.Node, yaml.Node]]
@@ -182,10 +225,13 @@ def _mistake(place: yaml.Node | yaml.Event, sentence: str) -> MistakeError:
     return MistakeError(f"line {_line(place.start_mark)}: {sentence}")
 
 
-def _explained(error: Exception) -> str:
+def _explained(error: Exception, hides: bool) -> str:
     """Say in one sentence what yaml says in several lines, about its input as `<byte string>`."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
+    if hides:
+        mark = getattr(error, "problem_mark", None)
+        return f"line {_line(mark)}: it is not valid YAML" if mark else "it is not valid YAML"
     what = str(error)
     if isinstance(error, yaml.MarkedYAMLError):
         what = ", ".join(filter(None, [error.context, error.problem]))

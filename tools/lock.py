@@ -19,6 +19,7 @@ LOCKS = {
     "demo": ["pyproject.toml", "--extra", "demo"],
     "dev": ["pyproject.toml", "--extra", "dev"],
     "bench": ["pyproject.toml", "--extra", "demo", "requirements/bench.in"],
+    "audit": ["requirements/audit.in"],
     "hub-3": ["requirements/hub-3.in"],
     "hub-4": ["requirements/hub-4.in"],
     "hub-5": ["requirements/hub-5.in"],

@@ -1,6 +1,6 @@
 """`check`: check the configuration and change nothing; one line per finding."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import click
 
@@ -9,11 +9,13 @@ from ..domain.labels import Cause
 from ..domain.policy import JudgedServer
 from ..domain.poll_state import PollState, Snapshot
 from ..domain.requirements import Finding, Severity, Subject
-from ..domain.settings import BusyCheck, Settings
+from ..domain.settings import BusyCheck, Settings, WebSettings
+from ..domain.text import printable
 from ..hub.client import Hub
 from ..hub.errors import HubError
-from ..log import printable
-from ..sidecar import assemble, prepared
+from ..hub.token import exposed_to_others
+from ..sidecar import assemble, prepared, web_config
+from ..watched_file import FileError
 
 # Smaller differences are not reported: the Date header is exact only to the second.
 _SKEW_SECONDS = 2.0
@@ -27,7 +29,9 @@ def check(settings: Settings, environ: Mapping[str, str]) -> int:
     sidecar = assemble(settings, prepared(settings, environ))
     state = sidecar.observer.observe(sidecar.latest.state)
     report = _Report()
+    _token_file(report, settings)
     _policies(report, settings, state)
+    _web(report, settings.web, sidecar.stopping.wait)
     _hub(report, settings, state)
     _scopes(report, state)
     _other_findings(report, state)
@@ -68,10 +72,27 @@ class _Report:
             self.note(str(finding))
 
 
+def _token_file(report: _Report, settings: Settings) -> None:
+    exposed = exposed_to_others(settings.token_file)
+    if exposed is not None:
+        report.warning(exposed)
+
+
 def _policies(report: _Report, settings: Settings, state: PollState) -> None:
     if settings.policy_file is not None:
         names = ", ".join(policy.name for policy in state.rules.policies)
         report.good(f"policy file {settings.policy_file} is valid; policies: {names}")
+
+
+def _web(report: _Report, web: WebSettings, wait: Callable[[float], bool]) -> None:
+    try:
+        source = web_config(web, wait)
+    except FileError as error:
+        report.bad(str(error))
+        return
+    if source is not None:
+        protection = ", ".join(source.value.protection) or "plain HTTP, open to all"
+        report.good(f"{source.name} is valid: {protection}")
 
 
 def _hub(report: _Report, settings: Settings, state: PollState) -> None:

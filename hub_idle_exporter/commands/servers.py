@@ -10,7 +10,7 @@ import click
 from ..domain.durations import shown
 from ..domain.policy import JudgedServer
 from ..domain.settings import Settings
-from ..log import printable
+from ..domain.text import printable
 from ..sidecar import assemble, prepared
 
 _COLUMNS = ("user", "server", "state", "idle", "age", "policy", "verdict", "why")

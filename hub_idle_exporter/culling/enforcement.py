@@ -3,6 +3,7 @@
 import ssl
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ..clocks import steady
@@ -46,8 +47,9 @@ class Enforcement:
         The Hub is not waited for if it takes too long to answer.
         """
         releasing = threading.Thread(target=self.election.release, name="release", daemon=True)
-        releasing.start()
-        releasing.join(_RELEASE_SECONDS)
+        with suppress(RuntimeError):  # no thread is left: then the lease expires by itself
+            releasing.start()
+            releasing.join(_RELEASE_SECONDS)
         self.audit.cut_short()
 
 

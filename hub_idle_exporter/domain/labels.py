@@ -64,3 +64,11 @@ class CullFailure(StrEnum):
     CONNECTION = "connection"
     NOT_STOPPED = "not_stopped"
     SLOW = "slow"
+
+
+class WebRefusal(StrEnum):
+    """Why a request to the web server was refused."""
+
+    WRONG_PASSWORD = "wrong_password"  # noqa: S105 - it is the name of a cause
+    TOO_MANY_ATTEMPTS = "too_many_attempts"
+    CERTIFICATE = "certificate"  # none, or none of the allowed names

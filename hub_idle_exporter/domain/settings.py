@@ -4,10 +4,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from .policy import Policy
+from .text import printable
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot work; `str()` is one line for people."""
+    """A configuration that cannot work; `str()` is one printable line for people."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(printable(sentence))
 
 
 class BusyCheck(StrEnum):
@@ -67,6 +71,7 @@ class WebSettings:
 
     host: str = "127.0.0.1"
     port: int = 9899
+    config_file: str | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from ..config import shown_settings
 from ..culling.gatekeeper import Gatekeeper
 from ..domain.poll_state import LatestState
 from ..domain.settings import Settings
-from ..log import printable
+from ..domain.text import printable
 from ..metrics import Metrics
 from .view import Reading, View, view_of
 from .wording import about, brief, machine_moment, moment, number, percent, spoken

@@ -1,218 +1,126 @@
-"""The HTTP server: `/metrics`, health, readiness and the page. It never waits for the Hub."""
+"""The web server: its ports, on one event loop in a thread of its own."""
 
-import math
-import socket
+import asyncio
+import logging
 import threading
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from http import HTTPStatus
-from typing import Any, Protocol
-from urllib.parse import parse_qs
+from typing import Any
 
 import structlog
-from cheroot.server import HTTPConnection, HTTPRequest
-from cheroot.wsgi import Server
-from prometheus_client.exposition import gzip_accepted
+from tornado.ioloop import IOLoop
 
-from ..exposition import Exposition
-from ..log import printable
+from ..domain.text import printable
+from .port import Port
+from .web_config import WebConfigSource
 
-Environ = dict[str, Any]
-StartResponse = Callable[[str, list[tuple[str, str]]], object]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An HTTP response; `headers` are added to the default ones."""
-
-    status: HTTPStatus
-    content_type: str
-    body: bytes
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-class Exposes(Protocol):
-    """Renders `/metrics`."""
-
-    def __call__(self, accept: str, gzip: bool, names: Sequence[str]) -> Exposition:
-        """Render for an `Accept` header; with `names` only these metrics."""
-
-
-PLAIN = "text/plain; charset=utf-8"
-HTML = "text/html; charset=utf-8"
-_HEADERS = [
-    ("X-Content-Type-Options", "nosniff"),
-    ("Cache-Control", "no-store"),
-    ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:"),
-    ("Referrer-Policy", "no-referrer"),
-]
-
-# The time limits to read one request, and to send its answer.
-READ_SECONDS = 2.0
-ANSWER_SECONDS = 20.0
-_WATCH_EVERY = 0.25
-# Open connections without a request: fewer than the usual limit of open files (1024).
-MOST_WAITING = 500
+_CONFIG_EVERY = 1.0
+_STOP_SECONDS = 2.0
 
 log = structlog.get_logger()
 
 
-class Application:
-    """The WSGI application.
+class WebServer:
+    """Serves ports that listen already.
 
     Args:
-        metrics: renders `/metrics`.
-        healthy: says why the poll loop does not run, None while it does.
-        ready: says why the facts are missing or stale, None if they are current.
-        page: renders the page for people.
+        ports: what to serve.
+        config: the web configuration file, which is read again when it changes; None without one.
+        valid: called with whether the current version of that file is valid.
     """
 
     def __init__(
         self,
-        metrics: Exposes,
-        healthy: Callable[[], str | None],
-        ready: Callable[[], str | None],
-        page: Callable[[], str],
+        ports: Sequence[Port],
+        config: WebConfigSource | None = None,
+        valid: Callable[[bool], None] = lambda _valid: None,
     ) -> None:
-        self._routes: dict[str, Callable[[Environ], Answer]] = {
-            "/": lambda _: Answer(HTTPStatus.OK, HTML, page().encode()),
-            "/metrics": lambda environ: _scrape(metrics, environ),
-            "/-/healthy": lambda _: _health(healthy()),
-            "/-/ready": lambda _: _health(ready()),
-        }
-
-    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request (WSGI)."""
-        answer = self._answer(environ)
-        headers = [
-            ("Content-Type", answer.content_type),
-            ("Content-Length", str(len(answer.body))),
-            *answer.headers,
-            *_HEADERS,
-        ]
-        start_response(f"{answer.status.value} {answer.status.phrase}", headers)
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
-
-    def _answer(self, environ: Environ) -> Answer:
-        route = self._routes.get(environ.get("PATH_INFO") or "/")
-        if route is None:
-            return Answer(HTTPStatus.NOT_FOUND, PLAIN, b"Not found. Try / or /metrics.\n")
-        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            allowed = (("Allow", "GET, HEAD"),)
-            return Answer(HTTPStatus.METHOD_NOT_ALLOWED, PLAIN, b"Only GET and HEAD.\n", allowed)
-        return route(environ)
-
-
-def _health(problem: str | None) -> Answer:
-    if problem is None:
-        return Answer(HTTPStatus.OK, PLAIN, b"OK\n")
-    return Answer(HTTPStatus.SERVICE_UNAVAILABLE, PLAIN, f"{problem}\n".encode())
-
-
-def _scrape(metrics: Exposes, environ: Environ) -> Answer:
-    """Answer a scrape as client_python's own application does: compressed, filtered by `name[]`."""
-    exposed = metrics(
-        environ.get("HTTP_ACCEPT", ""),
-        gzip=gzip_accepted(environ.get("HTTP_ACCEPT_ENCODING", "")),
-        names=parse_qs(environ.get("QUERY_STRING", "")).get("name[]", []),
-    )
-    headers = (("Content-Encoding", exposed.encoding),) if exposed.encoding else ()
-    return Answer(HTTPStatus.OK, exposed.content_type, exposed.body, headers)
-
-
-class _Request(HTTPRequest):
-    """One request; once it has been read there is more time to answer it."""
-
-    def respond(self) -> None:
-        """Answer it."""
-        self.server.busy[self.conn] = time.monotonic() + ANSWER_SECONDS
-        super().respond()
-
-
-class _Connection(HTTPConnection):
-    """One connection, which is cut if it holds a thread for too long."""
-
-    RequestHandlerClass = _Request
-
-    def communicate(self) -> bool:
-        """Read one request and answer it; tell whether to keep the connection."""
-        self.server.busy[self] = time.monotonic() + READ_SECONDS
-        try:
-            return bool(super().communicate())  # type: ignore[no-untyped-call]
-        finally:
-            del self.server.busy[self]
-
-
-class _Server(Server):
-    """The server: it writes errors to our log, and cuts slow clients.
-
-    A connection that has sent nothing holds no thread. One that sends or reads byte by byte is cut
-    at its deadline: otherwise eight of them would block `/metrics` for everybody.
-    """
-
-    ConnectionClass = _Connection
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.keep_alive_conn_limit = MOST_WAITING
-        self.busy: dict[_Connection, float] = {}  # connections that hold a thread → deadline
-        self.last_call = math.inf  # the deadline of all connections
-
-    def process_conn(self, conn: _Connection) -> None:
-        """Hand a connection to a thread; a new one only when it has sent something."""
-        if conn.last_used is not None:
-            super().process_conn(conn)
-        elif self.can_add_keepalive_connection:
-            self.put_conn(conn)
-        else:
-            conn.close()
-
-    def cut_late(self) -> None:
-        """Cut the connections that are past their deadline."""
-        for connection, deadline in list(self.busy.items()):
-            if min(deadline, self.last_call) <= time.monotonic():
-                with suppress(OSError):
-                    connection.socket.shutdown(socket.SHUT_RDWR)
-
-    def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
-        """Log a message of cheroot."""
-        write = log.warning if traceback else log.debug
-        write("http_error", error=printable(msg), severity=level)
-
-
-class WebServer:
-    """Serves the application at an address."""
-
-    def __init__(self, host: str, port: int, application: Application) -> None:
-        self._server = _Server((host, port), application, numthreads=8, request_queue_size=128)
-        self._server.max_request_header_size = 64 * 1024
-        self._server.max_request_body_size = 1024
-        self._server.shutdown_timeout = 1
-        self._stopped = threading.Event()
-
-    def listen(self) -> None:
-        """Open the port; raise OSError if it is taken."""
-        self._server.prepare()
+        self._ports, self._config, self._valid = ports, config, valid
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_log_problem)
+        self._stopping = asyncio.Event()
+        self._watching = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="web", daemon=True)
 
     @property
     def address(self) -> str:
-        """Return the bound address as a URL, with the actual port if 0 was requested."""
-        host, port = self._server.bind_addr[:2]
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        """Return the address of the first port."""
+        return self._ports[0].address
 
     def start(self) -> None:
-        """Serve on threads of its own."""
-        threading.Thread(target=self._server.serve, name="web", daemon=True).start()
-        threading.Thread(target=self._watch, name="web-watch", daemon=True).start()
-
-    def _watch(self) -> None:
-        while not self._stopped.wait(_WATCH_EVERY):
-            self._server.cut_late()
+        """Serve, on a thread of its own."""
+        _log_as_ours("tornado")
+        self._thread.start()
+        if self._config is not None:
+            watch = threading.Thread(target=self._watch, name="web-config", daemon=True)
+            watch.start()
 
     def stop(self) -> None:
-        """Stop serving; requests in progress have one more second."""
-        self._server.last_call = time.monotonic() + 1
-        self._server.stop()
-        self._stopped.set()
+        """Close the ports and all connections."""
+        self._watching.set()
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+            self._thread.join(_STOP_SECONDS)
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._until_stopped())
+        self._loop.close()
+
+    async def _until_stopped(self) -> None:
+        IOLoop.current()  # imports what it needs now: later there may be no file descriptor for it
+        for port in self._ports:
+            port.open()
+        await self._stopping.wait()
+        for port in self._ports:
+            await port.close()
+        unanswered = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in unanswered:
+            task.cancel()
+        await asyncio.gather(*unanswered, return_exceptions=True)
+
+    def _watch(self) -> None:
+        """Read the web configuration file again when it or a certificate has changed."""
+        config = self._config
+        while config is not None and not self._watching.wait(_CONFIG_EVERY):
+            before = config.value.protection
+            if not config.refresh():
+                continue
+            self._valid(config.error is None)
+            if config.error is None:
+                for port in self._ports:
+                    with suppress(RuntimeError):  # it was stopped meanwhile
+                        self._loop.call_soon_threadsafe(port.renew)
+                _log_change(before, config.value.protection)
+            else:
+                log.error("web_config_invalid", error=config.error, kept="the previous version")
+
+
+def _log_change(before: tuple[str, ...], now: tuple[str, ...]) -> None:
+    """Tell that a new version is in use, as a warning if it keeps fewer out."""
+    removed = ", ".join(name for name in before if name not in now)
+    if removed:
+        log.warning("web_config_reloaded", protection=", ".join(now), removed=removed)
+    else:
+        log.info("web_config_reloaded", protection=", ".join(now))
+
+
+class _Ours(logging.Handler):
+    """Writes what a library logs to our log, on one line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a message."""
+        write = log.error if record.levelno >= logging.ERROR else log.debug
+        write("http_message", message=printable(self.format(record)))
+
+
+def _log_as_ours(name: str) -> None:
+    logger = logging.getLogger(name)
+    logger.handlers, logger.propagate = [_Ours()], False
+    logger.setLevel(logging.INFO)  # where it says what was wrong with a request
+
+
+def _log_problem(_loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+    """Log what went wrong on the event loop, where nobody waits for it."""
+    error = context.get("exception")
+    log.error("http_message", message=printable(f"{context['message']}: {error!r}"))

@@ -1,5 +1,6 @@
 """`check`: what is found, by name and for what, and the exit code."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -383,3 +384,33 @@ def test_hostile_names_stay_on_their_line(hub: FakeHub, tmp_path: Path) -> None:
     found = Check(tmp_path, hub)
     assert "\x1b" not in found.text
     assert not [line for line in found.text.splitlines() if line.startswith("ok       all")]
+
+
+WEB = {
+    "{}": "plain HTTP, open to all",
+    "basic_auth_users: {ana: $2y$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG}": (
+        "passwords"
+    ),
+}
+
+
+@pytest.mark.parametrize("written", WEB)
+def test_the_web_configuration_is_told(hub: FakeHub, tmp_path: Path, written: str) -> None:
+    (tmp_path / "web.yml").write_text(written)
+    found = Check(tmp_path, allow(hub, MONITOR), "--web.config.file=web.yml")
+    assert found.code == 0
+    assert f"web configuration file web.yml is valid: {WEB[written]}" in found.said("ok")
+
+
+def test_a_broken_web_configuration_is_one_problem_among_others(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    """The rest of the report is there all the same."""
+    (tmp_path / "web.yml").write_text("basic_auth_users: {ana: sesame}")
+    os.utime(tmp_path / "web.yml", (1e9, 1e9))
+    found = Check(tmp_path, allow(hub, MONITOR), "--web.config.file=web.yml")
+    assert found.code == 1
+    (problem,) = found.problems()
+    assert problem.startswith("web configuration file web.yml: line 1: basic_auth_users: it must")
+    assert "sesame" not in found.text
+    assert "2 servers seen" in found.text

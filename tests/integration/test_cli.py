@@ -207,7 +207,6 @@ REFUSED = {
     "--generate-config=true": "--policy-file",
     "--IdleCuller.timeout=5": "--policy-file",
     "--IdleCuller.cull_arbiter_hook=x": "--policy-file",
-    "--web.config.file=web.yml": "reverse proxy",
 }
 
 

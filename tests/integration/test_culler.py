@@ -1451,7 +1451,7 @@ def reload(rig: Rig, policies: list[dict[str, Any]]) -> None:
     """Let the policy file hold these from the next poll on."""
     default = rig.poll_settings.default
     assert rig.source is not None
-    rig.source.policies = FixedPolicies(policies, default).policies
+    rig.source.value = FixedPolicies(policies, default).value
 
 
 @pytest.mark.parametrize("ask", [True, False])

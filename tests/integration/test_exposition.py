@@ -21,6 +21,7 @@ from hub_idle_exporter.metrics import Metrics
 
 TEXT = "text/plain;version=0.0.4"
 OPEN = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
+OPEN_1 = "application/openmetrics-text;version=1.0.0"
 NEW_TEXT = "text/plain;version=1.0.0;escaping=allow-utf-8"
 
 
@@ -107,19 +108,26 @@ def test_what_was_scraped_is_rendered_before_the_next_poll_is_swapped_in(
     assert rendered() == 3
 
 
-def test_formats_that_clients_make_up_are_not_kept(
-    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(
+    "version", ["0.0.1", "1.0.1", "2.0.0", "9999999999", "1.0.0.0", "3.x.version=1.0.0"]
+)
+def test_a_version_that_does_not_exist_gets_plain_text(metrics: Metrics, version: str) -> None:
     show(metrics, 1)
-    for number in range(50):
-        accept = f"application/openmetrics-text;version=1.0.{number}"
+    exposed = metrics.exposition(f"application/openmetrics-text;version={version}")
+    assert (exposed.content_type, exposed.body) == rendered_anew(metrics, "")
+
+
+def test_only_two_formats_are_kept(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    show(metrics, 1)
+    formats = [f"{OPEN_1};escaping={name}" for name in ("underscores", "dots", "values")]
+    for accept in formats:
         exposed = metrics.exposition(accept)
         assert (exposed.content_type, exposed.body) == rendered_anew(metrics, accept)
     rendered = count_renderings(monkeypatch)
-    for number in (0, 1):
-        metrics.exposition(f"application/openmetrics-text;version=1.0.{number}")
+    for accept in formats[:2]:
+        metrics.exposition(accept)
     assert rendered() == 0
-    metrics.exposition("application/openmetrics-text;version=1.0.49")
+    metrics.exposition(formats[2])
     assert rendered() == 1
 
 

@@ -82,6 +82,10 @@ OWN: dict[str, tuple[str, Labels]] = {
     "hub_idle_exporter_last_poll_success_timestamp_seconds": ("gauge", {}),
     "hub_idle_exporter_clock_skew_seconds": ("gauge", {}),
     "hub_idle_exporter_unreadable_users": ("gauge", {}),
+    "hub_idle_exporter_web_config_file_valid": ("gauge", {}),
+    "hub_idle_exporter_web_refusals": (
+        "counter", {"cause": ("wrong_password", "too_many_attempts", "certificate")},
+    ),
     "hub_idle_exporter_scope_granted": (
         "gauge",
         {"scope": ("list:users", "read:servers", "read:users:groups", "delete:servers", "proxy",

@@ -60,7 +60,7 @@ class World:
         default = self.settings.default
         self.source = None
         if policy_file is not None:
-            self.source = PolicySource.load(policy_file, default, self.wait)
+            self.source = PolicySource(policy_file, default, self.wait).read_first()
         self.latest = LatestState(PollState.at_start(rules_of(self.source, self.settings), cull))
         self.gatekeeper = Gatekeeper(enforce, 0.0, self.latest, self.clocks)
         self.metrics = Metrics(
@@ -569,6 +569,15 @@ def test_a_hub_before_2_is_refused(fake_hub: FakeHub, version: str) -> None:
     assert not world.poll()
     assert "too old: 2.0 or newer" in world.error().sentence
     assert fake_hub.log("GET", "/users") == []
+
+
+def test_a_hub_that_was_too_old_is_asked_again(fake_hub: FakeHub) -> None:
+    """It was upgraded, or it was not the Hub that said so."""
+    world = World(fake_hub)
+    fake_hub.version = "1.5.1"
+    assert not world.poll()
+    fake_hub.version = "6.1.1"
+    assert world.poll()
 
 
 @pytest.mark.parametrize(

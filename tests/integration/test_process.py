@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ import in_process
 import psutil
 import pytest
 from conftest import RunCommand, RunExporter
-from exporter_process import Exporter, fields
+from exporter_process import Exporter, catches, fields
 from fake_hub import FakeHub, FakeServer, Fault, Reply, Request, closed_port, hang, reply
 
 PROMPTLY = 30.0  # seconds, on a busy machine; what hangs here would hang for a minute
@@ -148,6 +149,46 @@ def test_a_stop_that_the_hub_has_not_answered_at_the_end_has_a_line(
     assert exporter.events("stopping_server") == []
 
 
+# ---- the token ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, False), (0o644, True)])
+def test_a_token_file_that_everybody_can_read_is_warned_about(
+    fake_hub: FakeHub,
+    run_exporter: RunExporter,
+    run_command: RunCommand,
+    tmp_path: Path,
+    mode: int,
+    warned: bool,
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(fake_hub.token)
+    file.chmod(mode)
+    options = [f"--api-token-file={file}"]
+    exporter = run_exporter(fake_hub, *options)
+    exporter.wait_event("poll_succeeded")
+    assert bool(exporter.events("token_file_exposed")) is warned
+    said = run_command(fake_hub, "check", *options).stdout
+    assert (f"warning  every user of this machine can read {file}" in said) is warned
+
+
+def test_there_is_no_core_dump(fake_hub: FakeHub, run_exporter: RunExporter) -> None:
+    exporter = run_exporter(fake_hub)
+    exporter.wait_event("listening")
+    assert resource.prlimit(exporter.process.pid, resource.RLIMIT_CORE)[0] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such switch")
+def test_the_memory_is_hidden_from_other_processes_of_the_same_user() -> None:
+    """Nor can a program that takes core dumps, which no limit stops, have one."""
+    code = (
+        "import ctypes; from hub_idle_exporter import process; process.arrange(); "
+        "print(ctypes.CDLL(None).prctl(3))"  # PR_GET_DUMPABLE
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"
+
+
 # ---- the policy file ----------------------------------------------------------------------------
 
 EXEMPT = "policies: [{name: staff, match: {users: ana}, exempt: true}]\n"
@@ -201,19 +242,17 @@ def test_a_policy_file_completed_a_second_after_the_start_is_taken(
     assert fake_hub.log("DELETE") == []
 
 
-def catches(process: subprocess.Popen[str], number: signal.Signals) -> bool:
-    """Tell whether a process has a handler of its own for a signal."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
-    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
-
-
+@pytest.mark.parametrize("option", ["--policy-file", "--web.config.file"])
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_while_the_policy_file_is_waited_for(
-    fake_hub: FakeHub, run_exporter: RunExporter, tmp_path: Path, number: signal.Signals
+def test_a_signal_while_a_file_is_waited_for(
+    fake_hub: FakeHub,
+    run_exporter: RunExporter,
+    tmp_path: Path,
+    number: signal.Signals,
+    option: str,
 ) -> None:
-    exporter = run_exporter(fake_hub, f"--policy-file={tmp_path / 'nowhere'}")
-    while not catches(exporter.process, signal.SIGTERM):
+    exporter = run_exporter(fake_hub, f"{option}={tmp_path / 'nowhere'}")
+    while not catches(exporter.process, signal.SIGALRM):  # with the final handlers of signals
         assert exporter.process.poll() is None
     assert exporter.stop(number, PROMPTLY) == 0
     assert exporter.text == ""

@@ -3,108 +3,41 @@
 import gzip
 import http.client
 import re
+import select
 import socket
+import struct
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import replace
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import poll_states
 import pytest
 from fake_hub import FakeHub, hang
-from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client import make_wsgi_app
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
+from structlog.testing import capture_logs
+from web_service import Service, serving
 
 from hub_idle_exporter import cli
 from hub_idle_exporter.clocks import read_clocks
 from hub_idle_exporter.config import settings_from
-from hub_idle_exporter.domain.census import census_of
-from hub_idle_exporter.domain.gate import ClockReading, GateState
-from hub_idle_exporter.domain.policy import Policy, Rules
-from hub_idle_exporter.domain.poll_state import LatestState, Snapshot
-from hub_idle_exporter.domain.settings import ConfigError, PollSettings
+from hub_idle_exporter.domain.gate import ClockReading
+from hub_idle_exporter.domain.settings import ConfigError
 from hub_idle_exporter.hub.token import Token
-from hub_idle_exporter.metrics import Metrics
-from hub_idle_exporter.serving import server as web
-from hub_idle_exporter.serving.server import Application, WebServer
+from hub_idle_exporter.serving import application, connections
+from hub_idle_exporter.serving.crowd import Limits
+from hub_idle_exporter.serving.rendering import MOST_FILTERED
 from hub_idle_exporter.sidecar import Sidecar, assemble
 
 # Seconds: how long a test waits for what must come, and a limit that is not reached meanwhile.
-PATIENCE, NEVER = 60.0, 3600.0
+PATIENCE, NEVER = 30.0, 3600.0
 PATHS = ["/", "/metrics", "/-/healthy", "/-/ready"]
-
-
-class Service:
-    """A web server on a free port over the metrics of a good poll."""
-
-    def __init__(self, host: str = "127.0.0.1") -> None:
-        rules = Rules((Policy('quo"te\n\u00fc', 3600.0),))
-        snapshot = Snapshot(0.0, census_of([], rules))
-        latest = LatestState(poll_states.good(snapshot=snapshot))
-        self.metrics = Metrics(
-            CollectorRegistry(),
-            latest,
-            lambda _state: GateState.OFF,
-            PollSettings(rules.policies[0]),
-        )
-        self.dead: str | None = None
-        self.unready: str | None = None
-        self.page: Callable[[], str] = lambda: "a page"
-        application = Application(
-            self.metrics.exposition,
-            lambda: self.dead,
-            lambda: self.unready,
-            lambda: self.page(),
-        )
-        self.web = WebServer(host, 0, application)
-        self.web.listen()
-        self.address = self.web.address
-        self.host, self.port = host, int(self.address.rpartition(":")[2])
-
-    def ask(
-        self, path: str = "/metrics", method: str = "GET", timeout: float = 15, **headers: str
-    ) -> tuple[http.client.HTTPResponse, bytes]:
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
-        with closing(connection):
-            named = {name.replace("_", "-"): value for name, value in headers.items()}
-            connection.request(method, path, headers=named)
-            response = connection.getresponse()
-            return response, response.read()
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection((self.host, self.port), timeout=15)
-
-    def tell(self, sent: bytes) -> bytes:
-        """Send bytes and give all that comes back until the connection is closed.
-
-        The other side may hang up at any step: while bytes are still sent, before our end of
-        sending is told (ENOTCONN, which is no ConnectionError), in the middle of its answer.
-        """
-        answer = b""
-        with self.connect() as connection:
-            with suppress(OSError):
-                connection.sendall(sent)
-                connection.shutdown(socket.SHUT_WR)
-            with suppress(ConnectionError):
-                while piece := connection.recv(65536):
-                    answer += piece
-        return answer
-
-
-@contextmanager
-def serving(host: str = "127.0.0.1") -> Iterator[Service]:
-    service = Service(host)
-    service.web.start()
-    try:
-        yield service
-    finally:
-        service.web.stop()
 
 
 @pytest.fixture(scope="module")
@@ -123,11 +56,10 @@ def service(shared: Service) -> Service:
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    """A service without limits, which waits for slow clients: a test sets the one it is about."""
-    monkeypatch.setattr(web, "READ_SECONDS", NEVER)
-    monkeypatch.setattr(web, "ANSWER_SECONDS", NEVER)
+    """A service that waits for slow clients for ever."""
+    for name in ("HEAD_SECONDS", "BODY_SECONDS", "ANSWER_SECONDS"):
+        monkeypatch.setattr(connections, name, NEVER)
     with serving() as running:
-        running.web._server.timeout = NEVER
         yield running
 
 
@@ -163,7 +95,7 @@ def test_other_methods_are_not_allowed(service: Service, path: str, method: str)
 @pytest.mark.parametrize(
     "path",
     ["/metrics/", "/Metrics", "/-/", "/-/healthy/", "/favicon.ico", "/../etc/passwd",
-     "/%2e%2e/etc/passwd", "/metrics%00", "/%FF", "/-/quit", "/" + "x" * 10_000],
+     "/%2e%2e/etc/passwd", "/metrics%00", "/%FF", "/-/quit", "/" + "x" * 7_000],
 )  # fmt: skip
 def test_anything_else_is_not_found(service: Service, path: str) -> None:
     response, _ = service.ask(path)
@@ -298,7 +230,8 @@ def test_openmetrics_where_it_is_asked_for(service: Service, accept: str) -> Non
     "accept",
     ["", "*/*", "text/html", "text/plain", "text/plain;version=0.0.4", ",,;;==", "é".encode() * 3,
      "application/openmetrics-text;version=abc", "application/openmetrics-text;version=",
-     "text/plain;version=x.y", "text/plain;version=-1", "a" * 30_000, "text/plain;" * 3000,
+     "text/plain;version=x.y", "text/plain;version=-1", "a" * 7_000, "text/plain;" * 700,
+     "application/openmetrics-text;version=9.9.9", "text/plain;version=2.0.0",
      "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"],
 )  # fmt: skip
 def test_a_weird_accept_header_gets_a_format_that_can_be_read(
@@ -380,6 +313,15 @@ def test_garbage_ends_its_own_connection_alone(service: Service, garbage: bytes)
     assert service.ask()[0].status == 200
 
 
+def test_what_is_wrong_with_a_request_is_told_at_debug(service: Service) -> None:
+    with capture_logs() as events:
+        service.tell(b"GET /metrics\r\n\r\n")
+        assert service.ask()[0].status == 200
+    (event,) = [event for event in events if event["event"] == "http_message"]
+    assert event["log_level"] == "debug"
+    assert "Malformed HTTP" in event["message"]
+
+
 def test_headers_without_end_are_refused(service: Service) -> None:
     huge = b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 200_000 + b"\r\n\r\n"
     many = b"GET /metrics HTTP/1.1\r\nHost: x\r\n" + b"X-Many: y\r\n" * 20_000 + b"\r\n"
@@ -408,24 +350,199 @@ def test_idle_connections_do_not_keep_others_from_metrics(patient: Service) -> N
         assert patient.ask(timeout=PATIENCE)[0].status == 200
 
 
-def test_no_more_connections_are_kept_than_files_may_be_open(
+def test_one_too_many_cuts_the_one_that_has_waited_longest() -> None:
+    with serving(limits=Limits(total=20)) as service, ExitStack() as stack:
+        waiting = [stack.enter_context(service.connect()) for _ in range(30)]
+        assert [connection.recv(1) for connection in waiting[:10]] == [b""] * 10
+        assert service.ask()[0].status == 200  # and one more is cut
+        assert waiting[10].recv(1) == b""
+        waiting[11].sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert waiting[11].recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_one_address_does_not_cut_those_of_others() -> None:
+    with serving(limits=Limits(total=20, per_address=15)) as service, ExitStack() as stack:
+        other = stack.enter_context(service.connect(source="127.0.0.2"))
+        waiting = [stack.enter_context(service.connect()) for _ in range(40)]
+        assert [connection.recv(1) for connection in waiting[:25]] == [b""] * 25
+        other.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert other.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_many_addresses_cut_those_of_the_one_that_has_most() -> None:
+    with serving(limits=Limits(total=20, per_address=15)) as service, ExitStack() as stack:
+        most = [stack.enter_context(service.connect()) for _ in range(15)]
+        others = [
+            stack.enter_context(service.connect(source=f"127.0.0.{2 + number % 5}"))
+            for number in range(10)
+        ]
+        assert [connection.recv(1) for connection in most[:5]] == [b""] * 5
+        for other in others:
+            other.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert other.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_a_crowd_does_not_cut_a_request_that_is_being_answered() -> None:
+    released, asked = threading.Event(), threading.Event()
+
+    def page() -> str:
+        asked.set()
+        assert released.wait(PATIENCE)
+        return "answered"
+
+    with serving(limits=Limits(total=10)) as service, ExitStack() as stack:
+        service.page = page
+        asking = stack.enter_context(service.connect())
+        asking.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert asked.wait(PATIENCE)
+        waiting = [stack.enter_context(service.connect()) for _ in range(30)]
+        assert waiting[0].recv(1) == b""
+        released.set()
+        assert asking.recv(10_000).startswith(b"HTTP/1.1 200")
+
+
+def test_those_whose_body_does_not_come_do_not_keep_others_from_health() -> None:
+    head = b"GET /-/healthy HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n"
+    with serving(limits=Limits(total=10)) as service, ExitStack() as stack:
+        begun = [stack.enter_context(service.connect()) for _ in range(10)]
+        for connection in begun:
+            connection.sendall(head)
+        assert [service.ask("/-/healthy")[0].status for _ in range(3)] == [200] * 3
+        with suppress(ConnectionResetError):
+            assert begun[0].recv(1) == b""
+
+
+def test_those_whose_body_does_not_come_are_cut_before_those_who_came_later() -> None:
+    with serving(limits=Limits(total=10)) as service, ExitStack() as stack:
+        begun = [stack.enter_context(service.connect()) for _ in range(3)]
+        for connection in begun:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+        later = [stack.enter_context(service.connect()) for _ in range(7)]
+        assert service.ask("/-/healthy")[0].status == 200
+        with suppress(ConnectionResetError):
+            assert begun[0].recv(1) == b""
+        later[0].sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert later[0].recv(100).startswith(b"HTTP/1.1 200")
+
+
+@dataclass
+class SlowPage:
+    """A page that is rendered when it is released; it says for how many times it was rendered."""
+
+    service: Service
+    released: threading.Event = field(default_factory=threading.Event)
+    begun: threading.Event = field(default_factory=threading.Event)
+    renderings: int = 0
+
+    def __post_init__(self) -> None:
+        self.service.page = self.render
+
+    def render(self) -> str:
+        self.renderings += 1
+        self.begun.set()
+        assert self.released.wait(PATIENCE)
+        return f"rendering {self.renderings}."
+
+    def ask(self, path: str = "/") -> socket.socket:
+        """Ask on a new connection, and see that the request was read."""
+        connection = self.service.connect()
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert self.service.ask("/-/healthy")[0].status == 200
+        return connection
+
+
+def test_what_many_ask_for_at_once_is_rendered_once_for_all(service: Service) -> None:
+    """Otherwise a scrape waits for as many renderings as somebody else has asked for."""
+    page = SlowPage(service)
+    with ExitStack() as stack:
+        first = stack.enter_context(page.ask())
+        assert page.begun.wait(PATIENCE)
+        others = [stack.enter_context(page.ask()) for _ in range(20)]
+        page.released.set()
+        assert b"rendering 1." in first.recv(10_000)
+        # What was begun before they asked may hold what was true before.
+        assert all(b"rendering 2." in other.recv(10_000) for other in others)
+
+
+def test_different_metrics_without_end_do_not_hold_up_a_scrape_of_all(service: Service) -> None:
+    page = SlowPage(service)
+    with ExitStack() as stack:
+        stack.enter_context(page.ask())
+        assert page.begun.wait(PATIENCE)
+        for number in range(MOST_FILTERED):
+            stack.enter_context(page.ask(f"/metrics?name[]=m{number}"))
+        refused, _ = service.ask("/metrics?name[]=one_too_many")
+        assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+        scrape = stack.enter_context(page.ask("/metrics"))
+        page.released.set()
+        assert scrape.recv(100).startswith(b"HTTP/1.1 200")
+    assert service.ask("/metrics?name[]=jupyterhub_up")[0].status == 200
+
+
+def test_for_a_client_that_has_hung_up_nothing_is_done(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have sent hundreds of requests in one piece."""
+    page, asked = SlowPage(service), list[object]()
+    monkeypatch.setattr(application.Readiness, "problem", lambda one: asked.append(one))
+    with service.connect() as connection:
+        many = b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n" * 200
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + many)
+        assert page.begun.wait(PATIENCE)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert service.ask("/-/healthy")[0].status == 200
+    page.released.set()
+    assert service.ask("/")[0].status == 200
+    assert asked == []
+
+
+def test_of_many_requests_of_a_client_that_has_hung_up_few_are_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(web, "MOST_WAITING", 20)
+    """Reading them one by one would keep others waiting."""
+    heads = list[object]()
+    prepare = application.Handler.prepare
+
+    async def counted(handler: application.Handler) -> None:
+        heads.append(handler)
+        await prepare(handler)
+
+    monkeypatch.setattr(application.Handler, "prepare", counted)
     with serving() as service:
-        with ExitStack() as stack:
-            waiting = [stack.enter_context(service.connect()) for _ in range(30)]
-            assert [connection.recv(1) for connection in waiting[20:]] == [b""] * 10
-        assert answers_again(service)
+        page = SlowPage(service)
+        with service.connect() as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 300)
+            assert page.begun.wait(PATIENCE)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert service.ask("/-/healthy")[0].status == 200
+        page.released.set()
+        assert service.ask("/")[0].status == 200
+    assert len(heads) == 3
 
 
-def answers_again(service: Service) -> bool:
-    """Ask until there is an answer; the server has yet to see who hung up."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        with suppress(OSError, http.client.HTTPException):
-            return service.ask()[0].status == 200
-    return False
+def test_a_body_in_pieces_is_refused_unread(service: Service) -> None:
+    """Its pieces may have one byte each."""
+    head = b"GET /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with capture_logs() as events:
+        answer = service.tell(head + b"1\r\na\r\n" * 2000 + b"0\r\n\r\n")
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 411 Length Required\r\n")
+        with service.connect() as connection:
+            connection.sendall(head)
+            assert connection.recv(100).startswith(b"HTTP/1.1 411 Length Required\r\n")
+    assert [event for event in events if event["log_level"] == "error"] == []
+
+
+def test_at_the_end_nothing_more_is_rendered() -> None:
+    """It would hold up the end of the process."""
+    with serving() as service, ExitStack() as stack:
+        page = SlowPage(service)
+        stack.enter_context(page.ask())
+        assert page.begun.wait(PATIENCE)
+        stack.enter_context(page.ask())
+        service.web.stop()
+        page.released.set()
+        service.web._thread.join(PATIENCE)
+    assert page.renderings == 1
 
 
 def test_kept_alive_connections_do_not_keep_others_from_metrics(patient: Service) -> None:
@@ -438,11 +555,12 @@ def test_kept_alive_connections_do_not_keep_others_from_metrics(patient: Service
         assert patient.ask(timeout=PATIENCE)[0].status == 200
 
 
-def test_one_that_sends_byte_by_byte_is_cut(
-    patient: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(web, "READ_SECONDS", 0.5)
-    with patient.connect() as connection:
+@pytest.mark.parametrize("limit", ["HEAD_SECONDS", "BODY_SECONDS"])
+def test_one_that_sends_byte_by_byte_is_cut(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(connections, limit, 0.5)
+    body = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\n"
+    with serving() as service, service.connect() as connection:
+        connection.sendall(body if limit == "BODY_SECONDS" else b"GET ")
         connection.settimeout(0.2)
         assert is_cut(connection)
 
@@ -462,27 +580,62 @@ def is_cut(connection: socket.socket) -> bool:
     return False
 
 
-def test_those_who_send_half_a_request_do_not_keep_others_from_metrics(
-    patient: Service, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("sent", [b"", b"G", b"GET /metrics HTTP/1.1\r\nX: "])
+def test_those_who_send_no_whole_request_do_not_keep_others_from_metrics(
+    patient: Service, sent: bytes
 ) -> None:
-    monkeypatch.setattr(web, "READ_SECONDS", 0.5)
     with ExitStack() as stack:
-        for _ in range(16):  # twice the threads
-            connection = stack.enter_context(patient.connect())
-            connection.sendall(b"GET /metrics HTTP/1.1\r\nX: ")
+        for _ in range(150):
+            stack.enter_context(patient.connect()).sendall(sent)
         assert patient.ask(timeout=PATIENCE)[0].status == 200
 
 
-def test_those_who_take_no_answer_are_cut(
-    patient: Service, monkeypatch: pytest.MonkeyPatch
+LARGE = "x" * 30_000_000
+
+
+def test_one_that_does_not_take_its_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "ANSWER_SECONDS", 0.5)
+    with serving() as service, service.connect() as connection:
+        service.page = lambda: LARGE
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert len(read_to_end(connection)) < len(LARGE)
+
+
+def test_one_that_takes_its_answer_may_ask_again(patient: Service) -> None:
+    patient.page = lambda: LARGE
+    connection = http.client.HTTPConnection(patient.host, patient.port, timeout=PATIENCE)
+    with closing(connection):
+        for _ in range(3):
+            connection.request("GET", "/")
+            assert len(connection.getresponse().read()) == len(LARGE)
+
+
+def test_only_so_many_answers_are_held_for_those_who_do_not_take_them(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(web, "ANSWER_SECONDS", 0.5)
-    patient.page = lambda: "x" * 30_000_000
-    with ExitStack() as stack:
-        for _ in range(8):
-            connection = stack.enter_context(patient.connect())
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert patient.ask(timeout=PATIENCE)[0].status == 200
+    """Each may be megabytes."""
+    monkeypatch.setattr(connections, "ANSWER_SECONDS", NEVER)
+    with serving(limits=Limits(answers=3)) as service, ExitStack() as stack:
+        service.page = lambda: LARGE
+        takers = [stack.enter_context(service.connect()) for _ in range(4)]
+        for taker in takers:
+            taker.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert taker.recv(1) == b"H"
+        assert len(read_to_end(takers[0])) < len(LARGE)
+        assert service.ask()[0].status == 200
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    """Read what still comes, once the other side has hung up; it does so at some time."""
+    connection.settimeout(PATIENCE)
+    closed = select.poll()
+    closed.register(connection, select.POLLRDHUP | select.POLLHUP)
+    assert closed.poll(PATIENCE * 1000)
+    read = b""
+    with suppress(ConnectionError):
+        while piece := connection.recv(1 << 20):
+            read += piece
+    return read
 
 
 def test_stopping_waits_for_nobody(patient: Service) -> None:

@@ -7,7 +7,7 @@ with PrometheusServer(path, directory, {"job": "127.0.0.1:9899"}) as prometheus:
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,11 +21,12 @@ Answer = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Scraped:
-    """One target; with a token where it wants one."""
+    """One target; with a token where it wants one, and what else its configuration is to say."""
 
     address: str
     path: str = "/metrics"
     token: str | None = None
+    more: Mapping[str, object] = field(default_factory=dict)
 
     def configuration(self, job: str) -> dict[str, Any]:
         """Give the entry of `scrape_configs`."""
@@ -36,7 +37,7 @@ class Scraped:
         }
         if self.token:
             job_configuration["authorization"] = {"credentials": self.token}
-        return job_configuration
+        return job_configuration | dict(self.more)
 
 
 class PrometheusServer:

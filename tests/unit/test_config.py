@@ -63,6 +63,7 @@ def value_of(settings: Settings, name: str) -> object:
         "ca-file": connection.ca_file,
         "per-server-metrics": poll.per_server_metrics,
         "web.listen-address": (settings.web.host, settings.web.port),
+        "web.config.file": settings.web.config_file,
         "log-level": settings.log.level,
         "log-format": settings.log.format,
         "ssl-enabled": settings.tls_directory is not None,
@@ -93,6 +94,7 @@ TABLE: list[tuple[str, object, str, object]] = [
     ("request-timeout", 60.0, "1.5", 1.5),
     ("per-server-metrics", False, "true", True),
     ("web.listen-address", ("127.0.0.1", 9899), "[::1]:0", ("::1", 0)),
+    ("web.config.file", None, "web.yml", "web.yml"),
     ("log-level", "info", "debug", "debug"),
     ("log-format", "logfmt", "json", "json"),
 ]
@@ -149,6 +151,13 @@ def test_the_table_is_all_there_is() -> None:
         if parameter.param_type_name == "option" and not getattr(parameter, "hidden", False)
     }
     assert shown - {"once", "json", "version"} == {row[0] for row in TABLE} | apart
+
+
+@pytest.mark.parametrize("option", ["--ca-file", "--internal-certs-location"])
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "\ud800"])
+def test_a_name_that_no_file_can_have_is_a_file_that_is_not_there(option: str, name: str) -> None:
+    with pytest.raises(ConfigError):
+        parsed("--ssl-enabled", f"{option}={name}")
 
 
 def test_values_may_stand_apart_from_their_option() -> None:

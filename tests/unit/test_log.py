@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub_idle_exporter import log
+from hub_idle_exporter.domain.text import printable
 
 HOSTILE = [
     "plain",
@@ -80,8 +81,8 @@ def test_a_hostile_name_stays_one_value_on_one_line(
     line = make(form).write("culled", user=name, server=name, idle=1.0, why=f"because of {name}")
     assert line["event"] == "culled"
     assert line["level"] == "info"
-    assert line["user"] == line["server"] == log.printable(name)
-    assert line["why"] == log.printable(f"because of {name}")
+    assert line["user"] == line["server"] == printable(name)
+    assert line["why"] == printable(f"because of {name}")
     assert set(line) == {"ts", "level", "event", "user", "server", "idle", "why"}
 
 
@@ -121,8 +122,8 @@ def test_a_line_begins_with_time_level_and_event(make: Callable[..., Log]) -> No
 @settings(deadline=None)
 @given(st.text())
 def test_what_is_printable_is_one_line_and_nothing_is_lost(text: str) -> None:
-    shown = log.printable(text)
+    shown = printable(text)
     assert shown.isprintable()
-    assert log.printable(shown) == shown
+    assert printable(shown) == shown
     if text.isprintable():
         assert shown == text

@@ -9,7 +9,8 @@ import pytest
 
 from hub_idle_exporter.domain.gate import ClockReading
 from hub_idle_exporter.domain.policy import Policy
-from hub_idle_exporter.policy_file import LARGEST, PolicyError, PolicySource, parse
+from hub_idle_exporter.policy_file import PolicySource, parse
+from hub_idle_exporter.watched_file import LARGEST, FileError
 
 DEFAULT = Policy("default", 3600.0, 7200.0)
 GPU_ONLY = """\
@@ -75,16 +76,16 @@ def file(tmp_path: Path) -> Path:
 def loaded(file: Path, *meanwhile: Change | None) -> PolicySource:
     """Load the file; what happens later, in the waits of `refresh`, can be given."""
     waiting = Waiting(file, None, *meanwhile)
-    return PolicySource.load(file, DEFAULT, waiting, waiting.clocks)
+    return PolicySource(file, DEFAULT, waiting).read_first(waiting.clocks)
 
 
 def names(source: PolicySource) -> list[str]:
-    return [policy.name for policy in source.policies]
+    return [policy.name for policy in source.value]
 
 
 def test_an_unchanged_file_is_no_news_and_not_waited_for(file: Path) -> None:
     waiting = Waiting(file)
-    source = PolicySource.load(file, DEFAULT, waiting, waiting.clocks)
+    source = PolicySource(file, DEFAULT, waiting).read_first(waiting.clocks)
     assert waiting.waited == [0.5]
     assert not source.refresh()
     file.write_text(GOOD)
@@ -136,7 +137,7 @@ def test_a_file_that_is_changed_back_is_no_news(file: Path) -> None:
 
 def test_a_file_is_not_waited_for_when_the_exporter_is_to_end(file: Path) -> None:
     waiting = Waiting(file)
-    source = PolicySource.load(file, DEFAULT, waiting, waiting.clocks)
+    source = PolicySource(file, DEFAULT, waiting).read_first(waiting.clocks)
     file.write_text(GPU_ONLY)
     waiting.stopped = True
     assert not source.refresh()
@@ -258,8 +259,8 @@ def test_a_pipe_is_not_read(file: Path) -> None:
 
 def refused(file: Path, waiting: Waiting) -> str:
     """Give what is said of a file that cannot be used at the start."""
-    with pytest.raises(PolicyError) as caught:
-        PolicySource.load(file, DEFAULT, waiting, waiting.clocks)
+    with pytest.raises(FileError) as caught:
+        PolicySource(file, DEFAULT, waiting).read_first(waiting.clocks)
     assert str(caught.value).startswith(f"policy file {file}")
     return str(caught.value)
 
@@ -303,7 +304,7 @@ def test_a_file_that_is_whole_a_moment_after_the_start_is_taken(file: Path, befo
 
     WORSE[before][0](file)
     waiting = Waiting(file, None, None, complete)
-    source = PolicySource.load(file, DEFAULT, waiting, waiting.clocks)
+    source = PolicySource(file, DEFAULT, waiting).read_first(waiting.clocks)
     assert (names(source), source.error) == (ALL, None)
     assert sum(waiting.waited) < 5
 
@@ -311,7 +312,7 @@ def test_a_file_that_is_whole_a_moment_after_the_start_is_taken(file: Path, befo
 def test_a_file_written_in_two_pieces_at_the_start_is_taken_when_it_is_whole(file: Path) -> None:
     file.write_text(UNFINISHED)
     waiting = Waiting(file, put(GOOD))
-    source = PolicySource.load(file, DEFAULT, waiting, waiting.clocks)
+    source = PolicySource(file, DEFAULT, waiting).read_first(waiting.clocks)
     assert names(source) == ALL
 
 

@@ -1,0 +1,190 @@
+"""What each path answers: metrics, health, readiness, the page. It never waits for the Hub."""
+
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Protocol, cast
+
+import structlog
+from prometheus_client.exposition import gzip_accepted
+from tornado.web import Application, HTTPError, RequestHandler
+
+from ..exposition import Exposition, encoder_for
+from .access import Access
+from .rendering import BusyError, Renderer, Wanted
+
+PLAIN = "text/plain; charset=utf-8"
+HTML = "text/html; charset=utf-8"
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:",
+    "Referrer-Policy": "no-referrer",
+    "Server": "hub_idle_exporter",
+}
+_PROBLEMS = {
+    HTTPStatus.NOT_FOUND: "Not found. Try / or /metrics.",
+    HTTPStatus.METHOD_NOT_ALLOWED: "Only GET and HEAD.",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "This failed; the log says why.",
+}
+_BUSY = b"Too many requests for different metrics are waiting; try again.\n"
+
+log = structlog.get_logger()
+
+
+class Exposes(Protocol):
+    """Renders `/metrics`."""
+
+    def __call__(self, accept: str, gzip: bool, names: Sequence[str]) -> Exposition:
+        """Render for an `Accept` header; with `names` only these metrics."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """What is served.
+
+    Args:
+        metrics: renders `/metrics`.
+        healthy: says why the poll loop does not run, None while it does.
+        ready: says why the facts are missing or stale, None if they are current.
+        page: renders the page for people.
+        access: decides who may read metrics and the page.
+    """
+
+    metrics: Exposes
+    healthy: Callable[[], str | None]
+    ready: Callable[[], str | None]
+    page: Callable[[], str]
+    access: Access
+    renderer: Renderer = field(default_factory=Renderer)
+
+    def application(self) -> Application:
+        """Return the application to serve."""
+        return Application(
+            [
+                ("/", Page),
+                ("/metrics", Metrics),
+                ("/-/healthy", Health),
+                ("/-/ready", Readiness),
+            ],
+            default_handler_class=NotFound,
+            site=self,
+        )
+
+
+class Handler(RequestHandler):
+    """What all paths have in common: headers, refusals and errors."""
+
+    SUPPORTED_METHODS = ("GET", "HEAD")
+    OPEN = False  # to those, too, who may not read metrics and the page
+
+    @property
+    def site(self) -> Site:
+        """Return what is served."""
+        return cast("Site", self.settings["site"])
+
+    def set_default_headers(self) -> None:
+        """Set the headers that each answer has."""
+        self._set_headers(_HEADERS)
+        self._set_headers(self.site.access.headers)
+
+    async def prepare(self) -> None:
+        """Refuse who may not read this."""
+        refusal = None if self.OPEN else await self.site.access.refusal(self.request)
+        if refusal is not None:
+            self._set_headers(refusal.headers)
+            self.answer(refusal.status, PLAIN, f"{refusal.sentence}\n".encode())
+
+    def head(self) -> Any:
+        """Answer as to GET; the library leaves the body out."""
+        return self.get()
+
+    def answer(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
+        """Send an answer."""
+        self.set_status(status)
+        self.set_header("Content-Type", content_type)
+        self.finish(body)
+
+    def compute_etag(self) -> None:
+        """Have no ETag: nothing here is worth keeping."""
+
+    def write_error(self, status_code: int, **_: Any) -> None:
+        """Answer with one line."""
+        status = HTTPStatus(status_code)
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            self.set_header("Allow", ", ".join(self.SUPPORTED_METHODS))
+        self.answer(status, PLAIN, f"{_PROBLEMS.get(status, status.phrase)}\n".encode())
+
+    def log_exception(self, kind: Any, error: Any, trace: Any) -> None:
+        """Log what went wrong in here; what is wrong with a request is no event."""
+        if not isinstance(error, HTTPError):
+            lines = "".join(traceback.format_exception(kind, error, trace))
+            log.error("request_failed", path=self.request.path, error=lines)
+
+    def _set_headers(self, headers: Mapping[str, str]) -> None:
+        for name, value in headers.items():
+            self.set_header(name, value)
+
+
+class Metrics(Handler):
+    """Answers a scrape as client_python's own application does: compressed, filtered by name."""
+
+    async def get(self) -> None:
+        """Answer a scrape."""
+        headers = self.request.headers
+        accept, encodings = headers.get("Accept", ""), headers.get("Accept-Encoding", "")
+        gzip, names = gzip_accepted(encodings), self.get_query_arguments("name[]")
+        wanted = Wanted("/metrics", encoder_for(accept)[1], gzip, tuple(names))
+        try:
+            exposed = await self.site.renderer.rendered(
+                wanted, lambda: self.site.metrics(accept, gzip=gzip, names=names)
+            )
+        except BusyError:
+            self.set_header("Retry-After", "1")
+            self.answer(HTTPStatus.SERVICE_UNAVAILABLE, PLAIN, _BUSY)
+            return
+        if exposed.encoding:
+            self.set_header("Content-Encoding", exposed.encoding)
+        self.answer(HTTPStatus.OK, exposed.content_type, exposed.body)
+
+
+class Page(Handler):
+    """Answers with the page for people."""
+
+    async def get(self) -> None:
+        """Answer with the page."""
+        html = await self.site.renderer.rendered(Wanted("/"), self.site.page)
+        self.answer(HTTPStatus.OK, HTML, html.encode())
+
+
+class Health(Handler):
+    """Answers at once, on the event loop: whether the poll loop runs. Open to everybody."""
+
+    OPEN = True
+
+    def problem(self) -> str | None:
+        """Say what is wrong; None if nothing is."""
+        return self.site.healthy()
+
+    async def get(self) -> None:
+        """Answer whether all is well."""
+        problem = self.problem()
+        status = HTTPStatus.OK if problem is None else HTTPStatus.SERVICE_UNAVAILABLE
+        self.answer(status, PLAIN, f"{problem or 'OK'}\n".encode())
+
+
+class Readiness(Health):
+    """Answers whether the facts are current, as to health."""
+
+    def problem(self) -> str | None:
+        """Say why the facts are missing or stale."""
+        return self.site.ready()
+
+
+class NotFound(Handler):
+    """Answers to anything else."""
+
+    async def get(self) -> None:
+        """Refuse."""
+        raise HTTPError(HTTPStatus.NOT_FOUND)
