@@ -5,12 +5,14 @@ import string
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from mutations import examples
 
 from hub_idle_exporter.domain.model import Server, User
 from hub_idle_exporter.domain.policy import Globs, Policy
-from hub_idle_exporter.policy_file import PolicyError, chosen_by_users, parse
+from hub_idle_exporter.policy_file import chosen_by_users, parse
+from hub_idle_exporter.watched_file import FileError
 
 DEFAULT = Policy("default", 3600.0, 7200.0)
 GOOD = """\
@@ -47,7 +49,7 @@ def only(*lines: str) -> Policy:
 def mistake(text: str | bytes) -> str:
     """Give what is said of a file that cannot be used."""
     content = text.encode() if isinstance(text, str) else text
-    with pytest.raises(PolicyError) as caught:
+    with pytest.raises(FileError) as caught:
         parse(content, "p.yaml", DEFAULT)
     said = str(caught.value)
     assert said.startswith("policy file p.yaml: ")
@@ -291,7 +293,7 @@ def test_the_mistaken_policy_is_the_one_that_is_named() -> None:
 
 
 def test_a_path_that_cannot_be_shown_leaves_the_sentence_one_line() -> None:
-    with pytest.raises(PolicyError) as caught:
+    with pytest.raises(FileError) as caught:
         parse(b"", "p\n\udcff.yaml", DEFAULT)
     assert str(caught.value).startswith("policy file p\\n\\udcff.yaml: ")
 
@@ -303,7 +305,7 @@ def complaint(content: bytes) -> str | None:
     """Give what is said of a file; None if its policies can be used."""
     try:
         found = parse(content, "p.yaml", DEFAULT)
-    except PolicyError as error:
+    except FileError as error:
         return str(error)
     assert found[-1] is DEFAULT
     for policy in found:
@@ -335,7 +337,7 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     st.binary(max_size=200)
     | ANY_TEXT
@@ -356,7 +358,7 @@ KEYS = st.sampled_from(["name", "match", "timeout", "max_age", "exempt", "users"
 MATCHING = st.dictionaries(KEYS, ANYTHING | st.dictionaries(st.text(max_size=3), ANYTHING))
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.lists(st.dictionaries(KEYS, ANYTHING | MATCHING, max_size=5), max_size=3))
 def test_any_mapping_is_policies_or_one_sentence(entries: list[object]) -> None:
     written = yaml.safe_dump({"policies": entries}, allow_unicode=True)
@@ -368,7 +370,7 @@ TEXTS = st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"]), 
 GLOBS = TEXTS | st.lists(TEXTS, min_size=1, max_size=3)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(TEXTS.filter(lambda name: name not in ("", "default")), GLOBS, st.dictionaries(TEXTS, GLOBS))
 def test_any_text_in_quotes_is_what_it_says(
     name: str, users: str | list[str], options: dict[str, str | list[str]]
