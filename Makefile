@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all check docs format lock upgrade hubs mutants bench chaos screenshot clean venv
+.PHONY: demo test test-all check docs format lock upgrade hubs mutants fuzz audit bench chaos screenshot clean venv
 
 demo: ## a real JupyterHub with simulated people, culled while you watch
 	@$(PYTHON) tools/environment.py .venv-demo requirements/demo.txt
@@ -42,6 +42,13 @@ mutants: venv ## remove each safety rule from the code in turn, and expect its t
 MINUTES ?= 10
 chaos: venv ## a real Hub in trouble: nobody at work is stopped, and what is counted is true
 	@$(BIN)/python -m chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep $(KEEP))
+
+fuzz: venv ## odd input from everywhere, many rounds: never a traceback, a hang, a stop
+	@$(BIN)/python tools/fuzz.py $(MINUTES)
+
+audit: ## known vulnerabilities of what is installed, and the list of it (build/sbom.json)
+	@$(PYTHON) tools/environment.py .venv-audit requirements/audit.txt --no-project
+	@.venv-audit/bin/python tools/audit.py
 
 bench: ## cost, latency, drains: ours, the floor and jupyterhub-idle-culler in the same run
 	@$(PYTHON) tools/environment.py .venv-bench requirements/bench.txt

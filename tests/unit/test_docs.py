@@ -1,6 +1,7 @@
 """The documentation against the code: its tables, code blocks, links and commands."""
 
 import ast
+import dataclasses
 import json
 import re
 import shlex
@@ -31,6 +32,9 @@ from hub_idle_exporter.domain.scopes import Scope
 from hub_idle_exporter.domain.settings import PollSettings
 from hub_idle_exporter.metrics import Metrics
 from hub_idle_exporter.policy_file import parse
+from hub_idle_exporter.serving import connections, passwords, web_config
+from hub_idle_exporter.serving.crowd import Limits
+from hub_idle_exporter.serving.rendering import MOST_FILTERED
 
 PACKAGE = ROOT / "hub_idle_exporter"
 DEFAULT = Policy("default", 3600.0)
@@ -159,6 +163,71 @@ def test_the_examples_of_policy_files_are_valid() -> None:
     assert examples
     for code in examples:
         assert len(parse(code.encode(), "the docs", DEFAULT)) > 1
+
+
+# ---- the port -----------------------------------------------------------------------------------
+
+
+def test_the_keys_of_the_web_configuration_are_all_there() -> None:
+    rows = table("docs/web.md", "| key of the file | meaning |")
+    named = {name: meaning for cell, meaning in rows for name in quoted(cell)}
+    headers = "http_server_config.headers"
+    tls = {f"tls_server_config.{field.name}" for field in dataclasses.fields(web_config.TlsFiles)}
+    assert set(named) == tls | {headers, "http_server_config.http2", "basic_auth_users"}
+    assert set(quoted(named[headers])) == set(web_config.HEADERS)
+
+
+def test_the_limits_of_the_port_are_those_of_the_code() -> None:
+    said = dict(table("docs/web.md", "| limit of the port | |"))
+    numbers = [[float(n) for n in re.findall(r"\d+", value)] for value in said.values()]
+    limits = Limits()
+    assert numbers == [
+        [limits.total],
+        [limits.per_address],
+        [connections.HEAD_SECONDS],
+        [connections.LARGEST_HEAD / 1024],
+        [connections.BODY_SECONDS, connections.LARGEST_BODY / 1024],
+        [connections.ANSWER_SECONDS],
+        [limits.answers],
+        [MOST_FILTERED],
+    ]
+    assert f"At most {passwords.MOST_PER_ADDRESS} passwords" in text("docs/web.md")
+    assert f"and {passwords.MOST} in all" in text("docs/web.md")
+
+
+def test_the_examples_of_web_configuration_are_valid() -> None:
+    examples = [code for _, code in blocks("yaml") if code.startswith("tls_server_config:")]
+    assert examples
+    for code in examples:
+        assert web_config.document_of(code.encode()).tls is not None
+
+
+# ---- security -----------------------------------------------------------------------------------
+
+
+def test_each_claim_about_security_has_a_test() -> None:
+    rows = table("SECURITY.md", "| claim | test |")
+    assert len(rows) > 10
+    for claim, tests in rows:
+        assert quoted(tests), claim
+        for named in quoted(tests):
+            file, _, test = named.partition("::")
+            source = (ROOT / file).read_text()
+            assert f"def {test}(" in source or not test, named
+
+
+def test_each_fault_of_the_process_has_a_test() -> None:
+    file = "tests/integration/test_process_faults.py"
+    source = (ROOT / file).read_text()
+    rows = table("docs/faults.md", "| fault | what comes of it | test |")
+    named = [quoted(test)[0] for _, _, test in rows]
+    assert set(named) == set(re.findall(r"^def (test_\w+)\(", source, re.MULTILINE))
+
+
+def test_what_a_stolen_token_has_are_the_documented_scopes() -> None:
+    documented = {row[0].strip("`") for row in table("docs/install.md", "| scope | needed for |")}
+    said = set(quoted(text("SECURITY.md").partition("## What a stolen")[2]))
+    assert documented - {"tokens"} <= said
 
 
 # ---- metrics ------------------------------------------------------------------------------------
@@ -630,6 +699,10 @@ EVERY_GOAL: dict[str, Any] = {
             ("at rest", False), ("polling every second", False), ("culling", False),
             ("at rest", True), ("polling every second", True),
         )
+    ],
+    "port": [
+        {"dripping": n, "silent": 2 * n, "/metrics": {"p99": 0.01}, "/-/healthy": {"p99": 0.01}}
+        for n in (0, 300)
     ],
     "drain": [
         {"servers": n, "stop_seconds": seconds, "requests": {}} | peer
