@@ -8,16 +8,17 @@ decoder. Nothing is copied: all texts are views into the first one.
 import re
 from collections.abc import Iterator
 
-# Possessive (`++`, `*+`): nothing is kept for going back, however long the text is.
-_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+# Possessive (`++`, `*+`): nothing is kept for going back, however long the text is. Python before
+# 3.11.5 goes on from where the last alternative has failed, so the last one, `(?!)`, fails at once.
+_STRING = rb'"(?:[^"\\]++|\\.|(?!))*+"'
 _SPACE = re.compile(rb"\s*+")
-_KEY = re.compile(rb'\s*+"((?:[^"\\]++|\\.)*+)"\s*+:', re.DOTALL)
+_KEY = re.compile(rb'\s*+"((?:[^"\\]++|\\.|(?!))*+)"\s*+:', re.DOTALL)
 # Up to the next mark; a lone quote is a string without an end.
-_MARK = re.compile(rb'(?:[^"\[\]{},]++|%s)*+([\[\]{},"]|\Z)' % _STRING, re.DOTALL)
+_MARK = re.compile(rb'(?:[^"\[\]{},]++|%s|(?!))*+([\[\]{},"]|\Z)' % _STRING, re.DOTALL)
 # Up to the next run of brackets: ten thousand of them are one match, and so are flat neighbours.
-_FLAT = rb'[\[{](?:[^"\[\]{}]++|%s)*+[\]}]' % _STRING
+_FLAT = rb'[\[{](?:[^"\[\]{}]++|%s|(?!))*+[\]}]' % _STRING
 _BRACKETS = re.compile(
-    rb'(?:[^"\[\]{}]++|%s|%s)*+(?:([\[{]++)|([\]}]++)|("|\Z))' % (_STRING, _FLAT), re.DOTALL
+    rb'(?:[^"\[\]{}]++|%s|%s|(?!))*+(?:([\[{]++)|([\]}]++)|("|\Z))' % (_STRING, _FLAT), re.DOTALL
 )
 
 
