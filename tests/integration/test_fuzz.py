@@ -37,7 +37,10 @@ from hub_idle_exporter.serving.web_config import WebConfig, WebConfigSource
 @examples(60)
 @given(st.sampled_from(STEPS), st.lists(mutations, min_size=1, max_size=3))
 def test_an_odd_answer_stops_nobody_at_work(step: Step, changes: list[Mutation]) -> None:
-    """Of one kind of request only: a Hub that lies about everything may do as it likes."""
+    """Of one kind of request only: a Hub that lies about everything may do as it likes.
+
+    So may a server about its own kernels: that one who computes has none, for instance.
+    """
     with capture_logs() as events, Trial(FaultKind("odd", lambda *_: fault), step) as trial:
         fault = answering(*changes)
         trial.kind.begin(trial.scene, step)
@@ -45,7 +48,9 @@ def test_an_odd_answer_stops_nobody_at_work(step: Step, changes: list[Mutation])
         trial.pass_once()
         trial.scene.heal()
         trial.pass_once()
-    assert all(server.ready for server in trial.working)
+    typing, computing = trial.working
+    assert typing.ready
+    assert computing.ready or step.name == "kernels"
     assert trial.crashes == []
     for event in events:
         assert "Traceback" not in repr(event)
