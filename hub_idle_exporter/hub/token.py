@@ -8,6 +8,7 @@ from pathlib import Path
 from ..domain.settings import ConfigError
 
 VARIABLES = ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN")
+_LONGEST = 4096  # characters of a token's file
 
 
 class Token:
@@ -43,9 +44,6 @@ class Token:
         return changed
 
 
-_LONGEST = 4096  # characters
-
-
 def find_token(token_file: str | None, environ: Mapping[str, str]) -> Token:
     """Find the token in its file or in the environment; raise ConfigError if there is none."""
     if token_file is not None:
@@ -60,8 +58,12 @@ def find_token(token_file: str | None, environ: Mapping[str, str]) -> Token:
 
 def _token_in_file(path: Path) -> Token:
     def read() -> str:
+        where = f"--api-token-file {path}"
         with path.open() as file:  # perhaps one without end
-            return checked_token(file.read(_LONGEST).strip(), f"--api-token-file {path}")
+            text = file.read(_LONGEST + 1)
+        if len(text) > _LONGEST:
+            raise ConfigError(f"{where} has more than {_LONGEST} characters: it is no API token")
+        return checked_token(text.strip(), where)
 
     try:
         return Token.read_by(read)

@@ -39,6 +39,12 @@ _TOO_MANY = Refusal(
     {"Retry-After": "2"},
     WebRefusal.TOO_MANY_ATTEMPTS,
 )
+_REFUSALS = {
+    Verdict.RIGHT: None,
+    Verdict.WRONG: _WRONG,
+    Verdict.TOO_MANY: _TOO_MANY,
+    Verdict.GONE: _NO_PASSWORD,  # nobody reads it, and nothing is counted
+}
 _NO_CERTIFICATE = Refusal(
     HTTPStatus.FORBIDDEN, "A client certificate is needed.", counted=WebRefusal.CERTIFICATE
 )
@@ -89,7 +95,7 @@ class Access:
         address = network_of(request.remote_ip or "")
         is_gone = stream_of(request).closed
         verdict = await self._passwords.check(config.users, *given, address, is_gone)
-        return {Verdict.RIGHT: None, Verdict.WRONG: _WRONG, Verdict.TOO_MANY: _TOO_MANY}[verdict]
+        return _REFUSALS[verdict]
 
 
 def credentials(header: str) -> tuple[str, bytes] | None:

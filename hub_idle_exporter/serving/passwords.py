@@ -29,6 +29,7 @@ class Verdict(Enum):
     RIGHT = "right"
     WRONG = "wrong"
     TOO_MANY = "too many attempts at once"
+    GONE = "not checked: the client has hung up"
 
 
 @dataclass
@@ -60,8 +61,8 @@ class Passwords:
     ) -> Verdict:
         """Check a password against the hash of a user; a wrong one takes longer.
 
-        For a user who does not exist the hash that takes longest is computed, and none for who
-        `is_gone` when it is their turn.
+        For a user who does not exist the hash that takes longest is computed, and none for a client
+        who `is_gone` when it is their turn.
         """
         hashed = users.get(user) or max(users.values(), key=_cost)
         fingerprint = self._fingerprint(user, hashed, password)
@@ -73,7 +74,9 @@ class Passwords:
                 return Verdict.TOO_MANY
             begun = time.monotonic()
             async with turn, self._turn:
-                right = not is_gone() and await self._matches(hashed, password) and user in users
+                if is_gone():
+                    return Verdict.GONE
+                right = await self._matches(hashed, password) and user in users
             if not right:
                 await asyncio.sleep(WRONG_SECONDS - (time.monotonic() - begun) % WRONG_SECONDS)
                 return Verdict.WRONG

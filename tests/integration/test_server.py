@@ -1,5 +1,7 @@
 """The HTTP side: what each path answers, and that no client keeps others from `/metrics`."""
 
+import asyncio
+import errno
 import gzip
 import http.client
 import re
@@ -22,6 +24,9 @@ from prometheus_client import make_wsgi_app
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 from structlog.testing import capture_logs
+from tornado.http1connection import HTTP1Connection
+from tornado.httputil import HTTPMessageDelegate
+from tornado.iostream import IOStream
 from web_service import Service, serving
 
 from hub_idle_exporter import cli
@@ -530,6 +535,40 @@ def test_a_body_in_pieces_is_refused_unread(service: Service) -> None:
             connection.sendall(head)
             assert connection.recv(100).startswith(b"HTTP/1.1 411 Length Required\r\n")
     assert [event for event in events if event["log_level"] == "error"] == []
+
+
+def test_a_body_that_comes_too_late_is_not_read_on() -> None:
+    """Its reader is gone: it was told that the connection ended."""
+
+    class Gone(HTTPMessageDelegate):
+        def data_received(self, chunk: bytes) -> None:
+            raise TypeError(chunk)
+
+    with socket.socket() as wire:
+        stream = IOStream(wire)
+        stream.close()
+        request = connections._Request(Gone(), HTTP1Connection(stream, False), lambda: None)
+        assert request.data_received(b"x") is None
+
+
+class Failing(socket.socket):
+    """A port at which nobody can be accepted, though there are file descriptors."""
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+
+def test_what_else_is_wrong_with_a_newcomer_cuts_nobody() -> None:
+    async def accept(service: Service) -> None:
+        with Failing() as failing:
+            service.listening._spare.use()
+            service.listening._accept(failing)
+
+    with serving() as service, service.connect() as waiting:
+        assert service.ask("/-/healthy")[0].status == 200
+        asyncio.run_coroutine_threadsafe(accept(service), service.web._loop).result(PATIENCE)
+        waiting.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert waiting.recv(100).startswith(b"HTTP/1.1 200")
 
 
 def test_at_the_end_nothing_more_is_rendered() -> None:

@@ -98,6 +98,21 @@ def test_one_of_two_exporters_enforces_and_the_other_stands_by(
     assert shown(second) == ("on", 0)
 
 
+def test_without_a_thread_to_release_the_lease_it_ends(
+    another: Callable[[], Sidecar], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease then expires by itself."""
+    only = another()
+    assert only.poller.poll()
+
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        only.release()
+
+
 def test_an_exporter_that_could_not_take_over_does_not_stand_by(
     fake_hub: FakeHub, another: Callable[[], Sidecar]
 ) -> None:

@@ -58,6 +58,7 @@ class Service:
         )
         listening = Port(host, 0, site.application(), lambda: self.current().tls, limits)
         listening.listen()
+        self.listening = listening
         self.web = WebServer([listening], source)
         self.address = self.web.address
         self.host, self.port = host, int(self.address.rpartition(":")[2])
