@@ -11,6 +11,7 @@ clocks: the Hub's, the wall's and the monotonic one all read `rig.time`.
 """
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -82,6 +83,7 @@ class Rig:
         later_speed: float = LATER_SPEED,
         url: str | None = None,
         ca_file: str | None = None,
+        tls: ssl.SSLContext | None = None,
         **cull: Any,
     ) -> None:
         self.time, self.wall_ahead, self.later_ahead = START, 0.0, 0.0
@@ -119,7 +121,7 @@ class Rig:
             self.metrics,
             self.settings,
             self.poll_settings.interval,
-            tls=None,
+            tls=tls,
             later=Later(
                 self.stopping,
                 2,

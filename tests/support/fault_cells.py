@@ -8,6 +8,7 @@ forgotten, one person types, and one computes without a word to the Hub: these t
 never stopped, whatever happens.
 """
 
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -73,17 +74,20 @@ class Trial:
         self.hub = self._stack.enter_context(FakeHub())
         names = Names()
         self._stack.enter_context(looked_up(names))
-        certificates = Certificates(folder) if kind.tls else None
-        if certificates is not None:
-            assert self.hub._http is not None
-            wrap = certificates.context.wrap_socket
-            self.hub._http.socket = wrap(self.hub._http.socket, server_side=True)
-        scheme = "https" if kind.tls else "http"
+        certificates = {
+            to_server: Certificates(folder, name)
+            for to_server, name in ((False, HUB_NAME), (True, SERVER_NAME))
+            if kind.tls
+        }
+        self.scheme = "https" if kind.tls else "http"
         self.rig = self._stack.enter_context(
             Rig(
                 self.hub,
-                url=f"{scheme}://{HUB_NAME}:{self.hub.port}/hub/api",
-                ca_file=certificates.authority if certificates else None,
+                url=f"{self.scheme}://{HUB_NAME}:{self.hub.port}/hub/api",
+                ca_file=certificates[False].authority if kind.tls else None,
+                tls=ssl.create_default_context(cafile=certificates[True].authority)
+                if kind.tls
+                else None,
                 request_timeout=kind.patience,
                 page_size=1,
                 concurrency=1,  # who computes is idle for longest, and so is asked first
@@ -91,6 +95,8 @@ class Trial:
                 remove_named_servers=True,
             )
         )
+        for to_server, certificate in certificates.items():
+            certificate.serve(self.rig.target if to_server else self.hub)
         self.elsewhere = self._stack.enter_context(FakeServer())
         self.scene = Scene(self.rig, self.hub, self.rig.target, names, certificates, self.elsewhere)
         self.own_tokens, self.crashes = {self.hub.token}, list[BaseException]()
@@ -104,7 +110,7 @@ class Trial:
 
     def _run(self, user: str, name: str = "", **more: Any) -> Server:
         server = self.rig.run(user, name, **more)
-        target = f"http://{SERVER_NAME}:{self.rig.target.port}"
+        target = f"{self.scheme}://{SERVER_NAME}:{self.rig.target.port}"
         data = {"user": user, "server_name": name, "last_activity": None}
         route = {"routespec": server.routespec, "target": target, "data": data}
         self.hub.routes[server.routespec] = route

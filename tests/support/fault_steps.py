@@ -7,7 +7,7 @@ import json
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -82,7 +82,9 @@ class Scene:
     hub: FakeHub
     server: FakeServer
     names: "Names"
-    certificates: "Certificates | None"
+    certificates: (
+        "Mapping[bool, Certificates]"  # of the servers (True) and the Hub; empty for plain HTTP
+    )
     elsewhere: FakeServer
     released: threading.Event = field(default_factory=threading.Event)
 
@@ -97,8 +99,8 @@ class Scene:
         self.hub.version = VERSION
         self.rig.own_token = self.hub.token
         self.hub.tokens[self.hub.token].scopes[:] = ENFORCE
-        if self.certificates is not None:
-            self.certificates.use("good")
+        for certificates in self.certificates.values():
+            certificates.use("good")
         for fake in (self.hub, self.server):
             fake.heal()
             if fake._http is None:
@@ -111,12 +113,8 @@ class FaultKind:
 
     name: str
     make: Callable[[Scene, Step], Fault]
-    tls: bool = False  # it needs a Hub with TLS
+    tls: bool = False  # Hub and servers need TLS for it, as with internal_ssl
     patience: float = 1.0  # of a request to the Hub, in seconds
-
-    def applies_to(self, step: Step) -> bool:
-        """Tell whether it can happen there."""
-        return not (self.tls and step.to_server)
 
     def begin(self, scene: Scene, step: Step) -> None:
         """Let it happen at a step from now on."""
@@ -163,9 +161,8 @@ def _forget_name(scene: Scene, step: Step) -> None:
 
 
 def _certify(name: str) -> Callable[[Scene, Step], object]:
-    def certify(scene: Scene, _step: Step) -> None:
-        assert scene.certificates is not None
-        scene.certificates.use(name)
+    def certify(scene: Scene, step: Step) -> None:
+        scene.certificates[step.to_server].use(name)
 
     return certify
 
@@ -287,25 +284,30 @@ class Names:
 
 
 class Certificates:
-    """The certificate of a Hub with TLS, good at first; new connections see a change."""
+    """The certificate of a Hub or server with TLS, good at first; new connections see a change."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str) -> None:
         good, foreign = trustme.CA(), trustme.CA()
-        self.authority = str(folder / "authority.pem")
+        self.authority = str(folder / f"{name}.pem")
         good.cert_pem.write_to_path(self.authority)
         expired = datetime(2020, 1, 1, tzinfo=UTC)
         self._issued = {
-            "good": good.issue_cert(HUB_NAME),
+            "good": good.issue_cert(name),
             "wrong name": good.issue_cert("another.example.org"),
-            "expired": good.issue_cert(HUB_NAME, not_after=expired),
-            "unknown CA": foreign.issue_cert(HUB_NAME),
+            "expired": good.issue_cert(name, not_after=expired),
+            "unknown CA": foreign.issue_cert(name),
         }
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.use("good")
+
+    def serve(self, fake: FakeHub | FakeServer) -> None:
+        """Let a fake speak TLS."""
+        assert fake._http is not None
+        fake._http.socket = self._context.wrap_socket(fake._http.socket, server_side=True)
 
     def use(self, name: str) -> None:
         """Serve with this certificate from now on."""
-        self._issued[name].configure_cert(self.context)
+        self._issued[name].configure_cert(self._context)
 
 
 @contextmanager
