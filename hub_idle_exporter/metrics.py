@@ -13,15 +13,29 @@ from enum import StrEnum
 from functools import partial
 from typing import TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
 from prometheus_client.core import GaugeHistogramMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from . import __version__
 from .domain.census import Census, SecondsHistogram, census_of
-from .domain.gate import GateState
-from .domain.labels import Cause, CullFailure, Operation, ProbeResult, WebRefusal, Withheld
+from .domain.gate import GateReading, GateState
+from .domain.labels import (
+    Cause,
+    CullFailure,
+    Operation,
+    Outcome,
+    ProbeResult,
+    WebRefusal,
+    Withheld,
+)
 from .domain.model import epoch
 from .domain.policy import JudgedServer, Policy, Reason, State
 from .domain.poll_state import LatestState, PollState, Snapshot
@@ -29,6 +43,7 @@ from .domain.scopes import Granted, Scope
 from .domain.settings import PollSettings
 from .domain.totals import Counts, Totals
 from .exposition import Exposition, FactsText, Families, Text, encoded, encoder_for
+from .journal import Journal
 
 SINCE = " As of the last successful poll."
 _PREFIX = "hub_idle_exporter_"
@@ -51,6 +66,7 @@ def _hub_facts(state: PollState, per_server: bool) -> Iterator[Metric]:
         )
         yield from _server_facts(snapshot.census)
         yield from _policy_facts(snapshot.census)
+        yield from _limit_facts(snapshot.census)
         if per_server and snapshot.census.named:
             yield from _per_server_facts(snapshot.census.named)
 
@@ -97,13 +113,29 @@ def _policy_facts(census: Census) -> Iterator[Metric]:
         "Age limit of a policy, 0 for none." + SINCE,
         labels=["policy"],
     )
+    exempt = GaugeMetricFamily(
+        "jupyterhub_policy_exempt",
+        "Whether the servers of a policy are never stopped." + SINCE,
+        labels=["policy"],
+    )
     counts = census.candidate_counts
     for policy in census.policies:
         timeout.add_metric([policy.name], policy.timeout)
         max_age.add_metric([policy.name], policy.max_age)
+        exempt.add_metric([policy.name], float(policy.exempt))
         for reason in Reason:
             candidates.add_metric([policy.name, reason], counts.get((policy.name, reason), 0))
-    yield from (candidates, timeout, max_age)
+    yield from (candidates, timeout, max_age, exempt)
+
+
+def _limit_facts(census: Census) -> Iterator[Metric]:
+    yield _labelled(
+        "jupyterhub_servers_over_limit",
+        "What --timeout, set to this limit in seconds, would make candidates now; policies with a "
+        "timeout of their own and exemptions as they are." + SINCE,
+        "limit",
+        {f"{limit}": count for limit, count in census.over_limit.items()},
+    )
 
 
 def _per_server_facts(judged: Iterable[JudgedServer]) -> Iterator[Metric]:
@@ -148,7 +180,7 @@ class Metrics(Collector):
     Args:
         registry: where it is registered.
         latest: the newest poll state.
-        gate_state: returns the state of the gate for a poll state; safe to call from any thread.
+        gate: reads the gate for a poll state; safe to call from any thread.
         settings: the interval, and whether there are series by server.
         stands_by: tells whether nothing but another exporter's lease forbids stops.
 
@@ -159,13 +191,13 @@ class Metrics(Collector):
         self,
         registry: CollectorRegistry,
         latest: LatestState,
-        gate_state: Callable[[PollState], GateState],
+        gate: Callable[[PollState], GateReading],
         settings: PollSettings,
         stands_by: Callable[[PollState], bool] = lambda _state: False,
     ) -> None:
         self.registry, self.latest, self._settings = registry, latest, settings
-        self._gate_state, self._stands_by = gate_state, stands_by
-        self.counting = threading.Lock()
+        self._gate, self._stands_by = gate, stands_by
+        self.counting, self.journal = threading.Lock(), Journal()
         self._current = latest.state, FactsText(self._families_of(latest.state))
         self._ahead = self._current
         self._own: list[OwnMetrics] = [self._enforcement]
@@ -174,6 +206,7 @@ class Metrics(Collector):
         self._of_culls()
         self._of_policies()
         self._of_the_web()
+        self._of_the_process()
         self.preregister_policies(latest.state.rules.policies)
         registry.register(self)
 
@@ -242,12 +275,17 @@ class Metrics(Collector):
             )
 
     def _enforcement(self, state: PollState) -> Iterable[Metric]:
-        now = self._gate_state(state)
+        now = self._gate(state)
         yield _labelled(
             f"{_PREFIX}enforcement",
             "Whether servers past their limit are stopped; exactly one state is 1.",
             "state",
-            {each: each is now for each in GateState},
+            {each: each is now.state for each in GateState},
+        )
+        yield _value(
+            f"{_PREFIX}grace_seconds",
+            "How much of a grace period is left, at least; 0 without.",
+            now.grace_left,
         )
         yield _value(
             f"{_PREFIX}standby",
@@ -341,6 +379,7 @@ class Metrics(Collector):
             "Candidates that were not stopped after all, once a poll each.",
             cause=Withheld,
         )
+        self._gauges(lambda _: self._last_pass())
         self.cull_duration = self._histogram(
             "cull_duration_seconds",
             "From sending a stop to knowing that the server stopped.",
@@ -352,7 +391,23 @@ class Metrics(Collector):
             "policy",
         )
 
+    def _last_pass(self) -> Metric:
+        found = self.journal.last_pass().outcomes
+        return _labelled(
+            f"{_PREFIX}last_pass_candidates",
+            "What became of the candidates of the last culling pass.",
+            "outcome",
+            {outcome: found.get(outcome, 0) for outcome in (*Outcome, *Withheld)},
+        )
+
     def _of_policies(self) -> None:
+        self._gauges(
+            lambda state: _value(
+                f"{_PREFIX}policy_file_valid",
+                "Whether the current version of the policy file is in use; 1 without.",
+                state.policy_error is None,
+            )
+        )
         self.reloads = self._counter("policy_reloads", "New policy files put to use.")
         self.reload_failures = self._counter(
             "policy_reload_failures", "Changed policy files that could not be used."
@@ -370,6 +425,11 @@ class Metrics(Collector):
         self.web_refusals = self._counter(
             "web_refusals", "Requests to this exporter that were refused.", cause=WebRefusal
         )
+
+    def _of_the_process(self) -> None:
+        """Add the process's own metrics, as client_python gives them."""
+        process, platform = ProcessCollector(registry=None), PlatformCollector(registry=None)
+        self._own.append(lambda _state: [*process.collect(), *platform.collect()])
 
     def web_config_read(self, valid: bool) -> None:
         """Take note whether the web configuration file can be used."""

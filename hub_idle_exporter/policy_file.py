@@ -67,7 +67,7 @@ def _policy(entry: Written, default: Policy) -> Policy:
     for key in ("name", "match"):
         if key not in values:
             raise entry.mistake(f"it needs a key `{key}`")
-    return replace(default, **values)
+    return replace(default, own_timeout="timeout" in values, **values)
 
 
 def _name(written: Written) -> str:

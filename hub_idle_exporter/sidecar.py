@@ -144,7 +144,7 @@ def assemble(settings: Settings, token: Token, stopping: threading.Event | None 
         source.read_first()
     latest = LatestState(PollState.at_start(rules_of(source, poll), cull))
     gatekeeper = Gatekeeper(cull.enforce, cull.grace, latest, orphaned=OrphanWatch(os.environ))
-    metrics = Metrics(CollectorRegistry(), latest, gatekeeper.state, poll, gatekeeper.stands_by)
+    metrics = Metrics(CollectorRegistry(), latest, gatekeeper.read, poll, gatekeeper.stands_by)
     hub = Hub(settings.connection, token, gatekeeper.hub_answered, metrics.observe_request)
     enforcement = None
     if cull.enforce:

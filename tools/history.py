@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
 from hub_idle_exporter.domain import census
-from hub_idle_exporter.domain.gate import ClockReading, GateState
+from hub_idle_exporter.domain.gate import ClockReading, GateReading, GateState
 from hub_idle_exporter.domain.labels import Cause, CullFailure, Operation, ProbeResult, Withheld
 from hub_idle_exporter.domain.model import Server, User
 from hub_idle_exporter.domain.policy import Globs, Match, Policy, Reason, Rules
@@ -123,7 +123,9 @@ class Sidecar:
             replace(state, version="6.1.1", granted=granted, safeguards=whole)
         )
         settings = PollSettings(POLICIES[-1], interval=POLL)
-        self.metrics = Metrics(self.registry, self.latest, lambda _state: self.state, settings)
+        self.metrics = Metrics(
+            self.registry, self.latest, lambda _state: GateReading(self.state, ""), settings
+        )
         self.last_success = 0.0
 
     def poll(self, now: float) -> None:

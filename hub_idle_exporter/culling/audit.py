@@ -1,13 +1,15 @@
 """The audit trail: count and log the outcome of each candidate of a culling pass."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import structlog
 
-from ..domain.labels import CullFailure, Withheld
+from ..clocks import read_clocks
+from ..domain.gate import ClockReading
+from ..domain.labels import CullFailure, Outcome, Withheld
 from ..domain.policy import JudgedServer
 from ..metrics import Metrics
 
@@ -19,14 +21,23 @@ log = structlog.get_logger()
 class Audit:
     """Counts and logs the outcomes of candidates; no scrape waits for the log."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, metrics: Metrics, clocks: Callable[[], ClockReading] = read_clocks) -> None:
+        self._metrics, self._clocks = metrics, clocks
         self._lock = threading.Lock()  # of the next one
         self._sending: list[JudgedServer] = []
 
+    def begin_pass(
+        self, under_way: Iterable[JudgedServer], failed: Iterable[JudgedServer] = ()
+    ) -> None:
+        """Record that a culling pass begins; `failed` are not tried again yet."""
+        with self._metrics.counting:
+            self._metrics.journal.begin_pass(self._clocks().wall, under_way, failed)
+
     def withheld(self, candidate: JudgedServer, cause: Withheld, why: str) -> None:
         """Record that a candidate is not stopped."""
-        self._metrics.withheld.labels(cause).inc()
+        with self._metrics.counting:
+            self._metrics.withheld.labels(cause).inc()
+            self._metrics.journal.ended(self._clocks().wall, candidate, cause, why)
         log.info("cull_withheld", **fields(candidate), outcome="withheld", cause=cause, why=why)
 
     @contextmanager
@@ -57,11 +68,14 @@ class Audit:
         with self._metrics.counting:
             self._metrics.cull_duration.observe(seconds)
             self._metrics.culls.labels(*_labels(server)).inc()
+            self._metrics.journal.ended(self._clocks().wall, server, Outcome.STOPPED)
         log.info("culled", **fields(server), outcome="stopped", seconds=seconds)
 
     def failed(self, server: JudgedServer, cause: CullFailure, why: str) -> None:
         """Record a stop that failed."""
-        self._metrics.cull_failures.labels(cause).inc()
+        with self._metrics.counting:
+            self._metrics.cull_failures.labels(cause).inc()
+            self._metrics.journal.ended(self._clocks().wall, server, Outcome.FAILED, why, cause)
         log.error("cull_failed", **fields(server), outcome="failed", cause=cause, why=why)
 
 

@@ -101,7 +101,7 @@ class Culler:
         self._hub, self._settings, self._stopping = hub, settings, stopping
         self._clearance, self._stopper, self._remover = clearance, stopper, remover
         self._later, self._audit, self._clock = later, audit, clock
-        self._claimed: set[ServerKey] = set()
+        self._claimed: dict[ServerKey, JudgedServer] = {}
         self._failures = Failures()
         self._backlog = Backlog(share=max(1, settings.concurrency // 2))
 
@@ -118,8 +118,11 @@ class Culler:
         failed a short time ago.
         """
         now = self._clock()
-        fresh = [c for c in self._not_under_way(candidates) if not self._failures.holds_off(c, now)]
-        self._claimed.update((c.user, c.server) for c in fresh)
+        fresh, failed = list[JudgedServer](), list[JudgedServer]()
+        for one in self._not_under_way(candidates):
+            (failed if self._failures.holds_off(one, now) else fresh).append(one)
+        self._audit.begin_pass([*self._claimed.values(), *fresh], failed)
+        self._claimed.update({(one.user, one.server): one for one in fresh})
         new = CullPass(fresh, self._settings, self._hub, safeguards, self._clock)
         if not fresh:
             new.done.set()
@@ -133,7 +136,9 @@ class Culler:
 
     def withhold(self, candidates: Iterable[JudgedServer], why: str) -> None:
         """Withhold candidates without checking them again, because the list may have gaps."""
-        for candidate in self._not_under_way(candidates):
+        withheld = self._not_under_way(candidates)
+        self._audit.begin_pass([*self._claimed.values(), *withheld])
+        for candidate in withheld:
             self._audit.withheld(candidate, Withheld.LIST, why)
 
     def _not_under_way(self, candidates: Iterable[JudgedServer]) -> list[JudgedServer]:
@@ -221,7 +226,7 @@ class Culler:
         self._ended(current, candidate, current.count_withheld(cause))
 
     def _ended(self, current: CullPass, server: JudgedServer, last: bool) -> None:
-        self._claimed.discard((server.user, server.server))
+        self._claimed.pop((server.user, server.server), None)
         if last:
             _say_if_nothing_works(current)
             current.done.set()

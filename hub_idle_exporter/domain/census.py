@@ -1,10 +1,15 @@
-"""Count judged servers: states by policy, histograms of idle time and age, candidates."""
+"""Count judged servers: states by policy, histograms of idle time and age, candidates.
 
-from bisect import bisect_right
+Also answers what another `--timeout` would do, and which servers reach their limit next.
+"""
+
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from heapq import heappush, heapreplace
+from math import inf
 
 from .model import User
 from .policy import WITHIN_LIMITS, Judge, JudgedServer, Policy, Reason, Rules, State
@@ -13,6 +18,10 @@ from .policy import WITHIN_LIMITS, Judge, JudgedServer, Policy, Reason, Rules, S
 # buckets how many servers such a limit would stop.
 IDLE_BOUNDS = (60, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 43200, 86400, 172800, 604800)
 AGE_BOUNDS = (900, 3600, 7200, 14400, 28800, 43200, 86400, 172800, 604800, 1209600, 2592000)
+# The values of `--timeout` for which it is told how many servers they would stop, in seconds.
+LIMITS = (900, 1800, 3600, 7200, 14400, 28800, 86400)
+# How many of the servers that reach their limit next are kept.
+MOST_NEXT = 10
 
 
 @dataclass(frozen=True)
@@ -42,19 +51,33 @@ class SecondsHistogram:
 
 
 @dataclass(frozen=True)
+class NextServer:
+    """A server that will be past a limit in `seconds` unless it is used; its limit is `reason`."""
+
+    seconds: float
+    reason: Reason
+    judged: JudgedServer
+
+
+@dataclass(frozen=True)
 class Census:
     """Servers judged and counted.
 
-    `past_limit` are those past a limit, candidates or not, the most idle first; `named` are all,
-    only where they are kept for series by server and for lists.
+    `idle_past` are the idle times of those that count as idle. `past_limit` are those past a limit,
+    candidates or not, the most idle first; `named` are all, only where they are kept for series by
+    server and for lists. `over_limit` tells for each of `LIMITS` how many candidates there would be
+    if that were the `--timeout`; `next_due` are the first that will become candidates.
     """
 
     policies: tuple[Policy, ...]
     servers: Mapping[tuple[str, State], int]
     idle: SecondsHistogram
+    idle_past: SecondsHistogram
     age: SecondsHistogram
     past_limit: tuple[JudgedServer, ...]
     idle_kept: int  # idle, and no candidates
+    over_limit: Mapping[int, int]
+    next_due: tuple[NextServer, ...]
     named: tuple[JudgedServer, ...] = ()
 
     @cached_property
@@ -93,27 +116,88 @@ def census_of(judged: Iterable[JudgedServer], rules: Rules, keep_all: bool = Fal
     counts = defaultdict[tuple[str, State], int](int)
     idle, age = list[float](), list[float]()
     past_limit, named = list[JudgedServer](), list[JudgedServer]()
-    pending = State.PENDING
+    movable, soonest = list[float](), _Soonest(MOST_NEXT)
+    pending, too_old = State.PENDING, Reason.MAX_AGE
     for one in judged:
         counts[one.policy.name, one.state] += 1
         if one.state is not pending:
             if one.idle is not None:
                 idle.append(one.idle)
+                if not (one.protection or one.policy.own_timeout or one.reason is too_old):
+                    movable.append(one.idle)
             if one.age is not None:
                 age.append(one.age)
         if one.not_candidate not in WITHIN_LIMITS:
             past_limit.append(one)
+        elif one.state is not pending and one.protection is None:
+            soonest.offer(one)
         if keep_all:
             named.append(one)
     return Census(
         policies=rules.policies,
         servers=dict(counts),
         idle=SecondsHistogram.of(idle, IDLE_BOUNDS),
+        idle_past=SecondsHistogram.of(_idle_times(past_limit), IDLE_BOUNDS),
         age=SecondsHistogram.of(age, AGE_BOUNDS),
         past_limit=tuple(sorted(past_limit, key=lambda one: -(one.idle or 0.0))),
         idle_kept=sum(one.state is State.IDLE and not one.reason for one in past_limit),
+        over_limit=_over_limit(movable, past_limit),
+        next_due=soonest.in_order(),
         named=tuple(named),
     )
+
+
+def _idle_times(past_limit: Iterable[JudgedServer]) -> Iterator[float]:
+    """Give the idle times of those that are past their idle limit, not only past their max age."""
+    return (one.idle for one in past_limit if one.state is State.IDLE and one.idle is not None)
+
+
+def _over_limit(movable: list[float], past_limit: Iterable[JudgedServer]) -> Mapping[int, int]:
+    """Count for each limit what it would make candidates, as `--timeout`.
+
+    `movable` are the idle times of those whose limit it would be. Of `past_limit` those stay
+    candidates whatever it is that are too old, or past a limit of their policy's own.
+    """
+    movable.sort()
+    anyway = sum(
+        one.reason is Reason.MAX_AGE or (one.reason is Reason.IDLE and one.policy.own_timeout)
+        for one in past_limit
+    )
+    return {limit: anyway + len(movable) - bisect_left(movable, limit) for limit in LIMITS}
+
+
+@dataclass
+class _Soonest:
+    """Keeps the few servers that will be past a limit next, of all that are offered."""
+
+    most: int
+    _heap: list[tuple[float, int, Reason, JudgedServer]] = field(default_factory=list)
+    _offered: int = 0
+
+    def offer(self, one: JudgedServer) -> None:
+        """Take a server that nothing protects and that is past no limit."""
+        left, reason = _nearest_limit(one)
+        if left == inf or (len(self._heap) == self.most and -left <= self._heap[0][0]):
+            return
+        self._offered += 1  # so that servers themselves are never compared
+        entry = (-left, self._offered, reason, one)
+        if len(self._heap) < self.most:
+            heappush(self._heap, entry)
+        else:
+            heapreplace(self._heap, entry)
+
+    def in_order(self) -> tuple[NextServer, ...]:
+        """Give them, the next one first."""
+        ordered = sorted(self._heap, key=lambda entry: -entry[0])
+        return tuple(NextServer(-left, reason, one) for left, _, reason, one in ordered)
+
+
+def _nearest_limit(one: JudgedServer) -> tuple[float, Reason]:
+    """Tell how many seconds a server is away from a limit, and which; infinite if unknown."""
+    left, policy = inf if one.idle is None else one.policy.timeout - one.idle, one.policy
+    if policy.max_age and one.age is not None and policy.max_age - one.age <= left:
+        return policy.max_age - one.age, Reason.MAX_AGE
+    return left, Reason.IDLE
 
 
 def idle_server_seconds(

@@ -36,10 +36,14 @@ class ClockReading:
 
 @dataclass(frozen=True)
 class GateReading:
-    """The state at one moment, and in words for people why it is so."""
+    """The state at one moment, and in words for people why it is so.
+
+    `grace_left` is how many seconds of a grace period are left, at least.
+    """
 
     state: GateState
     why: str
+    grace_left: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -107,14 +111,16 @@ class Gate:
             return GateReading(
                 GateState.OFF, "monitoring only: nothing is stopped without --enforce"
             )
+        if interrupted:  # it begins when the Hub answers
+            left = max(left, self.grace)
         if suspended_by:
-            return GateReading(GateState.SUSPENDED, "; ".join(suspended_by))
+            return GateReading(GateState.SUSPENDED, "; ".join(suspended_by), left)
         if interrupted:
             why = "the Hub has not answered for over a minute, or a clock jumped"
-            return GateReading(GateState.GRACE, why)
+            return GateReading(GateState.GRACE, why, left)
         if suspended_by is None or left:
             why = f"grace period after the start or an outage: {left:.0f} s left"
-            return GateReading(GateState.GRACE, why)
+            return GateReading(GateState.GRACE, why, left)
         return GateReading(GateState.ON, "servers past their limit are stopped")
 
     def _interrupted(self, now: ClockReading) -> bool:

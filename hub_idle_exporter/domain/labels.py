@@ -56,6 +56,14 @@ class Withheld(StrEnum):
     STALE = "stale"
 
 
+class Outcome(StrEnum):
+    """What became of a candidate of a culling pass that was not withheld."""
+
+    STOPPED = "stopped"
+    FAILED = "failed"
+    UNDER_WAY = "under_way"
+
+
 class CullFailure(StrEnum):
     """Why a stop that was sent does not count as a cull."""
 

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import UnsetType
 
 from .model import Server, User, utc
-from .scopes import Granted
+from .scopes import Granted, Scope
 
 DEFAULT = "default"
 
@@ -144,13 +144,17 @@ class Match:
 
 @dataclass(frozen=True)
 class Policy:
-    """Limits in seconds for the servers that it matches; `max_age` 0 is no limit."""
+    """Limits in seconds for the servers that it matches; `max_age` 0 is no limit.
+
+    `own_timeout` tells that `timeout` is its own, and not that of the options.
+    """
 
     name: str
     timeout: float
     max_age: float = 0.0
     exempt: bool = False
     match: Match = Match()
+    own_timeout: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,8 @@ class JudgedServer(msgspec.Struct, frozen=True, gc=False):
     """One server of one user with the judgement on it.
 
     `seen` is what the Hub said of it. `idle` and `age` are seconds, None where unknown. Exactly
-    one of `reason` (stop it) and `not_candidate` (do not, and why) is set.
+    one of `reason` (stop it) and `not_candidate` (do not, and why) is set. `protection` is what
+    protects it whatever its idle time and age are, None if nothing does.
     """
 
     user: str
@@ -188,6 +193,7 @@ class JudgedServer(msgspec.Struct, frozen=True, gc=False):
     age: float | None
     reason: Reason | None
     not_candidate: NotCandidate | None
+    protection: NotCandidate | None = None
 
     @property
     def why(self) -> str:
@@ -207,15 +213,31 @@ class Judge:
         policy, undecided = self._only_policy or self._policy_of(user, name, server)
         idle, age = _times(server, _moment(now))
         state, reason, why_not = _decide(policy, server, idle, age)
-        if reason is not None:
-            why_not = self._protection(user, name, policy, undecided)
-            reason = None if why_not else reason
-        return JudgedServer(user.name, name, server, policy, state, idle, age, reason, why_not)
+        protection = None
+        if not self._protects_nobody:
+            protection = self._protection(user, name, policy, undecided)
+            if protection is not None and reason is not None:
+                reason, why_not = None, protection
+        return JudgedServer(
+            user.name, name, server, policy, state, idle, age, reason, why_not, protection
+        )
 
     def protection(self, user: User, name: str, server: Server) -> NotCandidate | None:
         """Say what protects a server whatever its idle time and age are; None if nothing does."""
         policy, undecided = self._only_policy or self._policy_of(user, name, server)
         return self._protection(user, name, policy, undecided)
+
+    @cached_property
+    def _protects_nobody(self) -> bool:
+        """Tell whether no server can be protected: then there is no need to look at each."""
+        rules = self.rules
+        return (
+            len(rules.policies) == 1
+            and not rules.policies[0].exempt
+            and rules.cull_default_servers
+            and rules.cull_named_servers
+            and not self.granted.filtered(Scope.DELETE_SERVERS)
+        )
 
     @cached_property
     def _only_policy(self) -> tuple[Policy, bool] | None:

@@ -1542,3 +1542,63 @@ def test_a_server_is_asked_as_one_kind_after_another_by_one_token(make_rig: Make
     assert sorted(paths[:2]) == ["api/kernels", "api/terminals"]
     assert paths[2:] == ["rstudio/jobs", "rstudio/status"]
     assert len({request.token for request in rig.target.log()}) == 1
+
+
+# ---- the last pass ------------------------------------------------------------------------------
+
+
+def last_pass(rig: Rig) -> dict[str, float]:
+    """Give what became of the candidates of the last pass, as scraped; zeros left out."""
+    (family,) = (
+        family
+        for family in rig.metrics.collect()
+        if family.name == "hub_idle_exporter_last_pass_candidates"
+    )
+    return {one.labels["outcome"]: one.value for one in family.samples if one.value}
+
+
+def test_each_candidate_of_the_last_pass_counts_once_however_often_it_is_withheld(
+    rig: Rig,
+) -> None:
+    rig.run("ana")
+    rig.run("bob", kernels=["busy"])
+    rig.poll()
+    assert last_pass(rig) == {"stopped": 1, "busy": 1}
+    for _ in range(3):
+        rig.watch(60)
+        rig.poll()
+    assert rig.withheld("busy") == 4
+    assert last_pass(rig) == {"busy": 1}
+
+
+def test_a_stop_that_failed_and_is_not_tried_again_yet_counts_as_failed(rig: Rig) -> None:
+    rig.run("ana")
+    rig.hub.plan("DELETE", "*", faults.html(400))
+    rig.poll()
+    assert (rig.failed("http"), last_pass(rig)) == (1, {"failed": 1})
+    rig.watch(5)
+    rig.poll()
+    assert (rig.failed("http"), last_pass(rig)) == (1, {"failed": 1})
+
+
+def test_a_stop_that_goes_on_over_polls_is_under_way_until_it_has_ended(rig: Rig) -> None:
+    """By the next poll the Hub lists it as stopping, and so as no candidate."""
+    released = threading.Event()
+    rig.run("ana", stop_takes=released)
+    rig.hub.slow_stop_timeout = 0.0
+    first = rig.begin()
+    rig.hub.wait_for("DELETE", "/users/ana/server", count=1)
+    rig.poller.poll()
+    assert last_pass(rig) == {"under_way": 1}
+    released.set()
+    rig.finish(first)
+    assert last_pass(rig) == {"stopped": 1}
+
+
+def test_a_list_that_may_have_gaps_is_a_pass_that_withholds_all(make_rig: MakeRig) -> None:
+    rig = make_rig(busy_check="off", page_size=50)
+    rig.hub.add_servers(200, idle=2 * HOUR)
+    empty = faults.rewritten(lambda page: page | {"items": []})
+    rig.hub.plan("GET", "/users", empty, after=1, times=1)
+    assert rig.poll()
+    assert last_pass(rig) == {"list": 150}

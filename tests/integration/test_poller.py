@@ -64,7 +64,7 @@ class World:
         self.latest = LatestState(PollState.at_start(rules_of(self.source, self.settings), cull))
         self.gatekeeper = Gatekeeper(enforce, 0.0, self.latest, self.clocks)
         self.metrics = Metrics(
-            CollectorRegistry(), self.latest, self.gatekeeper.state, self.settings
+            CollectorRegistry(), self.latest, self.gatekeeper.read, self.settings
         )
         self.token = hub.token
         self.client = Hub(

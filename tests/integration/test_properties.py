@@ -199,6 +199,56 @@ def test_the_census_is_the_oracles(hub: list[Json], given: Json, held: list[str]
         assert found == {key: one.reason for key, one in opinions.items() if one.reason}
 
 
+@settings(PURE, max_examples=400)
+@given(st.lists(users, min_size=1, max_size=6, unique_by=lambda one: one["name"]), options, scopes)
+def test_a_limit_would_make_candidates_of_those_the_oracle_names(
+    hub: list[Json], given: Json, held: list[str]
+) -> None:
+    judge = judge_of(given, held)
+    decoded = [msgspec.json.decode(json.dumps(sent), type=User) for sent in hub]
+    census = census_of(judge_all(judge, decoded, NOW.timestamp()), judge.rules)
+    for limit, count in census.over_limit.items():
+        under = given | {"timeout": limit}
+        wanted = [
+            oracle.opinion(sent, name, under, held, NOW).reason
+            for sent in hub
+            for name in sent["servers"]
+        ]
+        assert count == sum(reason is not None for reason in wanted)
+
+
+@settings(PURE, max_examples=400)
+@given(
+    st.lists(users, min_size=1, max_size=6, unique_by=lambda one: one["name"]),
+    options,
+    scopes,
+    st.sampled_from([0.001, 1.0, 59.0, 3599.0, 7200.0]),
+)
+def test_the_next_servers_become_candidates_when_it_is_told(
+    hub: list[Json], given: Json, held: list[str], early: float
+) -> None:
+    judge, now = judge_of(given, held), NOW.timestamp()
+    decoded = [msgspec.json.decode(json.dumps(sent), type=User) for sent in hub]
+    census = census_of(judge_all(judge, decoded, now), judge.rules)
+    told = {(one.judged.user, one.judged.server): one for one in census.next_due}
+    seconds = [one.seconds for one in census.next_due]
+    assert seconds == sorted(seconds)
+    for sent in hub:
+        for name, server in sent["servers"].items():
+            times = map(oracle.moment, (server["last_activity"], server["started"]))
+            if any(one is not None and one > NOW for one in times):
+                continue  # it counts as active now, and will for longer than can be told
+            one = told.get((sent["name"], name))
+            later = NOW + timedelta(seconds=400 * 86400 if one is None else one.seconds + 0.001)
+            becomes = oracle.opinion(sent, name, given, held, later).reason
+            already = oracle.opinion(sent, name, given, held, NOW).reason
+            assert (becomes is not None and already is None) == (one is not None)
+            if one is not None and one.seconds > early:
+                before = NOW + timedelta(seconds=one.seconds - early)
+                assert becomes == one.reason
+                assert oracle.opinion(sent, name, given, held, before).reason is None
+
+
 # ---- random clocks ------------------------------------------------------------------------------
 
 WAITS = [0.0, 1.0, 30.0, 60.0, 0.5, 29.5, 30.0, 59.5, 60.0, 60.5, 61.0, 90.0, 599.5, 600.0, 601.0]

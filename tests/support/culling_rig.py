@@ -102,7 +102,7 @@ class Rig:
         self.latest = LatestState(PollState.at_start(rules, self.settings))
         self.gatekeeper = Gatekeeper(enforce, grace, self.latest, self._clocks, orphaned)
         self.metrics = Metrics(
-            CollectorRegistry(), self.latest, self.gatekeeper.state, self.poll_settings
+            CollectorRegistry(), self.latest, self.gatekeeper.read, self.poll_settings
         )
         self.own_token = hub.token if token is None else token
         connection = ConnectionSettings(

@@ -18,6 +18,8 @@ class Mutant:
     test: str  # below tests/, without its parameters
 
 
+PROPERTIES = "integration/test_properties.py"
+
 MUTANTS = [
     # ---- policy: what is to be stopped ----------------------------------------------------------
     Mutant(
@@ -114,8 +116,8 @@ MUTANTS = [
     Mutant(
         "what protects, protects from max age too",
         "domain/policy.py",
-        "        if reason is not None:\n            why_not = self._protection",
-        "        if reason is Reason.IDLE:\n            why_not = self._protection",
+        "if protection is not None and reason is not None:",
+        "if protection is not None and reason is Reason.IDLE:",
         "unit/test_policy.py::test_exempt_is_never_a_candidate_but_counts_as_idle",
     ),
     Mutant(
@@ -277,6 +279,101 @@ MUTANTS = [
         "min(past, since_last, longest)",
         "min(past, since_last)",
         "unit/test_census.py::test_idle_server_seconds",
+    ),
+    Mutant(
+        "what another limit would do leaves the exempt out",
+        "domain/census.py",
+        "one.protection or one.policy.own_timeout",
+        "one.policy.own_timeout",
+        f"{PROPERTIES}::test_a_limit_would_make_candidates_of_those_the_oracle_names",
+    ),
+    Mutant(
+        "what another limit would do leaves a policy's own timeout",
+        "domain/census.py",
+        "one.protection or one.policy.own_timeout or",
+        "one.protection or",
+        f"{PROPERTIES}::test_a_limit_would_make_candidates_of_those_the_oracle_names",
+    ),
+    Mutant(
+        "what another limit would do counts nobody twice who is too old",
+        "domain/census.py",
+        " or one.reason is too_old):",
+        "):",
+        f"{PROPERTIES}::test_a_limit_would_make_candidates_of_those_the_oracle_names",
+    ),
+    Mutant(
+        "another limit is reached at the limit",
+        "domain/census.py",
+        "bisect_left(movable, limit)",
+        "bisect_right(movable, limit)",
+        f"{PROPERTIES}::test_a_limit_would_make_candidates_of_those_the_oracle_names",
+    ),
+    Mutant(
+        "the next servers are told by the limit that comes first",
+        "domain/census.py",
+        "policy.max_age - one.age <= left",
+        "policy.max_age - one.age > left",
+        f"{PROPERTIES}::test_the_next_servers_become_candidates_when_it_is_told",
+    ),
+    Mutant(
+        "protected servers are never next",
+        "domain/census.py",
+        "elif one.state is not pending and one.protection is None:",
+        "elif one.state is not pending:",
+        f"{PROPERTIES}::test_the_next_servers_become_candidates_when_it_is_told",
+    ),
+    Mutant(
+        "judging each server is skipped only if nothing can protect it",
+        "domain/policy.py",
+        "            and not self.granted.filtered(Scope.DELETE_SERVERS)\n",
+        "",
+        "unit/test_policy.py::test_outside_the_filter_of_delete_servers_is_no_candidate",
+    ),
+    Mutant(
+        "switches protect even if there is one policy",
+        "domain/policy.py",
+        "            and rules.cull_default_servers\n",
+        "",
+        "unit/test_policy.py::test_the_switch_of_default_servers_spares_them_alone",
+    ),
+    Mutant(
+        "switches of named servers protect even if there is one policy",
+        "domain/policy.py",
+        "            and rules.cull_named_servers\n",
+        "",
+        "unit/test_policy.py::test_the_switch_of_named_servers_spares_them_alone",
+    ),
+    # ---- the last pass --------------------------------------------------------------------------
+    Mutant(
+        "stops that go on are of the next pass too",
+        "culling/culler.py",
+        "self._audit.begin_pass([*self._claimed.values(), *fresh], failed)",
+        "self._audit.begin_pass(fresh, failed)",
+        "integration/test_culler.py"
+        "::test_a_stop_that_goes_on_over_polls_is_under_way_until_it_has_ended",
+    ),
+    Mutant(
+        "a pass forgets the one before",
+        "journal.py",
+        "self._began, self._outcomes = at, outcomes",
+        "self._began, self._outcomes = at, self._outcomes | outcomes",
+        "integration/test_culler.py"
+        "::test_each_candidate_of_the_last_pass_counts_once_however_often_it_is_withheld",
+    ),
+    Mutant(
+        "a server that lives on is not forgotten for others",
+        "journal.py",
+        "entries = list(self._not_stopped.values())",
+        "entries = [e for e in self._entries.values() if e.cause is CullFailure.NOT_STOPPED]",
+        "unit/test_journal.py"
+        "::test_a_server_that_may_have_outlived_its_stop_is_not_forgotten_for_others",
+    ),
+    Mutant(
+        "the grace that is left is whole during an outage",
+        "domain/gate.py",
+        "left = max(left, self.grace)",
+        "pass",
+        "unit/test_gate.py::test_the_grace_that_is_left_is_told",
     ),
     # ---- gate -----------------------------------------------------------------------------------
     Mutant(
@@ -1415,8 +1512,8 @@ MUTANTS = [
     Mutant(
         "a failed stop is not tried again at once",
         "culling/culler.py",
-        " if not self._failures.holds_off(c, now)]",
-        "]",
+        "(failed if self._failures.holds_off(one, now) else fresh)",
+        "fresh",
         "integration/test_proof_of_stops.py::test_a_failed_stop_is_tried_again_with_growing_pauses",
     ),
     Mutant(

@@ -15,7 +15,7 @@ import pytest
 from poll_states import RULES
 from prometheus_client import CollectorRegistry
 
-from hub_idle_exporter.domain.gate import GateState
+from hub_idle_exporter.domain.gate import GateReading, GateState
 from hub_idle_exporter.domain.poll_state import LatestState
 from hub_idle_exporter.domain.settings import PollSettings
 from hub_idle_exporter.metrics import Metrics
@@ -46,7 +46,9 @@ def exporters_vocabulary() -> Vocabulary:
     """Read what the exporter has from its registry."""
     settings = PollSettings(RULES.policies[-1])
     latest = LatestState(poll_states.good())
-    metrics = Metrics(CollectorRegistry(), latest, lambda _state: GateState.OFF, settings)
+    metrics = Metrics(
+        CollectorRegistry(), latest, lambda _state: GateReading(GateState.OFF, ""), settings
+    )
     vocabulary = Vocabulary()
     for family in metrics.registry.collect():
         for sample in family.samples:

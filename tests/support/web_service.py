@@ -14,7 +14,7 @@ import poll_states
 from prometheus_client import CollectorRegistry
 
 from hub_idle_exporter.domain.census import census_of
-from hub_idle_exporter.domain.gate import GateState
+from hub_idle_exporter.domain.gate import GateReading, GateState
 from hub_idle_exporter.domain.policy import Policy, Rules
 from hub_idle_exporter.domain.poll_state import LatestState, Snapshot
 from hub_idle_exporter.domain.settings import PollSettings
@@ -42,7 +42,7 @@ class Service:
         self.metrics = Metrics(
             CollectorRegistry(),
             latest,
-            lambda _state: GateState.OFF,
+            lambda _state: GateReading(GateState.OFF, ""),
             PollSettings(rules.policies[0]),
         )
         self.dead: str | None = None

@@ -7,6 +7,8 @@ import pytest
 from hub_idle_exporter.domain.census import (
     AGE_BOUNDS,
     IDLE_BOUNDS,
+    LIMITS,
+    MOST_NEXT,
     SecondsHistogram,
     census_of,
     idle_server_seconds,
@@ -94,8 +96,23 @@ def test_a_spread_of_nothing() -> None:
 
 
 def test_limits_people_think_in_are_bounds() -> None:
-    assert {900, 1800, 3600, 7200, 14400, 28800, 86400} <= set(IDLE_BOUNDS)
+    assert set(LIMITS) <= set(IDLE_BOUNDS)
     assert list(AGE_BOUNDS) == sorted(AGE_BOUNDS)
+
+
+def test_idle_servers_are_apart_in_a_histogram_of_their_own() -> None:
+    census = census_of(judged(("a", 10, 100, None), ("b", 4000, 5000, None)), RULES)
+    assert (census.idle_past.cumulative[-1], census.idle_past.total_seconds) == (1, 4000)
+
+
+def test_the_next_ten_servers_are_told_with_the_limit_that_they_reach_first() -> None:
+    many = [(f"u{idle}", idle, 100 + idle, None) for idle in range(0, 3000, 100)]
+    census = census_of(judged(*many, ("old", 0, 7150, None), ("past", 4000, 4000, None)), RULES)
+    assert [(one.judged.user, one.seconds, one.reason) for one in census.next_due[:2]] == [
+        ("old", 50, Reason.MAX_AGE),
+        ("u2900", 700, Reason.IDLE),
+    ]
+    assert len(census.next_due) == MOST_NEXT
 
 
 @pytest.mark.parametrize(

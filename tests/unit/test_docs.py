@@ -17,7 +17,12 @@ import pytest
 import yaml
 from documentation import PAGES, ROOT, block, blocks, text
 from exporter_process import fields
-from prometheus_client import CollectorRegistry, disable_created_metrics
+from prometheus_client import (
+    CollectorRegistry,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
@@ -25,7 +30,7 @@ from traitlets.config.loader import PyFileConfigLoader
 import bench.report
 from hub_idle_exporter import COMMANDS, cli, policy_file
 from hub_idle_exporter.domain.census import census_of
-from hub_idle_exporter.domain.gate import GateState
+from hub_idle_exporter.domain.gate import GateReading, GateState
 from hub_idle_exporter.domain.policy import Policy, Rules
 from hub_idle_exporter.domain.poll_state import LatestState, Snapshot
 from hub_idle_exporter.domain.scopes import Scope
@@ -274,6 +279,17 @@ def test_the_metrics_are_all_there() -> None:
     golden = (ROOT / "tests" / "golden" / "per-server.txt").read_text()
     lines = [line for line in golden.splitlines() if re.match(r'\w+\{server="[^"]*",user=', line)]
     assert {name for name in shown if per_server(name)} == {line.split("{")[0] for line in lines}
+
+
+def test_the_metrics_of_the_process_are_all_there() -> None:
+    sentence = re.search(
+        r"The exporter's own process is (.+?)\.\n", text("docs/metrics.md"), re.DOTALL
+    )
+    assert sentence is not None
+    collectors = ProcessCollector(registry=None), PlatformCollector(registry=None)
+    families = [family for collector in collectors for family in collector.collect()]
+    exposed = {sample.name for family in families for sample in family.samples}
+    assert set(quoted(sentence[1])) == exposed
 
 
 @pytest.mark.parametrize("row", METRICS_TABLE, ids=lambda row: row[0].strip("`"))
@@ -733,7 +749,9 @@ def series(policies: int) -> int:
     rules = Rules((*(Policy(f"p{n}", 60.0) for n in range(policies - 1)), DEFAULT))
     state = poll_states.good(snapshot=Snapshot(0.0, census_of([], rules)))
     settings = PollSettings(DEFAULT)
-    metrics = Metrics(CollectorRegistry(), LatestState(state), lambda _: GateState.ON, settings)
+    metrics = Metrics(
+        CollectorRegistry(), LatestState(state), lambda _: GateReading(GateState.ON, ""), settings
+    )
     return sum(len(family.samples) for family in metrics.collect())
 
 

@@ -390,3 +390,30 @@ def test_a_gate_that_closes_never_says_that_it_is_open() -> None:
     keeper = Gatekeeper(True, 10.0, latest, lambda: ClockReading(now := next(ticks), now))
     assert "grace period" in (keeper.closed() or "")
     assert keeper.closed() is None
+
+
+# ---- how long the grace lasts -------------------------------------------------------------------
+
+
+def test_the_grace_that_is_left_is_told(watch: Watch) -> None:
+    assert watch.keeper.read().grace_left == 0
+    watch.now += 61
+    assert watch.keeper.read().grace_left == GRACE  # it begins when the Hub answers
+    watch.poll()
+    watch.watch(60)
+    assert watch.keeper.read().grace_left == GRACE - 60
+    watch.watch(GRACE)
+    assert watch.keeper.read().grace_left == 0
+
+
+def test_the_grace_goes_on_while_a_failed_poll_suspends() -> None:
+    watch = Watch()
+    watch.fail()
+    watch.watch(60)
+    assert (watch.state, watch.keeper.read().grace_left) == (GateState.SUSPENDED, GRACE - 60)
+
+
+def test_monitor_mode_has_no_grace() -> None:
+    watch = Watch(enforce=False)
+    watch.poll()
+    assert watch.keeper.read().grace_left == 0

@@ -80,6 +80,16 @@ def test_durations(written: str, seconds: float) -> None:
     assert (policy.timeout, policy.max_age) == (seconds, seconds)
 
 
+def test_a_timeout_is_a_policys_own_only_if_it_is_written_there() -> None:
+    """Even if it is that of the options: `--timeout` would not change it."""
+    text = (
+        "policies: [{name: a, match: {named: true}, timeout: 1h}, {name: b, match: {named: true}}]"
+    )
+    assert [one.own_timeout for one in parse(text.encode(), "p.yaml", DEFAULT)] == [
+        True, False, False,
+    ]  # fmt: skip
+
+
 def test_max_age_zero_is_none_though_the_options_have_one() -> None:
     assert only("name: a", "match: {users: a}", "max_age: 0").max_age == 0
 
