@@ -79,7 +79,6 @@ def draw(file: Path, width: int, scheme: Literal["light", "dark"], executable: s
         browser = stack.enter_context(chromium(executable))
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         page.goto(f"{exporter.address}/")
-        page.evaluate("window.stop()")  # it would renew itself while it is drawn
         page.screenshot(path=file, full_page=True)
 
 

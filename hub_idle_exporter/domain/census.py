@@ -64,9 +64,9 @@ class Census:
     """Servers judged and counted.
 
     `idle_past` are the idle times of those that count as idle. `past_limit` are those past a limit,
-    candidates or not, the most idle first; `named` are all, only where they are kept for series by
-    server and for lists. `over_limit` tells for each of `LIMITS` how many candidates there would be
-    if that were the `--timeout`; `next_due` are the first that will become candidates.
+    candidates or not, and `named` all, only where they are kept for series by server and for lists;
+    both the most idle first. `over_limit` tells for each of `LIMITS` how many candidates there
+    would be if that were the `--timeout`; `next_due` are the first that will become candidates.
     """
 
     policies: tuple[Policy, ...]
@@ -139,12 +139,16 @@ def census_of(judged: Iterable[JudgedServer], rules: Rules, keep_all: bool = Fal
         idle=SecondsHistogram.of(idle, IDLE_BOUNDS),
         idle_past=SecondsHistogram.of(_idle_times(past_limit), IDLE_BOUNDS),
         age=SecondsHistogram.of(age, AGE_BOUNDS),
-        past_limit=tuple(sorted(past_limit, key=lambda one: -(one.idle or 0.0))),
+        past_limit=_most_idle_first(past_limit),
         idle_kept=sum(one.state is State.IDLE and not one.reason for one in past_limit),
         over_limit=_over_limit(movable, past_limit),
         next_due=soonest.in_order(),
-        named=tuple(named),
+        named=_most_idle_first(named),
     )
+
+
+def _most_idle_first(judged: Iterable[JudgedServer]) -> tuple[JudgedServer, ...]:
+    return tuple(sorted(judged, key=lambda one: -(one.idle or 0.0)))
 
 
 def _idle_times(past_limit: Iterable[JudgedServer]) -> Iterator[float]:

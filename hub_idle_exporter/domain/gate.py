@@ -38,12 +38,14 @@ class ClockReading:
 class GateReading:
     """The state at one moment, and in words for people why it is so.
 
-    `grace_left` is how many seconds of a grace period are left, at least.
+    `grace_left` is how many seconds of a grace period are left, at least; `opens_in` after how many
+    seconds stops are allowed unless something happens, None if that is not known.
     """
 
     state: GateState
     why: str
     grace_left: float = 0.0
+    opens_in: float | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class Gate:
             return GateReading(GateState.GRACE, why, left)
         if suspended_by is None or left:
             why = f"grace period after the start or an outage: {left:.0f} s left"
-            return GateReading(GateState.GRACE, why, left)
+            return GateReading(GateState.GRACE, why, left, opens_in=left or None)
         return GateReading(GateState.ON, "servers past their limit are stopped")
 
     def _interrupted(self, now: ClockReading) -> bool:

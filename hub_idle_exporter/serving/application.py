@@ -4,14 +4,17 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import structlog
 from prometheus_client.exposition import gzip_accepted
 from tornado.web import Application, HTTPError, RequestHandler
 
+from ..domain.text import printable
 from ..exposition import Exposition, encoder_for
 from .access import Access
+from .assets import CONTENT_SECURITY_POLICY
+from .reading import ServerFilter
 from .rendering import BusyError, Renderer, Wanted
 
 PLAIN = "text/plain; charset=utf-8"
@@ -19,16 +22,20 @@ HTML = "text/html; charset=utf-8"
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "Server": "hub_idle_exporter",
 }
+_OF_THE_PAGE = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
 _PROBLEMS = {
     HTTPStatus.NOT_FOUND: "Not found. Try / or /metrics.",
     HTTPStatus.METHOD_NOT_ALLOWED: "Only GET and HEAD.",
     HTTPStatus.INTERNAL_SERVER_ERROR: "This failed; the log says why.",
 }
-_BUSY = b"Too many requests for different metrics are waiting; try again.\n"
+_BUSY = b"Too many different requests are waiting; try again.\n"
+_ASKED = ("state", "policy", "reason")
+
+_Value = TypeVar("_Value")
 
 log = structlog.get_logger()
 
@@ -48,14 +55,14 @@ class Site:
         metrics: renders `/metrics`.
         healthy: says why the poll loop does not run, None while it does.
         ready: says why the facts are missing or stale, None if they are current.
-        page: renders the page for people.
+        page: renders the page for people, with the servers that are asked for.
         access: decides who may read metrics and the page.
     """
 
     metrics: Exposes
     healthy: Callable[[], str | None]
     ready: Callable[[], str | None]
-    page: Callable[[], str]
+    page: Callable[[ServerFilter], str]
     access: Access
     renderer: Renderer = field(default_factory=Renderer)
 
@@ -106,6 +113,15 @@ class Handler(RequestHandler):
         self.set_header("Content-Type", content_type)
         self.finish(body)
 
+    async def rendered(self, wanted: Wanted, render: Callable[[], _Value]) -> _Value | None:
+        """Render an answer; None if too many wait, which is answered then."""
+        try:
+            return await self.site.renderer.rendered(wanted, render)
+        except BusyError:
+            self.set_header("Retry-After", "1")
+            self.answer(HTTPStatus.SERVICE_UNAVAILABLE, PLAIN, _BUSY)
+            return None
+
     def compute_etag(self) -> None:
         """Have no ETag: nothing here is worth keeping."""
 
@@ -136,13 +152,10 @@ class Metrics(Handler):
         accept, encodings = headers.get("Accept", ""), headers.get("Accept-Encoding", "")
         gzip, names = gzip_accepted(encodings), self.get_query_arguments("name[]")
         wanted = Wanted("/metrics", encoder_for(accept)[1], gzip, tuple(names))
-        try:
-            exposed = await self.site.renderer.rendered(
-                wanted, lambda: self.site.metrics(accept, gzip=gzip, names=names)
-            )
-        except BusyError:
-            self.set_header("Retry-After", "1")
-            self.answer(HTTPStatus.SERVICE_UNAVAILABLE, PLAIN, _BUSY)
+        exposed = await self.rendered(
+            wanted, lambda: self.site.metrics(accept, gzip=gzip, names=names)
+        )
+        if exposed is None:
             return
         if exposed.encoding:
             self.set_header("Content-Encoding", exposed.encoding)
@@ -154,8 +167,16 @@ class Page(Handler):
 
     async def get(self) -> None:
         """Answer with the page."""
-        html = await self.site.renderer.rendered(Wanted("/"), self.site.page)
-        self.answer(HTTPStatus.OK, HTML, html.encode())
+        try:
+            asked = ServerFilter.of({name: self.get_query_argument(name, "") for name in _ASKED})
+        except ValueError as error:
+            self.answer(HTTPStatus.BAD_REQUEST, PLAIN, f"{printable(str(error))}\n".encode())
+            return
+        wanted = Wanted("/", names=(f"{asked}",) if asked else ())
+        html = await self.rendered(wanted, lambda: self.site.page(asked))
+        if html is not None:
+            self._set_headers({**_OF_THE_PAGE, **self.site.access.headers})
+            self.answer(HTTPStatus.OK, HTML, html.encode())
 
 
 class Health(Handler):

@@ -1,7 +1,6 @@
 """The page at `/`: the state of the Hub, for people. It never waits for the Hub."""
 
 from functools import cache
-from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
@@ -13,23 +12,43 @@ from ..domain.poll_state import LatestState
 from ..domain.settings import Settings
 from ..domain.text import printable
 from ..metrics import Metrics
-from .view import Reading, View, view_of
-from .wording import about, brief, machine_moment, moment, number, percent, spoken
+from .assets import SCRIPT, STYLE, TEMPLATES
+from .reading import Listed, Reading, ServerFilter
+from .view import View, view_of
+from .wording import (
+    FAILED,
+    MEANINGS,
+    REASONS,
+    about,
+    brief,
+    clock,
+    machine_moment,
+    moment,
+    number,
+    spoken,
+)
 
 # The settings about polling and culling; each is the name of an option.
 _SHOWN = ("interval", "grace", "concurrency", "max_culls", "max_busy", "max_unanswered",
           "cull_default_servers", "cull_named_servers", "remove_named_servers")  # fmt: skip
 
+_MOST_RECENT = 20
+# Whoever has to end a server that outlived its stop should have a day for it.
+_NOT_STOPPED_SECONDS = 86400.0
+
 
 @cache
 def _template() -> Template:
-    templates = FileSystemLoader(Path(__file__).parent / "templates")
     environment = Environment(
-        loader=templates, autoescape=True, undefined=StrictUndefined, auto_reload=False,
-        trim_blocks=True, lstrip_blocks=True,
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
+        auto_reload=False, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    filters = (spoken, about, brief, moment, machine_moment, number, percent, printable)
+    filters = (spoken, about, brief, moment, clock, machine_moment, number, printable)
     environment.filters.update({filter_.__name__: filter_ for filter_ in filters})
+    environment.globals |= {
+        "style": STYLE, "script": SCRIPT, "meanings": MEANINGS, "failures": FAILED,
+        "reasons": REASONS, "states": [*Listed],
+    }  # fmt: skip
     return environment.get_template("page.html")
 
 
@@ -46,22 +65,28 @@ class Page:
     ) -> None:
         self._latest, self._gatekeeper = latest, gatekeeper
         self._metrics, self._settings = metrics, settings
+        self._started = read_clocks().wall
 
-    def render(self) -> str:
-        """Return the page as HTML."""
-        return html(view_of(self._read()))
+    def render(self, asked: ServerFilter) -> str:
+        """Return the page as HTML, with the servers that are asked for."""
+        return html(view_of(self._read(asked)))
 
-    def _read(self) -> Reading:
+    def _read(self, asked: ServerFilter) -> Reading:
         """Read everything once."""
         state, shown = self._latest.state, shown_settings(self._settings)
-        gate = self._gatekeeper.read(state)
+        now, journal = read_clocks(), self._metrics.journal
         return Reading(
-            now=read_clocks(),
+            now=now,
             exporter_version=__version__,
             settings=self._settings,
             shown={f"--{name.replace('_', '-')}": f"{shown[name]}".lower() for name in _SHOWN},
             state=state,
-            gate=gate.state,
-            why=gate.why,
+            gate=self._gatekeeper.read(state),
+            stands_by=self._gatekeeper.stands_by(state),
             totals=self._metrics.totals(),
+            started=self._started,
+            last_pass=journal.last_pass(),
+            recent=journal.newest(_MOST_RECENT),
+            not_stopped=journal.not_stopped(now.wall - _NOT_STOPPED_SECONDS),
+            asked=asked,
         )

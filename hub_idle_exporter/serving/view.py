@@ -1,32 +1,26 @@
-"""What the page at `/` says, computed from one poll state: typed, frozen, without clock or I/O.
+"""What the page at `/` says, computed from one reading: typed, frozen, without clock or I/O.
 
-A view has facts about the Hub only if the last poll succeeded, as on `/metrics`: stale numbers look
-like facts. Durations are seconds, times are seconds since 1970. A view has no user names without
+Durations are seconds, times are seconds since 1970. A view has no user names without
 `--per-server-metrics`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from heapq import nlargest
 from typing import TypeVar
 
-from ..domain.census import Census, SecondsHistogram
-from ..domain.gate import ClockReading, GateState
-from ..domain.policy import JudgedServer, Policy, Reason, State
-from ..domain.poll_state import PollState
+from ..domain.gate import GateState
+from ..domain.policy import Reason, State
 from ..domain.requirements import Requirement, Severity
-from ..domain.settings import BusyCheck, Settings
+from ..domain.settings import BusyCheck
 from ..domain.totals import Counts, Totals
-from .wording import ANSWERS, FAILED, MODES, POLL_FAILURES, WITHHELD
+from .facts import Facts, PolicyRow, facts_of, policy_rows
+from .reading import Reading
+from .wording import ANSWERS, FAILED, MEANINGS, POLL_FAILURES, WITHHELD
 
-# All of these are bounds of the census, so that the servers beyond them can be counted.
-IDLE_LIMITS = (900, 1800, 3600, 7200, 14400, 28800, 86400)
-AGE_LIMITS = (28800, 43200, 86400, 172800, 604800)
-MOST_SERVERS = 50
 _REFRESH_SECONDS = (5, 60)
 
-_Value = TypeVar("_Value", bound=StrEnum)
+_Value = TypeVar("_Value", bound=str)
 
 
 class Freshness(StrEnum):
@@ -41,100 +35,9 @@ class Freshness(StrEnum):
 class Tone(StrEnum):
     """The colour of the mode: green only if servers are stopped with every protection."""
 
-    CALM = "calm"  # monitoring only
+    CALM = "calm"  # this exporter is not to stop anything
     GOOD = "good"
     WARN = "warn"
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Everything the page is made from, as of the time `now` of our clocks."""
-
-    now: ClockReading
-    exporter_version: str
-    settings: Settings
-    shown: Mapping[str, str]  # options and their values, for people
-    state: PollState
-    gate: GateState
-    why: str
-    totals: Totals
-
-    @property
-    def census(self) -> Census | None:
-        """Return the counts of the last poll; None unless it succeeded."""
-        return self.state.snapshot.census if self.state.snapshot else None
-
-    @property
-    def judged(self) -> Sequence[JudgedServer]:
-        """Return the servers whose names may be shown."""
-        census = self.census
-        return census.named if census and self.settings.poll.per_server_metrics else ()
-
-    @property
-    def last_success_age(self) -> float | None:
-        """Return the age of the last successful poll."""
-        return self.state.seconds_since_success(self.now)
-
-    @property
-    def failing_for(self) -> float | None:
-        """Return how long polls have been failing."""
-        return self.state.seconds_failing(self.now)
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A count of servers as a bar; `length` is relative to the longest bar (0 to 1)."""
-
-    label: tuple[float | None, float | None]  # from, to: seconds; None: no bound
-    count: int
-    length: float
-    share: float  # of all ready servers
-    marked: bool
-
-
-@dataclass(frozen=True)
-class PolicyRow:
-    """One policy; the counts of its servers are None unless the last poll succeeded."""
-
-    policy: Policy
-    servers: Mapping[State, int] | None
-    stops: int | None
-    idle_seconds: float
-
-
-@dataclass(frozen=True)
-class ServerRow:
-    """One server, only with per-server metrics."""
-
-    user: str
-    server: str
-    state: State
-    idle: float | None
-    age: float | None
-    policy: str
-    why: str
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the last poll found."""
-
-    hub_version: str
-    default: Policy
-    states: Mapping[State, int]
-    stops: Mapping[Reason, int]
-    histogram: tuple[Bar, ...]
-    idle_limits: tuple[Bar, ...]
-    age_limits: tuple[Bar, ...]
-    most_idle: tuple[ServerRow, ...]
-    servers_known: int
-    idle_kept: int  # idle servers that are not to be stopped
-    unreadable_users: int
-
-    @property
-    def running(self) -> int:
-        """Count all servers."""
-        return sum(self.states.values())
 
 
 @dataclass(frozen=True)
@@ -148,16 +51,25 @@ class Count:
 
 @dataclass(frozen=True)
 class Culls:
-    """The outcomes of culling since the start."""
+    """What culling has come to: in the last pass, and since the start.
 
+    `last_pass` has only outcomes that occurred.
+    """
+
+    last_pass: tuple[Count, ...]
     stopped: tuple[tuple[str, Mapping[Reason, int]], ...]  # by policy
     withheld: tuple[Count, ...]
     failed: tuple[Count, ...]
     answers: tuple[Count, ...]
 
     @property
+    def candidates(self) -> int:
+        """Count the candidates of the last pass."""
+        return sum(one.count for one in self.last_pass)
+
+    @property
     def total(self) -> int:
-        """Count all servers that were stopped."""
+        """Count all servers that were stopped since the start."""
         return sum(sum(reasons.values()) for _, reasons in self.stopped)
 
 
@@ -171,6 +83,15 @@ class ScopeStatus(StrEnum):
 
 
 @dataclass(frozen=True)
+class Mode:
+    """Whether servers are stopped: in a few words, and in a sentence."""
+
+    headline: str
+    why: str
+    tone: Tone
+
+
+@dataclass(frozen=True)
 class Unmet:
     """What is missing, as sentences.
 
@@ -178,9 +99,9 @@ class Unmet:
     and `roles` is what to paste into jupyterhub_config.py; empty if other roles would not help.
     """
 
-    findings: tuple[str, ...]
-    lacks: tuple[str, ...]
-    roles: str
+    findings: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    roles: str = ""
 
 
 @dataclass(frozen=True)
@@ -189,8 +110,7 @@ class View:
 
     reading: Reading
     freshness: Freshness
-    mode: str
-    tone: Tone
+    mode: Mode
     unmet: Unmet
     facts: Facts | None
     policies: tuple[PolicyRow, ...]
@@ -201,24 +121,12 @@ class View:
     refresh: int
 
     @property
-    def why(self) -> str:
-        """Explain the mode, without repeating what the page says further down."""
-        if self.reading.gate is GateState.SUSPENDED and self.reading.state.suspended_by:
-            failed = self.freshness is Freshness.FAILED
-            until = "the Hub can be read again" if failed else "the requirements below are met"
-            return f"nothing is stopped until {until}"
-        if self.reading.gate is GateState.ON and self.unmet.lacks:
-            return f"{self.reading.why}, with less protection than is possible"
-        return self.reading.why
-
-    @property
     def light(self) -> str:
         """Return the colour of the browser's tab: green only if all is well."""
-        if self.freshness is Freshness.FAILED:
+        if self.freshness is Freshness.FAILED or self.reading.not_stopped:
             return "red"
-        return (
-            "green" if self.freshness is Freshness.FRESH and self.tone is not Tone.WARN else "amber"
-        )
+        well = self.freshness is Freshness.FRESH and self.mode.tone is not Tone.WARN
+        return "green" if well else "amber"
 
     @property
     def title(self) -> str:
@@ -229,19 +137,24 @@ class View:
             return "First poll"
         return f"{self.facts.states[State.IDLE]:,} idle of {self.facts.running:,}"
 
+    @property
+    def idle_hours(self) -> float:
+        """Return how many hours servers were idle past their limit since the start."""
+        return sum(self.reading.totals.idle_server_seconds.values()) / 3600
+
 
 def view_of(reading: Reading) -> View:
     """Compute the page."""
     least, most = _REFRESH_SECONDS
+    unmet = _unmet(reading)
     return View(
         reading=reading,
         freshness=_freshness(reading),
-        mode=MODES[reading.gate],
-        tone=_tone(reading),
-        unmet=_unmet(reading),
-        facts=_facts(reading),
-        policies=_policies(reading),
-        culls=None if reading.gate is GateState.OFF else _culls(reading.totals),
+        mode=_mode(reading, unmet),
+        unmet=unmet,
+        facts=facts_of(reading),
+        policies=policy_rows(reading),
+        culls=_culls(reading) if reading.enforces else None,
         poll_failures=_counted(POLL_FAILURES, reading.totals.poll_failures),
         scopes=_scopes(reading),
         asking=_asking(reading),
@@ -256,11 +169,40 @@ def _freshness(reading: Reading) -> Freshness:
     return Freshness.STALE if stale else Freshness.FRESH
 
 
-def _tone(reading: Reading) -> Tone:
-    if reading.gate is GateState.OFF:
-        return Tone.CALM
-    whole = reading.gate is GateState.ON and reading.state.safeguards.complete
-    return Tone.GOOD if whole else Tone.WARN
+def _mode(reading: Reading, unmet: Unmet) -> Mode:
+    if reading.gate.state is GateState.OFF:
+        return Mode("Monitoring", "Nothing is stopped without --enforce.", Tone.CALM)
+    if reading.gate.state is GateState.ON:
+        return _enforcing(reading, unmet)
+    if reading.stands_by:
+        return Mode("Standing by", f"{_sentence(reading.gate.why)}.", Tone.CALM)
+    if reading.gate.state is GateState.GRACE:
+        return Mode("Waiting", f"{_sentence(reading.gate.why)}.", Tone.WARN)
+    return Mode("Suspended", _suspended(reading), Tone.WARN)
+
+
+def _enforcing(reading: Reading, unmet: Unmet) -> Mode:
+    if not reading.state.safeguards.asks_servers:
+        headline = "Enforcing, but servers are not asked"
+        return Mode(headline, "Silent computations are stopped.", Tone.WARN)
+    if unmet.lacks:
+        return Mode("Enforcing, with less protection", f"{_sentence(unmet.lacks[0])}.", Tone.WARN)
+    why = "Servers past their limit are stopped, unless they say that they are in use."
+    return Mode("Enforcing", why, Tone.GOOD)
+
+
+def _suspended(reading: Reading) -> str:
+    """Say what is waited for, without repeating what the page says further down."""
+    state = reading.state
+    if state.error is not None:
+        return "Nothing is stopped until the Hub can be read again."
+    if state.suspended_by:
+        return "Nothing is stopped until the requirements below are met."
+    return f"{_sentence(reading.gate.why)}."
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def _unmet(reading: Reading) -> Unmet:
@@ -268,118 +210,45 @@ def _unmet(reading: Reading) -> Unmet:
     state = reading.state
     fatal = state.error is not None and state.error.finding is not None
     if state.snapshot is None and not fatal:
-        return Unmet((), (), "")
+        return Unmet()
     found = (Severity.WARNING, Severity.SUSPENDS)
     sentences = tuple(str(one) for one in state.findings if one.severity in found)
-    enforcing = reading.gate is not GateState.OFF and state.suspended_by == ()
+    enforcing = reading.enforces and state.suspended_by == ()
     lacks = state.safeguards.lacks if enforcing else ()
     return Unmet(sentences, lacks, state.roles)
 
 
-def _facts(reading: Reading) -> Facts | None:
-    snapshot = reading.state.snapshot
-    if snapshot is None:
-        return None
-    census = snapshot.census
-    states = {s: sum(census.servers.get((p.name, s), 0) for p in census.policies) for s in State}
-    counts, default = census.candidate_counts, census.policies[-1]
-    stops = {r: sum(counts.get((p.name, r), 0) for p in census.policies) for r in Reason}
-    return Facts(
-        hub_version=reading.state.version or "",
-        states=states,
-        stops=stops,
-        default=default,
-        histogram=histogram_bars(census.idle, default.timeout),
-        idle_limits=limit_bars(census.idle, IDLE_LIMITS, default.timeout),
-        age_limits=limit_bars(census.age, AGE_LIMITS, default.max_age),
-        most_idle=tuple(_server_row(one) for one in _most_idle(reading.judged)),
-        servers_known=len(reading.judged),
-        idle_kept=census.idle_kept,
-        unreadable_users=len(snapshot.unreadable),
-    )
-
-
-def histogram_bars(histogram: SecondsHistogram, limit: float) -> tuple[Bar, ...]:
-    """Return one bar per range of idle times; those entirely past the limit are marked."""
-    edges = [0.0, *map(float, histogram.bounds), None]
-    longest, total = max(histogram.counts), sum(histogram.counts)
-    return tuple(
-        Bar((low, high), count, _part(count, longest), _part(count, total), (low or 0.0) >= limit)
-        for low, high, count in zip(edges, edges[1:], histogram.counts, strict=False)
-    )
-
-
-def limit_bars(histogram: SecondsHistogram, limits: Sequence[int], ours: float) -> tuple[Bar, ...]:
-    """Return one bar per limit, with the number of servers beyond it; ours is marked."""
-    at_most = dict(zip(histogram.bounds, histogram.cumulative, strict=False))
-    total = sum(histogram.counts)
-    beyond = {limit: total - at_most[limit] for limit in limits}
-    return tuple(
-        Bar((limit, None), n, _part(n, total), _part(n, total), limit == ours)
-        for limit, n in beyond.items()
-    )
-
-
-def _part(count: int, whole: int) -> float:
-    return count / whole if whole else 0.0
-
-
-def _most_idle(judged: Sequence[JudgedServer]) -> list[JudgedServer]:
-    return nlargest(MOST_SERVERS, judged, key=lambda one: one.idle or 0.0)
-
-
-def _server_row(one: JudgedServer) -> ServerRow:
-    why = one.why
-    policy = one.policy.name
-    return ServerRow(one.user, one.server, one.state, one.idle, one.age, policy, why)
-
-
-def _policies(reading: Reading) -> tuple[PolicyRow, ...]:
-    """Return the policies by which the facts were judged; without facts, the current ones."""
-    census = reading.census
-    policies = reading.state.rules.policies if census is None else census.policies
-    return tuple(
-        PolicyRow(
-            policy,
-            None if census is None else _states(census, policy),
-            None if census is None else _stops(census, policy),
-            reading.totals.idle_server_seconds.get((policy.name,), 0.0),
-        )
-        for policy in policies
-    )
-
-
-def _states(census: Census, policy: Policy) -> Mapping[State, int]:
-    return {state: census.servers.get((policy.name, state), 0) for state in State}
-
-
-def _stops(census: Census, policy: Policy) -> int:
-    return sum(census.candidate_counts.get((policy.name, reason), 0) for reason in Reason)
-
-
-def _culls(totals: Totals) -> Culls:
-    names = dict.fromkeys(policy for policy, _ in totals.culls)
-    stopped = tuple(
-        (name, {reason: int(totals.culls.get((name, reason), 0)) for reason in Reason})
-        for name in names
-    )
+def _culls(reading: Reading) -> Culls:
+    totals, outcomes = reading.totals, reading.last_pass.outcomes
     return Culls(
-        stopped,
+        last_pass=_counted(MEANINGS, {(value,): count for value, count in outcomes.items()}),
+        stopped=_stopped(totals),
         withheld=_counted(WITHHELD, totals.withheld),
         failed=_counted(FAILED, totals.cull_failures),
         answers=_counted(ANSWERS, totals.busy_checks),
     )
 
 
+def _stopped(totals: Totals) -> tuple[tuple[str, Mapping[Reason, int]], ...]:
+    names = dict.fromkeys(policy for policy, _ in totals.culls)
+    return tuple(
+        (name, {reason: int(totals.culls.get((name, reason), 0)) for reason in Reason})
+        for name in names
+    )
+
+
 def _counted(meanings: Mapping[_Value, str], counts: Counts) -> tuple[Count, ...]:
-    return tuple(Count(v, meaning, int(counts.get((v,), 0))) for v, meaning in meanings.items())
+    """Give the outcomes that occurred."""
+    found = ((value, meaning, int(counts.get((value,), 0))) for value, meaning in meanings.items())
+    return tuple(Count(value, meaning, count) for value, meaning, count in found if count)
 
 
 def _scopes(reading: Reading) -> tuple[tuple[Requirement, ScopeStatus], ...]:
-    return tuple((one, _scope_status(one, reading.state)) for one in reading.state.requirements)
+    return tuple((one, _scope_status(one, reading)) for one in reading.state.requirements)
 
 
-def _scope_status(requirement: Requirement, state: PollState) -> ScopeStatus:
+def _scope_status(requirement: Requirement, reading: Reading) -> ScopeStatus:
+    state = reading.state
     if state.granted is None:
         return ScopeStatus.UNKNOWN
     if all(finding.scope is not requirement.scope for finding in state.findings):
@@ -391,7 +260,7 @@ def _scope_status(requirement: Requirement, state: PollState) -> ScopeStatus:
 def _asking(reading: Reading) -> str:
     """Say whether the busy check is on, and why not."""
     state = reading.state
-    if reading.gate is GateState.OFF:
+    if not reading.enforces:
         return "off: in monitor mode no user's server is contacted"
     if reading.settings.cull.busy_check is BusyCheck.OFF:
         return "off (--busy-check): last_activity alone decides"

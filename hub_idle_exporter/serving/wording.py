@@ -1,16 +1,17 @@
 """Words for people: what label values mean, and how numbers and times are written."""
 
 from datetime import UTC, datetime
+from itertools import chain
 
-from ..domain.gate import GateState
-from ..domain.labels import Cause, CullFailure, ProbeResult, Withheld
+from ..domain.labels import Cause, CullFailure, Outcome, ProbeResult, Withheld
+from ..domain.policy import Reason
 
-MODES = {
-    GateState.OFF: "Monitoring",
-    GateState.GRACE: "Waiting",
-    GateState.SUSPENDED: "Suspended",
-    GateState.ON: "Enforcing",
+OUTCOMES = {
+    Outcome.STOPPED: "stopped",
+    Outcome.FAILED: "failed to stop",
+    Outcome.UNDER_WAY: "still under way",
 }
+REASONS = {Reason.IDLE: "idle", Reason.MAX_AGE: "too old"}
 WITHHELD = {
     Withheld.ACTIVE_AGAIN: "used in the meantime",
     Withheld.BUSY: "a kernel was busy",
@@ -25,6 +26,8 @@ WITHHELD = {
     Withheld.UNASKED: "not asked, in a single run",
     Withheld.STALE: "what was known was too old when the stop arrived",
 }
+# What became of a candidate, in the order in which it is told.
+MEANINGS: dict[str, str] = dict(chain(OUTCOMES.items(), WITHHELD.items()))
 FAILED = {
     CullFailure.HTTP: "the Hub refused, or answered with an error",
     CullFailure.TIMEOUT: "the Hub did not answer in time",
@@ -78,6 +81,11 @@ def moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
+def clock(seconds: float) -> str:
+    """Write the time of day (seconds since 1970) for people, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%H:%M") + f"{_NBSP}UTC"
+
+
 def machine_moment(seconds: float) -> str:
     """Write a time as the `datetime` attribute of HTML requires."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -86,10 +94,3 @@ def machine_moment(seconds: float) -> str:
 def number(count: float) -> str:
     """Write a whole number with thousands separators."""
     return f"{count:,.0f}"
-
-
-def percent(share: float) -> str:
-    """Write a share (0 to 1) in percent; a small one is `<1 %`, not `0 %`."""
-    if 0 < share < 0.01:
-        return f"<{_NBSP}1{_NBSP}%"
-    return f"{share * 100:.0f}{_NBSP}%"

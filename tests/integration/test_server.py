@@ -81,6 +81,7 @@ def test_each_path_answers(service: Service, path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_head_is_get_without_the_body(service: Service, path: str) -> None:
+    path += "?name[]=jupyterhub_up" * (path == "/metrics")  # not what changes all the time
     whole, body = service.ask(path)
     response, nothing = service.ask(path, "HEAD")
     assert (response.status, nothing) == (200, b"")
@@ -254,6 +255,11 @@ def test_a_weird_accept_header_gets_a_format_that_can_be_read(
     assert "jupyterhub_up" in {family.name for family in read(body)}
 
 
+def steady_lines(body: bytes) -> list[bytes]:
+    """Leave out what differs from one moment to the next."""
+    return [line for line in body.splitlines() if not line.startswith(b"process_")]
+
+
 def test_it_is_compressed_where_the_client_takes_it(service: Service) -> None:
     plain_response, plain = service.ask(Accept=PROMETHEUS_3)
     response, body = service.ask(Accept=PROMETHEUS_3, Accept_Encoding="deflate, gzip;q=0.5")
@@ -262,7 +268,7 @@ def test_it_is_compressed_where_the_client_takes_it(service: Service) -> None:
     assert response.headers["Content-Length"] == str(len(body))
     assert len(body) < len(plain) / 4
     unpacking = zlib.decompressobj(wbits=31)
-    assert unpacking.decompress(body) == plain
+    assert steady_lines(unpacking.decompress(body)) == steady_lines(plain)
     assert (unpacking.eof, unpacking.unused_data) == (True, b"")  # one stream, whole
 
 

@@ -37,6 +37,7 @@ from structlog.testing import capture_logs
 from hub_idle_exporter.domain.labels import Cause, CullFailure, Withheld
 from hub_idle_exporter.domain.settings import ConnectionSettings, Settings
 from hub_idle_exporter.serving.page import Page
+from hub_idle_exporter.serving.reading import ServerFilter
 from hub_idle_exporter.sidecar import single_pass
 
 TYPING, COMPUTING = "zoe", "kim"
@@ -274,7 +275,7 @@ def _leaks(trial: Trial, events: list[Any]) -> Iterator[str]:
     rig, error = trial.rig, trial.rig.latest.state.error
     asked = [*trial.hub.requests, *rig.target.requests]
     settings = Settings(ConnectionSettings(trial.hub.url), rig.poll_settings, rig.settings)
-    page = Page(rig.latest, rig.gatekeeper, rig.metrics, settings).render()
+    page = Page(rig.latest, rig.gatekeeper, rig.metrics, settings).render(ServerFilter())
     told = {
         "log": repr(events),
         "metrics": exposed,

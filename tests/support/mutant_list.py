@@ -269,8 +269,8 @@ MUTANTS = [
     Mutant(
         "candidates come the most idle first",
         "domain/census.py",
-        "key=lambda one: -(one.idle or 0.0)",
-        "key=lambda one: (one.idle or 0.0)",
+        "sorted(judged, key=lambda one: -(one.idle or 0.0))",
+        "sorted(judged, key=lambda one: (one.idle or 0.0))",
         "unit/test_census.py::test_candidates_come_the_most_idle_first_with_their_reasons",
     ),
     Mutant(
@@ -2187,9 +2187,53 @@ MUTANTS = [
     Mutant(
         "without a safeguard the page is not green",
         "serving/view.py",
-        "whole = reading.gate is GateState.ON and reading.state.safeguards.complete",
-        "whole = reading.gate is GateState.ON",
+        "    if unmet.lacks:\n",
+        "    if False:\n",
         "integration/test_page.py::test_without_a_safeguard_it_is_never_green",
+    ),
+    Mutant(
+        "enforcing without asking is told first",
+        "serving/view.py",
+        "if not reading.state.safeguards.asks_servers:",
+        "if False:",
+        "integration/test_page.py::test_enforcing_without_asking_is_told_first",
+    ),
+    Mutant(
+        "one limit has one number",
+        "serving/facts.py",
+        "    counts[ours] = len(census.candidates)\n",
+        "    counts[ours] = len(census.past_limit)\n",
+        "integration/test_page.py::test_one_limit_has_one_number",
+    ),
+    Mutant(
+        "idle times are coloured by the limit of each policy",
+        "domain/census.py",
+        "SecondsHistogram.of(_idle_times(past_limit), IDLE_BOUNDS)",
+        "SecondsHistogram.of([t for t in idle if t >= rules.policies[-1].timeout], IDLE_BOUNDS)",
+        "integration/test_page.py::test_idle_times_are_told_apart_by_the_limit_of_each_policy",
+    ),
+    Mutant(
+        "a server that outlived its stop is red",
+        "serving/view.py",
+        "is Freshness.FAILED or self.reading.not_stopped",
+        "is Freshness.FAILED",
+        "integration/test_page.py::test_a_server_that_outlived_its_stop_comes_first_and_is_red",
+    ),
+    Mutant(
+        "the last stops name nobody unless names are allowed",
+        "serving/templates/page.html",
+        "{% if entry.why and reading.names_servers %}",
+        "{% if entry.why %}",
+        "integration/test_page.py"
+        "::test_names_and_what_a_server_said_are_told_only_where_names_are_allowed",
+    ),
+    Mutant(
+        "an exporter that does not answer is told",
+        "serving/templates/page.js",
+        "    lost.hidden = false;\n",
+        "",
+        "integration/test_page_in_browser.py"
+        "::test_an_exporter_that_does_not_answer_is_told_until_it_does",
     ),
     Mutant(
         "check uses the token that it mints",

@@ -53,7 +53,7 @@ class Service:
             self.metrics.exposition,
             lambda: self.dead,
             lambda: self.unready,
-            lambda: self.page(),
+            lambda _asked: self.page(),
             Access(self.current, self.metrics.count_web_refusal),
         )
         listening = Port(host, 0, site.application(), lambda: self.current().tls, limits)

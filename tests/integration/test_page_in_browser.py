@@ -1,0 +1,345 @@
+"""The page at `/` in a real browser: how it looks, refreshes, and that everybody can read it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Literal
+
+import pytest
+import requests
+from axe_playwright_python.sync_playwright import Axe
+from chromium import chromium
+from conftest import tool_or_skip
+from exporter_process import Exporter
+from fake_hub import FakeHub, FakeServer, Jupyter
+from page_readings import CULLERS_ROLE, HOUR, STATES, after_a_pass, reading, server
+from playwright.sync_api import Browser, Page, Route
+
+from hub_idle_exporter.domain.model import User
+from hub_idle_exporter.serving.application import HTML
+from hub_idle_exporter.serving.assets import CONTENT_SECURITY_POLICY
+from hub_idle_exporter.serving.page import html
+from hub_idle_exporter.serving.reading import Reading
+from hub_idle_exporter.serving.view import view_of
+
+WIDTHS = (320, 390, 768, 1280, 1920)
+READ_ALOUD = ((390, "dark"), (1280, "light"))  # axe-core takes a second
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+HOSTILE = "<script>alert('policy')</script>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium(tool_or_skip("chromium")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
+    """An exporter that enforces, with a hostile policy and long names, and has culled."""
+    at = tmp_path_factory.mktemp("page")
+    (at / "policies.yaml").write_text(
+        f"policies:\n  - name: \"{HOSTILE}\"\n    match: {{groups: ['<b>*']}}\n    timeout: 90m\n"
+        f"  - name: {'long-' * 40}\n    match: {{users: ['gpu-*']}}\n    exempt: true\n"
+    )
+    with FakeHub() as hub, FakeServer() as rest, FakeServer() as busy:
+        busy.jupyter = Jupyter()
+        busy.jupyter.add_kernel("busy")
+        for number_ in range(40):
+            hub.add_server(f"user-{number_}", idle=number_ * 400, age=90_000, target=busy)
+        hub.add_user("mallory" * 12, groups=["<b>x"])
+        hub.add_server("mallory" * 12, "<img src=x onerror=alert(1)>", idle=9000, target=rest)
+        hub.add_server("new", pending="spawn", idle=None, age=3)
+        options = ["--enforce", "--grace=0", "--interval=60s", "--per-server-metrics"]
+        options.append(f"--policy-file={at / 'policies.yaml'}")
+        with Exporter(hub.url, hub.token, options, directory=at) as exporter:
+            exporter.wait_event("culled")
+            yield exporter
+
+
+@pytest.fixture(scope="module")
+def unseen() -> Iterator[Exporter]:
+    """An exporter whose Hub is down."""
+    with FakeHub() as hub:
+        hub.hang_up()
+        options = ["--enforce", "--interval=60s"]
+        with Exporter(hub.url, hub.token, options) as exporter:
+            exporter.wait_event("poll_failed")
+            yield exporter
+
+
+@pytest.fixture(scope="module")
+def unsafe() -> Iterator[Exporter]:
+    """An exporter that stops servers though it cannot ask them."""
+    with FakeHub() as hub:
+        hub.tokens[hub.token].scopes = [*CULLERS_ROLE]
+        for number_ in range(3):
+            hub.add_server(f"user-{number_}", idle=7200)
+        options = ["--enforce", "--busy-check=auto", "--grace=0", "--interval=60s"]
+        with Exporter(hub.url, hub.token, options) as exporter:
+            exporter.wait_event("culled", count=3)
+            yield exporter
+
+
+CONTRAST = """() => {
+  const parse = (c) => (c.match(/[\\d.]+/g) || []).map(Number);
+  const light = (c) => {
+    const [r, g, b] = parse(c).map((v) => v / 255)
+      .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = (e) => {
+    for (; e; e = e.parentElement) {
+      const c = getComputedStyle(e).backgroundColor;
+      if (parse(c).length < 4 || parse(c)[3] > 0) return c;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const ratio = (a, b) => {
+    const [low, high] = [light(a), light(b)].sort((x, y) => x - y);
+    return (high + 0.05) / (low + 0.05);
+  };
+  const found = [];
+  for (const e of document.body.querySelectorAll("*")) {
+    const says = [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+    const style = getComputedStyle(e);
+    if (says && ratio(style.color, ground(e)) < 4.5)
+      found.push([e.className, e.textContent.slice(0, 30), ratio(style.color, ground(e))]);
+    if (e.tagName === "rect" && ratio(style.fill, ground(e.closest("section"))) < 3)
+      found.push([e.className.baseVal, "bar", ratio(style.fill, ground(e.closest("section")))]);
+  }
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("state", ["seen", "unseen", "unsafe"])
+def test_in_a_browser(
+    browser: Browser,
+    request: pytest.FixtureRequest,
+    state: str,
+    width: int,
+    scheme: Literal["light", "dark"],
+) -> None:
+    exporter: Exporter = request.getfixturevalue(state)
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    complaints, asked = _listen(page)
+    page.goto(f"{exporter.address}/")
+    for unfolded in (False, True):
+        if unfolded:
+            unfold(page)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.evaluate(CONTRAST) == []
+    assert (width, scheme) not in READ_ALOUD or violations(page) == []
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(15, 18, 22)"
+    assert dark is (scheme == "dark")
+    page.close()
+    assert complaints == []
+    assert [url for url in asked if not url.startswith("data:")] == [f"{exporter.address}/"]
+
+
+def unfold(page: Page) -> None:
+    """Open everything that is folded."""
+    page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+
+
+def violations(page: Page) -> list[str]:
+    """Say what axe-core finds, in all its rules."""
+    found = Axe().run(page).response["violations"]
+    return [f"{one['id']}: {[node['html'] for node in one['nodes']]}" for one in found]
+
+
+def shown(browser: Browser, given: Reading, **more: Any) -> Page:
+    """Open a page made from a reading."""
+    page = browser.new_page(**more)
+    source = html(view_of(given))
+    page.route("http://page/", lambda route: route.fulfill(body=source, content_type=HTML))
+    page.goto("http://page/")
+    return page
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_everybody_can_read_it_in_every_state(browser: Browser, state: str) -> None:
+    page = shown(browser, STATES[state]())
+    unfold(page)
+    assert violations(page) == []
+    page.close()
+
+
+def test_on_a_phone_the_usual_state_is_three_screens_high(browser: Browser) -> None:
+    page = shown(browser, after_a_pass(), viewport={"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollHeight") <= 3 * 844
+    page.close()
+
+
+# ---- refreshing ---------------------------------------------------------------------------------
+
+
+class Changing:
+    """A page whose content changes when a test says so; it refreshes by its own script."""
+
+    def __init__(self, browser: Browser, given: Reading) -> None:
+        self.given, self.answers = given, True
+        self.page = browser.new_page()
+        self.page.clock.install()
+        self.complaints, self.asked = _listen(self.page)
+        self.page.route("http://page/**", self._answer)
+        self.page.goto("http://page/")
+
+    def _answer(self, route: Route) -> None:
+        if not self.answers:
+            route.abort()
+            return
+        policy = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
+        route.fulfill(body=html(view_of(self.given)), content_type=HTML, headers=policy)
+
+    def later(self) -> None:
+        """Let the time pass after which the page is read again."""
+        self.page.clock.run_for(60_000)
+
+    def says(self, words: str) -> None:
+        """Wait until the page says something."""
+        self.page.get_by_text(words).first.wait_for()
+
+
+@pytest.fixture
+def changing(browser: Browser) -> Iterator[Changing]:
+    open_page = Changing(browser, reading(per_server=True))
+    yield open_page
+    open_page.page.close()
+    assert [one for one in open_page.complaints if "ERR_FAILED" not in one] == []
+
+
+def test_it_refreshes_and_what_a_person_does_stays(changing: Changing) -> None:
+    """Focus, selection, what is unfolded, and what is chosen in the filter."""
+    page = changing.page
+    page.locator("#list summary").click()
+    page.get_by_label("Policy").select_option("gpu")
+    page.locator("#list summary").focus()
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('h1'))")
+    changing.given = reading([User("zoe", False, (), {"": server(7 * HOUR)})], per_server=True)
+    changing.later()
+    changing.says("zoe")
+    assert page.title().startswith("1 idle of 1")
+    assert page.locator("#list").get_attribute("open") is not None
+    assert page.get_by_label("Policy").input_value() == "gpu"
+    assert page.evaluate("document.activeElement.closest('details').id") == "list"
+    assert page.evaluate("getSelection().toString()") == "JupyterHub idle servers"
+
+
+def test_after_any_number_of_states_it_looks_as_if_it_was_loaded_anew(changing: Changing) -> None:
+    for state in (*STATES, *sorted(STATES)):
+        changing.given = replace(STATES[state](), exporter_version=f"of {state}")
+        changing.later()
+        changing.says(f"hub-idle-exporter of {state}.")
+    refreshed = text(changing.page)
+    changing.page.reload()
+    assert refreshed == text(changing.page)
+
+
+def text(page: Page) -> list[str]:
+    """Give all words, hidden ones too, but those of the filter, which belongs to the person."""
+    page.evaluate("document.querySelectorAll('form, script').forEach((one) => one.remove())")
+    return (page.locator("body").text_content() or "").split()
+
+
+def test_it_can_be_paused_and_resumed(changing: Changing) -> None:
+    changing.page.get_by_role("button", name="Pause refreshing").click()
+    asked = len(changing.asked)
+    changing.given = reading(exporter_version="9.9.9")
+    changing.later()
+    assert len(changing.asked) == asked
+    changing.page.get_by_role("button", name="Resume refreshing").click()
+    changing.says("hub-idle-exporter 9.9.9")
+
+
+def test_an_exporter_that_does_not_answer_is_told_until_it_does(changing: Changing) -> None:
+    """Otherwise the last numbers would stand there as if they were current."""
+    changing.answers = False
+    changing.later()
+    changing.says("The exporter does not answer.")
+    assert changing.page.title().startswith("No answer")
+    changing.answers = True
+    changing.later()
+    changing.page.get_by_text("The exporter does not answer.").wait_for(state="hidden")
+    assert changing.page.title().startswith("3 idle of 6")
+
+
+def test_without_scripts_it_is_complete_and_renews_itself(browser: Browser, seen: Exporter) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{seen.address}/")
+    assert page.locator("meta[http-equiv=refresh]").get_attribute("content") == "60"
+    assert page.get_by_role("button", name="Pause refreshing").count() == 0
+    assert page.get_by_role("region", name="Policies").get_by_role("table").is_visible()
+    context.close()
+
+
+def test_the_filter_works_and_stays_in_the_address(browser: Browser, seen: Exporter) -> None:
+    page = browser.new_page()
+    page.goto(f"{seen.address}/")
+    page.locator("#list summary").click()
+    page.get_by_label("State").select_option("candidate")
+    page.get_by_label("Reason").select_option("idle")
+    page.get_by_role("button", name="Filter").click()
+    page.wait_for_url("**/?state=candidate&policy=&reason=idle**")
+    listed = page.locator("#list table tbody tr")
+    assert listed.count() == 31
+    assert set(page.locator("#list td[data-column=Verdict]").all_inner_texts()) == {
+        "is past its idle limit"
+    }
+    answer = requests.get(f"{seen.address}/?state=stop", timeout=15)
+    assert (answer.status_code, answer.text) == (
+        400,
+        "state must be one of candidate, active, idle, pending, not 'stop'\n",
+    )
+    page.close()
+
+
+def _listen(page: Page) -> tuple[list[str], list[str]]:
+    """Collect what the console, or a dialogue of a script, says, and what is asked for."""
+    complaints: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialogue: complaints.append(dialogue.message))
+    page.on("request", lambda wanted: asked.append(wanted.url))
+    return complaints, asked
+
+
+def test_page_and_metrics_agree_on_what_protects_people(
+    browser: Browser, seen: Exporter, unsafe: Exporter
+) -> None:
+    for exporter, tone, shown in ((seen, "good", 1), (unsafe, "warn", 0)):
+        page = browser.new_page()
+        page.goto(f"{exporter.address}/")
+        assert page.locator("#mode").get_attribute("class") == f"mode {tone}"
+        assert page.locator("#unmet pre").count() == 1 - shown
+        page.close()
+        for one in ("busy_check", "stop_token", "lease"):
+            value = exporter.metrics().value("hub_idle_exporter_safeguard", safeguard=one)
+            assert value == shown, one
+        assert exporter.metrics().value("hub_idle_exporter_enforcement", state="on") == 1
+
+
+def test_hostile_names_are_only_read_in_a_browser(browser: Browser, seen: Exporter) -> None:
+    page = browser.new_page()
+    page.goto(f"{seen.address}/")
+    assert page.locator("script").count() == 1  # the page's own
+    assert page.locator("img").count() == 0
+    assert page.get_by_role("rowheader", name=HOSTILE).count() >= 1
+    page.close()
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_tables_stay_tables_for_those_who_listen(
+    browser: Browser, seen: Exporter, width: int
+) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto(f"{seen.address}/")
+    unfold(page)
+    policies = page.get_by_role("region", name="Policies").get_by_role("table")
+    assert policies.get_by_role("columnheader").count() == 7
+    assert policies.get_by_role("rowheader").all_inner_texts()[-1] == "default"
+    assert page.get_by_role("heading", level=1).count() == 1
+    page.close()
