@@ -171,7 +171,8 @@ def _freshness(reading: Reading) -> Freshness:
 
 def _mode(reading: Reading, unmet: Unmet) -> Mode:
     if reading.gate.state is GateState.OFF:
-        return Mode("Monitoring", "Nothing is stopped without --enforce.", Tone.CALM)
+        why = "Nothing is stopped without --enforce, and no user's server is contacted."
+        return Mode("Monitoring", why, Tone.CALM)
     if reading.gate.state is GateState.ON:
         return _enforcing(reading, unmet)
     if reading.stands_by:

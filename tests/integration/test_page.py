@@ -1,12 +1,19 @@
 """The page at `/`: what it says, and that all of it is escaped."""
 
 import cProfile
+import random
 import re
 import threading
-from dataclasses import replace
+from collections import Counter
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import oracle
 import pytest
+import requests
+import yaml
 from conftest import RunExporter
 from exporter_process import Exporter
 from fake_hub import FakeHub, FakeServer, hang
@@ -28,6 +35,7 @@ from page_readings import (
     reading,
     server,
     text_of,
+    text_of_source,
 )
 
 from hub_idle_exporter.domain.gate import GateState
@@ -687,6 +695,89 @@ def test_its_numbers_are_those_of_metrics(fake_hub: FakeHub, run_exporter: RunEx
     assert "Since the start: 3 stopped" in source
     assert "Answers when asked: 3" in source
     assert "gone-" not in source
+
+
+POLICY_FILE = """\
+policies:
+  - {name: staff, match: {groups: [staff]}, exempt: true}
+  - {name: gpu, match: {users: "gpu-*"}, timeout: 2h, max_age: 20h}
+"""
+
+
+def test_each_number_is_what_the_hub_says(
+    fake_hub: FakeHub, run_exporter: RunExporter, tmp_path: Path
+) -> None:
+    """Counted anew from the Hub's own list, by the oracle."""
+    dice = random.Random(11)
+    for number_ in range(60):
+        kind = ("u", "gpu", "staff")[number_ % 3]
+        fake_hub.add_user(f"{kind}-{number_}", groups=["staff"] if kind == "staff" else [])
+        idle = dice.choice([60.0, 1000.0, 2000.0, 5000.0, 9000.0, 20_000.0, 90_000.0])
+        fake_hub.add_server(f"{kind}-{number_}", idle=idle, age=idle + dice.uniform(0, 80_000))
+    fake_hub.add_server("new", pending="spawn", idle=None, age=3)
+    (tmp_path / "p.yaml").write_text(POLICY_FILE)
+    exporter = run_exporter(fake_hub, f"--policy-file={tmp_path / 'p.yaml'}", "--interval=1h")
+    exporter.wait_value(1, "jupyterhub_up")
+    said = text_of_source(exporter.get("/").text)
+    listing = requests.get(
+        f"{fake_hub.url}/users", headers={"Authorization": f"token {fake_hub.token}"}, timeout=15
+    )
+    told = Told(listing.json(), yaml.safe_load(POLICY_FILE)["policies"])
+    counts = told.counted(3600)
+    assert f"Servers {sum(counts.states.values())} In use {counts.states['active']}" in said
+    assert f"Idle {counts.states['idle']} " in said
+    assert f"Would stop now {counts.candidates.total()} " in said
+    assert f"Starting or stopping {counts.states['pending']}" in said
+    words_of = {900: "15 min", 1800: "30 min", 3600: "1 h (in force)", 7200: "2 h", 14400: "4 h",
+                28800: "8 h", 86400: "1 d"}  # fmt: skip
+    for limit, words in words_of.items():
+        assert f" {words} {told.counted(limit).candidates.total()} " in said, words
+    for policy, words in (("staff", "staff exempt 1 h none"), ("gpu", "gpu 2 h 20 h"),
+                          ("default", "default 1 h none")):  # fmt: skip
+        row = [counts.by_policy[policy, state] for state in ("active", "idle")]
+        assert f"{words} {row[0]} {row[1]} {counts.candidates[policy]} 0.0" in said
+
+
+@dataclass
+class Counted:
+    """How many servers there are by state, by policy and state, and candidates by policy."""
+
+    states: Counter[str]
+    by_policy: Counter[tuple[str, str]]
+    candidates: Counter[str]
+
+
+@dataclass
+class Told:
+    """A Hub's list of users and the policies, judged by the oracle."""
+
+    listing: list[dict[str, Any]]
+    policies: list[dict[str, Any]]
+
+    def counted(self, timeout: float) -> Counted:
+        """Count with this idle limit for those policies that have none of their own."""
+        options = {
+            "timeout": timeout, "max_age": 0, "policies": self._in_seconds(),
+            "cull_default_servers": True, "cull_named_servers": True,
+        }  # fmt: skip
+        found = Counted(Counter(), Counter(), Counter())
+        now = datetime.now(UTC)
+        for user in self.listing:
+            for name in user["servers"]:
+                one = oracle.opinion(user, name, options, ["delete:servers"], now)
+                (policy,), (state,) = one.policies, one.states
+                found.states[state] += 1
+                found.by_policy[policy, state] += 1
+                found.candidates[policy] += one.reason is not None
+        return found
+
+    def _in_seconds(self) -> list[dict[str, Any]]:
+        hours = {"timeout": 3600, "max_age": 3600}
+        return [
+            {key: int(value[:-1]) * hours[key] if key in hours else value
+             for key, value in policy.items()}
+            for policy in self.policies
+        ]  # fmt: skip
 
 
 def test_servers_are_named_only_when_asked_for(

@@ -204,7 +204,12 @@ STATES: Mapping[str, Callable[[], Reading]] = {
 
 def text_of(given: Reading) -> str:
     """Give what a person reads, in one line."""
-    document = Document(html(view_of(given)))
+    return text_of_source(html(view_of(given)))
+
+
+def text_of_source(source: str) -> str:
+    """Give what a person reads on a page, in one line."""
+    document = Document(source)
     return " ".join("".join(document.text).split()).replace("\N{NO-BREAK SPACE}", " ")
 
 
