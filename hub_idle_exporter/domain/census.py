@@ -130,7 +130,10 @@ def census_of(judged: Iterable[JudgedServer], rules: Rules, keep_all: bool = Fal
         if one.not_candidate not in WITHIN_LIMITS:
             past_limit.append(one)
         elif one.state is not pending and one.protection is None:
-            soonest.offer(one)
+            policy = one.policy
+            # Asked here, because a call for each of ten thousand servers takes as long as the rest.
+            if policy.max_age or policy.timeout - (one.idle or 0.0) < soonest.within:
+                soonest.offer(one)
         if keep_all:
             named.append(one)
     return Census(
@@ -172,16 +175,20 @@ def _over_limit(movable: list[float], past_limit: Iterable[JudgedServer]) -> Map
 
 @dataclass
 class _Soonest:
-    """Keeps the few servers that will be past a limit next, of all that are offered."""
+    """Keeps the few servers that will be past a limit next, of all that are offered.
+
+    Only those that are closer than `within` seconds have a chance.
+    """
 
     most: int
+    within: float = inf
     _heap: list[tuple[float, int, Reason, JudgedServer]] = field(default_factory=list)
     _offered: int = 0
 
     def offer(self, one: JudgedServer) -> None:
         """Take a server that nothing protects and that is past no limit."""
         left, reason = _nearest_limit(one)
-        if left == inf or (len(self._heap) == self.most and -left <= self._heap[0][0]):
+        if left >= self.within:
             return
         self._offered += 1  # so that servers themselves are never compared
         entry = (-left, self._offered, reason, one)
@@ -189,6 +196,8 @@ class _Soonest:
             heappush(self._heap, entry)
         else:
             heapreplace(self._heap, entry)
+        if len(self._heap) == self.most:
+            self.within = -self._heap[0][0]
 
     def in_order(self) -> tuple[NextServer, ...]:
         """Give them, the next one first."""
