@@ -331,6 +331,23 @@ def test_hostile_names_are_only_read_in_a_browser(browser: Browser, seen: Export
     page.close()
 
 
+def test_a_browser_runs_nothing_but_the_pages_own_script(browser: Browser, seen: Exporter) -> None:
+    """Even if something got into the page that it should not have escaped."""
+    policy = requests.get(f"{seen.address}/", timeout=15).headers["Content-Security-Policy"]
+    assert policy == CONTENT_SECURITY_POLICY
+    assert "unsafe" not in policy
+    page = browser.new_page()
+    source = html(view_of(reading())).replace("<main>", f"<main>{HOSTILE}<b onclick='x()'>!</b>")
+    headers = {"Content-Security-Policy": policy}
+    page.route("http://page/", lambda route: route.fulfill(
+        body=source, content_type=HTML, headers=headers))  # fmt: skip
+    complaints, _ = _listen(page)
+    page.goto("http://page/")
+    assert "policy" not in complaints  # what the script would have said
+    assert any("Content Security Policy" in one for one in complaints)
+    page.close()
+
+
 @pytest.mark.parametrize("width", [320, 1280])
 def test_tables_stay_tables_for_those_who_listen(
     browser: Browser, seen: Exporter, width: int
