@@ -1,21 +1,26 @@
 """The output of the demo: one line per event while it runs, and a table at the end.
 
-Plain text of at most 100 columns; on a terminal the outcomes are coloured unless `NO_COLOR` is set.
+Wrapped to the terminal as it is at that moment, or to 100 columns where there is none. On a
+terminal the outcomes are coloured, unless `NO_COLOR` is set or `TERM` says that it cannot.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import TextIO
 
-_WIDTH = min(100, max(60, shutil.get_terminal_size((100, 24)).columns - 1))
+from ..domain.columns import padded, width, wrapped
+
+_OFF_A_TERMINAL = 100
+# Lines that are longer are hard to read; the table does not fit into less.
+_WIDEST, _NARROWEST = 120, 60
+# At least so many columns are left to the last column of a table.
+_LAST_COLUMN = 24
 
 
 class Mark(StrEnum):
@@ -36,52 +41,71 @@ class Account:
 
     Args:
         stream: where to write; standard output by default.
-        colour: whether marks are coloured; by default on terminals without `NO_COLOR`.
+        colour: whether marks are coloured; by default on terminals that can, without `NO_COLOR`.
     """
 
     def __init__(self, stream: TextIO | None = None, colour: bool | None = None) -> None:
         self._stream = stream or sys.stdout
-        usual = self._stream.isatty() and not os.environ.get("NO_COLOR")
-        self._colour = usual if colour is None else colour
+        self._colour = _shows_colours(self._stream) if colour is None else colour
         self._begun = time.monotonic()
         self._lock = threading.Lock()
         self.lost = False
 
     def say(self, text: str = "") -> None:
         """Write one or more lines, wrapped to the width of the terminal."""
-        with self._lock:
-            try:
-                print(_broken(text), file=self._stream, flush=True)
-            except OSError:  # the terminal was closed, or the reader of our pipe has ended
-                self.lost = True
+        room = self._room()
+        lines = (wrapped(line, room, _indent_of(line)) for line in text.split("\n"))
+        self._write("\n".join(lines))
 
     def event(self, who: str, what: str, mark: Mark = Mark.NONE) -> None:
         """Write what happened to whom, with the minutes and seconds since the start."""
         minutes, seconds = divmod(int(time.monotonic() - self._begun), 60)
-        head = f"{minutes:02}:{seconds:02}  {who:<13} {mark:<9}"
-        lines = textwrap.wrap(what, _WIDTH - len(head)) or [""]
-        text = f"\n{' ' * len(head)}".join(lines)
-        self.say(self._coloured(head, mark) + text)
+        head = f"{minutes:02}:{seconds:02}  {padded(who, 13)} {self._coloured(mark, 9)}"
+        self._write(_beside(head, what, self._room()))
 
-    def table(self, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    def table(self, head: Sequence[str], rows: Iterable[Sequence[str | Mark]]) -> None:
         """Write a table; its last column is wrapped to the remaining width."""
-        lines = [list(head), *map(list, rows)]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
+        lines, room = [list(head), *map(list, rows)], self._room()
+        widths = [max(width(line[column]) for line in lines) for column in range(len(head) - 1)]
         for line in lines:
-            start = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False))
-            room = _WIDTH - len(start) - 2
-            wrapped = f"\n{' ' * (len(start) + 2)}".join(textwrap.wrap(line[-1], room) or [""])
-            mark = next((mark for mark in _COLOURS if line[-2] == mark.value), Mark.NONE)
-            self.say(f"{self._coloured(start, mark)}  {wrapped}")
+            cells = [
+                self._coloured(cell, w) if isinstance(cell, Mark) else padded(cell, w)
+                for cell, w in zip(line, widths, strict=False)
+            ]
+            self._write(_beside("  ".join(cells) + "  ", line[-1], room))
 
-    def _coloured(self, text: str, mark: Mark) -> str:
-        if not self._colour or mark is Mark.NONE:
-            return text
-        return text.replace(mark.value, f"\033[{_COLOURS[mark]}m{mark.value}\033[0m")
+    def _coloured(self, mark: str, room: int) -> str:
+        """Give a mark its colour, and fill it up."""
+        if not self._colour or not isinstance(mark, Mark) or mark is Mark.NONE:
+            return padded(mark, room)
+        return padded(f"\033[{_COLOURS[mark]}m{mark.value}\033[0m", room)
+
+    def _room(self) -> int:
+        try:
+            columns = os.get_terminal_size(self._stream.fileno()).columns
+        except (OSError, ValueError):  # no terminal, or no file at all
+            return _OFF_A_TERMINAL
+        return min(_WIDEST, max(_NARROWEST, columns or _OFF_A_TERMINAL))
+
+    def _write(self, text: str) -> None:
+        with self._lock:
+            try:
+                print(text, file=self._stream, flush=True)
+            except OSError:  # the terminal was closed, or the reader of our pipe has ended
+                self.lost = True
 
 
-def _broken(text: str) -> str:
-    lines = (
-        line if len(line) <= _WIDTH else textwrap.fill(line, _WIDTH) for line in text.split("\n")
-    )
-    return "\n".join(lines)
+def _shows_colours(stream: TextIO) -> bool:
+    knows = (os.environ.get("TERM") or "dumb") != "dumb"
+    return stream.isatty() and knows and not os.environ.get("NO_COLOR")
+
+
+def _indent_of(line: str) -> str:
+    return line[: len(line) - len(line.lstrip())]
+
+
+def _beside(head: str, text: str, room: int) -> str:
+    """Write a text beside a head, all its lines below each other."""
+    indent = " " * width(head)
+    lines = wrapped(text, max(room - width(head), _LAST_COLUMN)).split("\n")
+    return (head + f"\n{indent}".join(lines)).rstrip()

@@ -30,12 +30,13 @@ _STORY_SECONDS = 240.0
 _WATCH_SECONDS = 0.2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-_INTRODUCTION = f"""\
-hub-idle-exporter demo: a real JupyterHub on this machine, eight people with real servers, and
-the sidecar, which polls every 3 s and enforces an idle limit of {LIMIT:.0f} s. Activity is reported
-every 3 s here, not every 300 s as by default. Ctrl-C ends the demo and removes everything.
-
-Starting JupyterHub, its proxy and the sidecar ..."""
+_INTRODUCTION = (
+    "hub-idle-exporter demo: a real JupyterHub on this machine, eight people with real servers, "
+    f"and the sidecar, which polls every 3 s and enforces an idle limit of {LIMIT:.0f} s. "
+    "Activity is reported every 3 s here, not every 300 s as by default. Ctrl-C "
+    "ends the demo and removes everything.\n\n"
+    "Starting JupyterHub, its proxy and the sidecar ..."
+)
 
 _COLUMNS = ("PERSON", "DOES", "OUTCOME", "WHY")
 _WELL = "\nEvery outcome is as expected. The demo keeps running: look around; Ctrl-C ends it."

@@ -2,6 +2,7 @@
 
 import math
 import re
+from itertools import pairwise
 
 import durationpy
 
@@ -11,6 +12,8 @@ _LONGEST = 100 * 365 * 86400.0
 _DURATION = re.compile(r"([0-9.]+[dhms])+")
 # Without a leading zero: YAML 1.1 and C read 010 as 8.
 _NUMBER = re.compile(r"(0|[1-9][0-9]*)([.][0-9]+)?")
+
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
 def seconds_of(text: str) -> float:
@@ -39,8 +42,16 @@ def _parse(text: str) -> float:
 def shown(seconds: float) -> str:
     """Write seconds for people: `45s`, `1h30m`, `2d`; parts under a second are dropped."""
     left, parts = int(seconds), []
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+    for unit, size in _UNITS:
         count, left = divmod(left, size)
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts) or "0s"
+
+
+def roughly(seconds: float) -> str:
+    """Write seconds in the largest unit and the one below it: `3d1h`, `2h5m`."""
+    for (_, size), (_, next_size) in pairwise(_UNITS):
+        if seconds >= size:
+            return shown(seconds // next_size * next_size)
+    return shown(seconds)

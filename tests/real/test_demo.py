@@ -1,16 +1,25 @@
 """The embedded demo: what it tells, how it ends, and that nothing of it stays."""
 
+import fcntl
 import io
 import json
+import os
+import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
+import threading
+import tty
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import psutil
 import pytest
+import wcwidth
 
 from hub_idle_exporter.demo import run
 from hub_idle_exporter.demo.account import Account, Mark
@@ -103,12 +112,102 @@ def test_without_the_extra_it_says_what_to_install(
     assert "pip install '.[demo]'" in capsys.readouterr().err
 
 
-def test_account_stays_inside_the_width_and_plain_off_a_terminal() -> None:
-    stream = io.StringIO()
+def tell(account: Account) -> None:
+    """Let it say something of each kind, all of it long."""
+    account.say("word " * 60)
+    account.say("  files        /home/someone/.demo/" + "demo" * 40 + " (removed at the end)")
+    for mark in Mark:
+        account.event("ada", "word " * 60, mark)
+    account.event("KEPT", "日本語の名前 " * 20, Mark.KEPT)
+    rows = [("KEPT", "does " * 6, mark, "word " * 60) for mark in Mark if mark]
+    rows.append(("日本語", "ünï", Mark.STOPPED, "日本語の名前 " * 20))
+    account.table(("PERSON", "DOES", "OUTCOME", "WHY"), rows)
+
+
+COLOUR = re.compile(r"\033\[[0-9;]*m")
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[TextIO, int]]:
+    """A terminal to write to, and its other end."""
+    ours, theirs = pty.openpty()
+    tty.setraw(theirs)
+    with os.fdopen(theirs, "w") as stream:
+        yield stream, ours
+    os.close(ours)
+
+
+def written(terminal: tuple[TextIO, int], columns: int) -> str:
+    """Tell an account on a terminal of this width; give what is written to it."""
+    stream, ours = terminal
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    told = b""
+
+    def read() -> None:
+        nonlocal told
+        while not told.endswith(b"the end\n"):
+            told += os.read(ours, 1 << 16)
+
+    reader = threading.Thread(target=read)
+    reader.start()
     account = Account(stream)
-    account.event("ada", "word " * 60, Mark.WITHHELD)
-    account.table(("A", "OUTCOME", "WHY"), [("x", Mark.STOPPED, "word " * 60)])
-    assert max(map(len, stream.getvalue().splitlines())) <= 100
+    tell(account)
+    account.say("the end")
+    reader.join(20)
+    return told.decode()
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("term", ["xterm-256color", "linux", "screen", "vt100"])
+@pytest.mark.parametrize("colorterm", ["", "truecolor"])
+def test_the_account_is_wrapped_by_what_is_seen(
+    terminal: tuple[TextIO, int],
+    monkeypatch: pytest.MonkeyPatch,
+    columns: int,
+    term: str,
+    colorterm: str,
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("COLORTERM", colorterm)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    coloured = written(terminal, columns)
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = written(terminal, columns)
+    assert COLOUR.sub("", coloured) == plain, "colours change no line"
+    assert "\033[33mSTOPPED\033[0m" in coloured
+    assert "\033" not in plain
+    seen = [wcwidth.wcswidth(line) for line in plain.splitlines()]
+    assert max(seen) <= columns
+    assert max(seen) > columns - 10, "the width is used"
+    # The lines of a reason stand below each other.
+    first = next(line for line in plain.splitlines() if " WITHHELD word" in line)
+    second = plain.splitlines()[plain.splitlines().index(first) + 1]
+    assert second.index("word") == first.index("word")
+
+
+@pytest.mark.parametrize(("name", "value"), [("TERM", "dumb"), ("TERM", ""), ("NO_COLOR", "1")])
+def test_there_are_terminals_without_colours(
+    terminal: tuple[TextIO, int], monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv(name, value)
+    assert "\033" not in written(terminal, 80)
+
+
+def test_only_the_outcome_is_coloured() -> None:
+    stream = io.StringIO()
+    Account(stream, colour=True).event("KEPT", "KEPT", Mark.KEPT)
+    assert stream.getvalue().count("\033[32mKEPT\033[0m") == 1
+    assert stream.getvalue().endswith(" KEPT\n")
+
+
+def test_off_a_terminal_the_account_is_plain_and_100_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = io.StringIO()
+    tell(Account(stream))
+    assert max(map(wcwidth.wcswidth, stream.getvalue().splitlines())) <= 100
     assert "\033" not in stream.getvalue()
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hub_idle_exporter.domain.durations import seconds_of, shown
+from hub_idle_exporter.domain.durations import roughly, seconds_of, shown
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,15 @@ def test_anything_is_a_duration_or_refused(text: str) -> None:
 )  # fmt: skip
 def test_shown(seconds: float, text: str) -> None:
     assert shown(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (59.9, "59s"), (61, "1m1s"), (3599, "59m59s"), (3661, "1h1m"), (7202, "2h"),
+     (90061, "1d1h"), (86400, "1d"), (3_456_001, "40d")],
+)  # fmt: skip
+def test_shown_roughly(seconds: float, text: str) -> None:
+    assert roughly(seconds) == text
 
 
 @settings(deadline=None)

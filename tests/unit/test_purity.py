@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).parents[2] / "hub_idle_exporter"
 MODULES = sorted((PACKAGE / "domain").glob("*.py"))
 ALLOWED = {
     "bisect", "collections", "collections.abc", "dataclasses", "datetime", "durationpy", "enum",
-    "fnmatch", "functools", "heapq", "json", "math", "msgspec", "re", "typing",
+    "fnmatch", "functools", "heapq", "itertools", "json", "math", "msgspec", "re", "typing",
+    "unicodedata",
 }  # fmt: skip
 ACTING = {"open", "print", "input", "exec", "eval", "__import__"}
 
