@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from . import COMMANDS, __version__, sidecar
 from .commands.check import check
-from .commands.servers import list_servers
+from .commands.servers import list_servers, watch_servers
 from .config import checked_address, checked_url, settings_from
 from .domain.durations import ALLOWED, seconds_of
 from .domain.settings import BusyCheck, ConfigError
@@ -231,9 +231,11 @@ def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("command", required=False, type=_one_of(*COMMANDS), metavar="[COMMAND]")
 @click.option("--once", is_flag=True, help="Poll once (and cull once, with --enforce), then exit.")
 @click.option("--json", "as_json", is_flag=True, help="With `servers`: print JSON.")
+@click.option("--watch", "watching", is_flag=True, help="With `servers`: print the table again "
+              "every --interval, until Ctrl-C.")  # fmt: skip
 @_with_options
 @click.version_option(__version__, prog_name="hub-idle-exporter")
-def cli(command: str | None, once: bool, as_json: bool, **options: Any) -> int:
+def cli(command: str | None, once: bool, as_json: bool, watching: bool, **options: Any) -> int:
     """Export a JupyterHub's idle servers to Prometheus and, with --enforce, stop them.
 
     Without COMMAND, run until SIGTERM or SIGINT. `check` checks the configuration and changes
@@ -241,6 +243,10 @@ def cli(command: str | None, once: bool, as_json: bool, **options: Any) -> int:
     """
     if as_json and command != "servers":
         raise click.UsageError("--json works only with the command `servers`")
+    if watching and command != "servers":
+        raise click.UsageError("--watch works only with the command `servers`")
+    if watching and as_json:
+        raise click.UsageError("--watch cannot be combined with --json")
     if once and command is not None:
         raise click.UsageError("--once cannot be combined with a command")
     if command is not None:  # the usual signal handling of a command
@@ -255,6 +261,8 @@ def cli(command: str | None, once: bool, as_json: bool, **options: Any) -> int:
     if command == "check":
         return check(settings, os.environ)
     if command == "servers":
+        if watching:
+            return watch_servers(settings, os.environ)
         return list_servers(settings, os.environ, as_json)
     run = sidecar.run_once if once else sidecar.run
     return run(settings, os.environ)

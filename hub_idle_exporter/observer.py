@@ -58,6 +58,11 @@ class Observer:
         """Check that the Hub answers; raise HubError if it does not."""
         self._hub.ask_version()
 
+    def reread_policies(self) -> None:
+        """Read the policy file again if it has changed; a broken version keeps the policies."""
+        if self._source is not None:
+            self._source.refresh()
+
     def observe(self, before: PollState, keep_all: bool = False) -> PollState:
         """Read the Hub and return the new state, whether the poll succeeded or failed.
 

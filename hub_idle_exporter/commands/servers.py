@@ -1,41 +1,94 @@
-"""`servers`: poll once and print all servers with their verdicts, most idle first."""
+"""`servers`: print all servers with their verdicts, most idle first: once, or again and again."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TextIO
 
 import click
 
+from ..clocks import read_clocks
+from ..domain.columns import wrapped
 from ..domain.durations import shown
-from ..domain.policy import JudgedServer
-from ..domain.settings import Settings
+from ..domain.policy import JudgedServer, Reason
+from ..domain.poll_state import PollState, Snapshot
+from ..domain.settings import BusyCheck, CullSettings, Settings
 from ..domain.text import printable
-from ..sidecar import assemble, prepared
+from ..sidecar import Sidecar, assemble, prepared
+from .server_table import table, verdict
+from .watch import Frame, Look, watch
 
-_COLUMNS = ("user", "server", "state", "idle", "age", "policy", "verdict", "why")
+_UNREAD = "the Hub could not be read"
 
 
-def list_servers(settings: Settings, environ: Mapping[str, str], as_json: bool) -> int:
+def list_servers(settings: Settings, environ: Mapping[str, str], as_json: bool = False) -> int:
     """Print the servers and return 0, or print one line on what went wrong and return 1."""
-    # Nothing is stopped here, so no token has to be minted for it.
-    listing = replace(settings, cull=replace(settings.cull, enforce=False))
-    sidecar = assemble(listing, prepared(listing, environ))
+    sidecar = _listing(settings, environ)
     state = sidecar.observer.observe(sidecar.latest.state, keep_all=True)
     if state.snapshot is None:
-        problem = state.error.sentence if state.error else "the Hub could not be read"
-        click.echo(f"hub-idle-exporter: {problem}", err=True)
+        click.echo(f"hub-idle-exporter: {_problem(state)}", err=True)
         return 1
-    judged = sorted(state.snapshot.census.named, key=lambda one: -(one.idle or 0.0))
-    rows = [_row(one) for one in judged]
-    click.echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else _table(rows))
-    if hidden := state.snapshot.hidden_users:
-        click.echo(f"The servers of {hidden} users are hidden from the token.", err=True)
-    if unreadable := state.snapshot.unreadable:
-        names = printable(", ".join(state.snapshot.some_unreadable))
-        left_out = f"Users who cannot be decoded and are left out: {len(unreadable)} ({names})."
-        click.echo(left_out, err=True)
+    servers = _most_idle_first(state.snapshot)
+    notes = _left_out(state.snapshot)
+    if as_json:
+        click.echo(json.dumps([_row(one) for one in servers], indent=2, ensure_ascii=False))
+    else:
+        found = table(servers, _columns(sys.stdout))
+        click.echo("\n".join(found.lines))
+        notes = [*_on_candidates(servers, settings.cull), *found.notes, *notes]
+    _tell(notes)
     return 0
+
+
+def _columns(stream: TextIO) -> int | None:
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def _tell(notes: Sequence[str]) -> None:
+    """Write notes to standard error: standard output has the table alone."""
+    room = _columns(sys.stderr)
+    if room and notes:
+        click.echo(err=True)
+    for note in notes:
+        click.echo(wrapped(note, room) if room else note, err=True)
+
+
+def watch_servers(settings: Settings, environ: Mapping[str, str]) -> int:
+    """Print the servers at each interval until interrupted; a failed poll is shown, too."""
+    sidecar = _listing(settings, environ)
+    state, read_at = sidecar.latest.state, ""
+
+    def look() -> Look:
+        nonlocal state, read_at
+        sidecar.observer.reread_policies()
+        state = sidecar.observer.observe(state, keep_all=True)
+        now = _clock_time(read_clocks().wall)
+        if state.snapshot is None:
+            pause = max(settings.poll.interval, state.error.retry_after if state.error else 0.0)
+            return Look(partial(_failure, _problem(state), now, read_at), pause, failed=True)
+        read_at = now
+        frame = partial(_frame, state, state.snapshot, settings, now)
+        return Look(frame, settings.poll.interval)
+
+    return watch(look, f"Reading the Hub at {settings.connection.url} ...")
+
+
+def _listing(settings: Settings, environ: Mapping[str, str]) -> Sidecar:
+    """Put together what lists servers: nothing is stopped, so no token is minted for that."""
+    listing = replace(settings, cull=replace(settings.cull, enforce=False))
+    return assemble(listing, prepared(listing, environ))
+
+
+def _problem(state: PollState) -> str:
+    return printable(state.error.sentence if state.error else _UNREAD)
+
+
+def _most_idle_first(snapshot: Snapshot) -> list[JudgedServer]:
+    return sorted(snapshot.census.named, key=lambda one: -(one.idle or 0.0))
 
 
 def _row(one: JudgedServer) -> dict[str, Any]:
@@ -47,7 +100,7 @@ def _row(one: JudgedServer) -> dict[str, Any]:
         "idle": _rounded(one.idle),
         "age": _rounded(one.age),
         "policy": one.policy.name,
-        "verdict": "stop" if one.reason else "keep",
+        "verdict": verdict(one),
         "why": one.why,
     }
 
@@ -56,19 +109,76 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 1)
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    if not rows:
-        return "No servers are running."
-    lines = [[column.upper() for column in _COLUMNS], *(_cells(row) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(_aligned(line, widths) for line in lines)
+# ---- what the table does not tell --------------------------------------------------------------
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    durations = {key: "?" if row[key] is None else shown(row[key]) for key in ("idle", "age")}
-    named = {"server": row["server"] or "(default)"}
-    return [printable(str((row | durations | named)[column])) for column in _COLUMNS]  # type: ignore[operator]
+def _on_candidates(servers: Sequence[JudgedServer], cull: CullSettings) -> list[str]:
+    """Say what becomes of candidates: this command asks no server, the exporter does."""
+    reasons = {one.reason for one in servers}
+    notes = []
+    if Reason.IDLE in reasons:
+        notes.append(_on_idle_ones(cull.busy_check))
+    if Reason.MAX_AGE in reasons:
+        notes.append("A candidate past its max age is stopped even if it is in use.")
+    if Reason.IDLE in reasons and cull.enforce and cull.busy_check is not BusyCheck.OFF:
+        notes.append(
+            "What the running exporter found when it last asked, for example that a candidate "
+            "computes, is not known to this command: see the exporter's page, or cull_withheld in "
+            "its log."
+        )
+    return notes
 
 
-def _aligned(cells: Iterable[str], widths: Iterable[int]) -> str:
-    return "  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=True)).rstrip()
+def _on_idle_ones(busy_check: BusyCheck) -> str:
+    if busy_check is BusyCheck.OFF:
+        return (
+            "A candidate is past its limit. With --busy-check=off it is stopped without being "
+            "asked whether it is in use."
+        )
+    if_it_can = " if it can (--busy-check=auto)" if busy_check is BusyCheck.AUTO else ""
+    return (
+        "A candidate is past its limit. This command asks no server whether it is in use; with "
+        f"--enforce the exporter asks{if_it_can} right before each stop, and stops none that is."
+    )
+
+
+def _left_out(snapshot: Snapshot) -> list[str]:
+    """Say whose servers are not in the table."""
+    notes = []
+    if hidden := snapshot.hidden_users:
+        notes.append(f"The servers of {hidden} users are hidden from the token.")
+    if unreadable := snapshot.unreadable:
+        names = printable(", ".join(snapshot.some_unreadable))
+        notes.append(f"Users who cannot be decoded and are left out: {len(unreadable)} ({names}).")
+    return notes
+
+
+# ---- what is seen when watching ----------------------------------------------------------------
+
+
+def _frame(
+    state: PollState, snapshot: Snapshot, settings: Settings, now: str, room: int | None
+) -> Frame:
+    """Lay out what a poll found."""
+    servers = _most_idle_first(snapshot)
+    candidates = sum(one.reason is not None for one in servers)
+    found = table(servers, room)
+    notes = [
+        *([printable(state.policy_error)] if state.policy_error else []),
+        *_on_candidates(servers, settings.cull),
+        *found.notes,
+        *_left_out(snapshot),
+    ]
+    every = shown(settings.poll.interval)
+    title = f"{now}  servers: {len(servers)}, candidates: {candidates}; every {every}"
+    return Frame(title, found.lines, notes)
+
+
+def _failure(problem: str, now: str, read_at: str, _room: int | None) -> Frame:
+    """Lay out that a poll failed; what was known about servers is no longer shown."""
+    last = f"It was last read at {read_at}." if read_at else "It has not been read yet."
+    return Frame(f"{now}  {_UNREAD}: {problem}. {last}", [], [])
+
+
+def _clock_time(wall: float) -> str:
+    return datetime.fromtimestamp(wall, UTC).strftime("%H:%M:%S UTC")

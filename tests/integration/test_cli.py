@@ -103,7 +103,8 @@ def test_a_value_that_is_long_is_cut(main: Run) -> None:
     [
         ["--api-token=s3cret"], ["--token=s3cret"], ["--timeot=5"], ["--timeout"], ["-x"],
         ["bogus"], ["check", "servers"], ["--json"], ["check", "--json"], ["check", "--once"],
-        ["servers", "--once"], ["--fo\no"], ["--enforce", "false"], ["--no-enforce=true"],
+        ["servers", "--once"], ["--watch"], ["check", "--watch"], ["servers", "--watch", "--json"],
+        ["--watch=yes", "servers"], ["--fo\no"], ["--enforce", "false"], ["--no-enforce=true"],
         ["--once=yes"], ["\udcff"], ["--\udcff"],
     ],
 )  # fmt: skip

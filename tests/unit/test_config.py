@@ -150,7 +150,7 @@ def test_the_table_is_all_there_is() -> None:
         for parameter in cli.cli.params
         if parameter.param_type_name == "option" and not getattr(parameter, "hidden", False)
     }
-    assert shown - {"once", "json", "version"} == {row[0] for row in TABLE} | apart
+    assert shown - {"once", "json", "watch", "version"} == {row[0] for row in TABLE} | apart
 
 
 @pytest.mark.parametrize("option", ["--ca-file", "--internal-certs-location"])
