@@ -25,6 +25,11 @@ _INTERVALS_COUNTED = 3
 _SHORT_TIMEOUT = 600.0
 # The Hub is contacted at least this often, so that an outage of a minute is noticed.
 _HEARTBEAT_SECONDS = 30.0
+TOO_SHORT = (
+    "the Hub learns about activity only about every 5 minutes, so servers in use may look idle: "
+    "use 10m or more"
+)
+CHOSEN_BY_USERS = "users choose user_options and server names, so anyone can exempt their server"
 LIST_CHANGED = "the list of users changed too much while it was read"
 
 log = structlog.get_logger()
@@ -81,11 +86,13 @@ class Poller:
             return False
         self._count_idle(state.snapshot)
         self._log_changes(state, state.snapshot)
+        self._gatekeeper.tell_if_grace_is_over()
         self._cull(state, state.snapshot)
         return True
 
     def heartbeat(self) -> None:
         """Check that the Hub answers, unless it just did: outages must be noticed."""
+        self._gatekeeper.tell_if_grace_is_over()
         seconds = self._gatekeeper.seconds_since_answer()
         just_now = seconds < heartbeat_seconds(self._settings.interval) / 2
         if just_now or self._clocks().monotonic < self._not_before:
@@ -217,21 +224,17 @@ def _in_one_line(roles: str) -> str:
 
 def warn_of_policies(policies: tuple[Policy, ...]) -> None:
     """Warn about risky policies, at the start and after each reload of their file."""
-    for policy in policies:
-        if policy.timeout < _SHORT_TIMEOUT and not policy.exempt:
-            log.warning(
-                "short_timeout",
-                policy=policy.name,
-                timeout=shown(policy.timeout),
-                why="the Hub learns about activity only about every 5 minutes, so servers in use "
-                "may look idle: use 10m or more",
-            )
-    for name in chosen_by_users(policies):
+    for policy in filter(is_short, policies):
         log.warning(
-            "exemption_chosen_by_users",
-            policy=name,
-            why="users choose user_options and server names, so anyone can exempt their server",
+            "short_timeout", policy=policy.name, timeout=shown(policy.timeout), why=TOO_SHORT
         )
+    for name in chosen_by_users(policies):
+        log.warning("exemption_chosen_by_users", policy=name, why=CHOSEN_BY_USERS)
+
+
+def is_short(policy: Policy) -> bool:
+    """Tell whether servers in use may look idle by a policy."""
+    return policy.timeout < _SHORT_TIMEOUT and not policy.exempt
 
 
 def heartbeat_seconds(interval: float) -> float:

@@ -20,7 +20,7 @@ from .culling.enforcement import Enforcement, enforcement_of
 from .culling.gatekeeper import Gatekeeper
 from .culling.later import Later
 from .domain.durations import shown
-from .domain.labels import Withheld
+from .domain.labels import Outcome, Withheld
 from .domain.poll_state import LatestState, PollState
 from .domain.settings import ConfigError, Settings, WebSettings
 from .hub.client import Hub
@@ -82,6 +82,7 @@ class Sidecar:
         if exposed is not None:
             logger.warning("token_file_exposed", why=exposed)
         warn_of_policies(self.latest.state.rules.policies)
+        self.gatekeeper.tell_of_grace()
 
     def serve(
         self, is_polling: Callable[[], bool], config: WebConfigSource | None = None
@@ -277,7 +278,7 @@ def _watch_threads(stopping: threading.Event) -> list[str]:
 
 def run_once(settings: Settings, environ: Mapping[str, str]) -> int:
     """Poll once, cull once with --enforce; return 0 if all of it worked, else 1."""
-    stopping = threading.Event()
+    stopping, begun = threading.Event(), read_clocks().monotonic
     _watch_threads(stopping)
     _stop_on_signals(stopping)
     sidecar = _unless_stopped(
@@ -301,7 +302,27 @@ def run_once(settings: Settings, environ: Mapping[str, str]) -> int:
     threading.Thread(target=work, name="poller", daemon=True).start()
     stopping.wait()
     sidecar.release()
+    _sum_up(sidecar, worked, read_clocks().monotonic - begun)
     return 0 if worked == [True] else 1
+
+
+def _sum_up(sidecar: Sidecar, worked: list[bool], seconds: float) -> None:
+    """Log how a single run ended, in numbers; they are unknown if the Hub could not be read."""
+    snapshot = sidecar.latest.state.snapshot
+    became = sidecar.metrics.journal.last_pass().outcomes
+    withheld = {str(cause): became[cause] for cause in Withheld if cause in became}
+    write = logger.info if worked == [True] else logger.error
+    write(
+        "single_run_ended",
+        outcome=("worked" if worked[0] else "failed") if worked else "interrupted",
+        servers=snapshot.census.total if snapshot else None,
+        candidates=len(snapshot.census.candidates) if snapshot else None,
+        stopped=became.get(Outcome.STOPPED, 0),
+        failed=became.get(Outcome.FAILED, 0),
+        withheld=sum(withheld.values()),
+        causes=" ".join(f"{cause}:{count}" for cause, count in withheld.items()),
+        seconds=seconds,
+    )
 
 
 def single_pass(poller: Poller, gatekeeper: Gatekeeper, enforcing: bool) -> bool:

@@ -2,10 +2,15 @@
 
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
+
+import structlog
 
 from ..clocks import read_clocks
 from ..domain.gate import ClockReading, Gate, GateReading, GateState
 from ..domain.poll_state import LatestState, PollState
+
+log = structlog.get_logger()
 
 
 class Gatekeeper:
@@ -30,13 +35,18 @@ class Gatekeeper:
         self._latest, self._clocks, self._orphaned = latest, clocks, orphaned
         self._lock = threading.Lock()
         self._gate = Gate.at_start(enforce, grace, clocks())
+        self._grace_told = False  # that it began, and not yet that it is over
         self._held_back: str | None = None
         self._other_enforces = False
 
     def hub_answered(self, hub_time: float | None, took: float = 0.0) -> None:
         """Record that the Hub answered after so many seconds, and the time by its clock."""
         with self._lock:
+            since = self._gate.grace_since
             self._gate = self._gate.answered(self._clocks(), hub_time, took)
+            anew = self._gate.grace_since != since
+        if anew:
+            self.tell_of_grace()
 
     def hold_back(
         self, why: str | None, after_another: bool = False, other_enforces: bool = False
@@ -50,6 +60,32 @@ class Gatekeeper:
             self._held_back, self._other_enforces = why, other_enforces
             if after_another:
                 self._gate = self._gate.taken_over(self._clocks())
+        if after_another:
+            self.tell_of_grace()
+
+    def tell_of_grace(self) -> None:
+        """Log that a grace period begins; at the start nobody else does."""
+        with self._lock:
+            gate, now = self._gate, self._clocks()
+            self._grace_told = gate.enforce and gate.grace > 0
+        if self._grace_told:
+            until = now.wall + gate.grace_until - now.monotonic
+            log.info(
+                "grace_started",
+                why=gate.grace_why,
+                seconds=gate.grace,
+                until=datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            )
+
+    def tell_if_grace_is_over(self) -> None:
+        """Log that a grace period is over, once, and whether culling starts."""
+        reading = self.read()
+        with self._lock:
+            over = self._grace_told and not reading.grace_left
+            over = over and reading.state is not GateState.GRACE
+            self._grace_told = self._grace_told and not over
+        if over:
+            log.info("grace_ended", enforcement=str(reading.state), why=reading.why)
 
     def seconds_since_answer(self) -> float:
         """Tell how long ago the Hub last answered."""

@@ -10,6 +10,8 @@ fixed.
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from .durations import shown
+
 OUTAGE_SECONDS = 60.0
 JUMP_SECONDS = 60.0
 
@@ -58,12 +60,15 @@ class Gate:
     last_answer: float  # when the Hub last answered, monotonic; the start, before any answer
     wall_offset: float  # wall clock minus monotonic clock
     hub_offset: float | None = None  # Hub's clock minus monotonic clock
+    grace_since: float = 0.0  # when the last grace period began, monotonic
+    grace_why: str = ""
 
     @classmethod
     def at_start(cls, enforce: bool, grace: float, now: ClockReading) -> "Gate":
         """Begin with a grace period: the sidecar may have started together with its Hub."""
         until = now.monotonic + grace
-        return cls(enforce, grace, until, now.monotonic, now.wall - now.monotonic)
+        gate = cls(enforce, grace, until, now.monotonic, now.wall - now.monotonic)
+        return replace(gate, grace_since=now.monotonic, grace_why="the exporter has started")
 
     def answered(self, now: ClockReading, hub_time: float | None, took: float = 0.0) -> "Gate":
         """Record that the Hub answered.
@@ -83,6 +88,8 @@ class Gate:
             last_answer=max(self.last_answer, now.monotonic),
             wall_offset=now.wall - now.monotonic,
             hub_offset=hub_offset,
+            grace_since=now.monotonic if grace else self.grace_since,
+            grace_why=self._why_grace(now) if grace else self.grace_why,
         )
 
     def _hub_offset_by(self, now: ClockReading, hub_time: float, took: float) -> tuple[bool, float]:
@@ -99,7 +106,9 @@ class Gate:
 
     def taken_over(self, now: ClockReading) -> "Gate":
         """Begin a grace period: another exporter has enforced until now."""
-        return replace(self, grace_until=max(self.grace_until, now.monotonic + self.grace))
+        gate = replace(self, grace_until=max(self.grace_until, now.monotonic + self.grace))
+        why = "another exporter stopped servers until now"
+        return replace(gate, grace_since=now.monotonic, grace_why=why)
 
     def clock_skew(self) -> float | None:
         """Return the Hub's clock minus ours, in seconds; None before a `Date` was read."""
@@ -124,6 +133,15 @@ class Gate:
             why = f"grace period after the start or an outage: {left:.0f} s left"
             return GateReading(GateState.GRACE, why, left, opens_in=left or None)
         return GateReading(GateState.ON, "servers past their limit are stopped")
+
+    def _why_grace(self, now: ClockReading) -> str:
+        """Say what was noticed with an answer: an outage, or a clock that jumped."""
+        unseen = now.monotonic - self.last_answer
+        if unseen > OUTAGE_SECONDS:
+            return f"the Hub had not answered for {shown(unseen)}"
+        jump = now.wall - now.monotonic - self.wall_offset
+        ours = abs(jump) > JUMP_SECONDS
+        return "the clock of this machine jumped" if ours else "the Hub's clock jumped"
 
     def _interrupted(self, now: ClockReading) -> bool:
         """Tell whether there was an outage, or our clock jumped, since the last answer."""

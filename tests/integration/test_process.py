@@ -401,7 +401,9 @@ def test_once_says_whether_it_worked(fake_hub: FakeHub, run_command: RunCommand)
     with closed_port() as port:
         done = run_command(fake_hub, "--once", url=f"http://127.0.0.1:{port}/hub/api")
     assert done.returncode == 1
-    assert re.findall(r"event=(\w+)", done.stderr) == ["starting", "poll_failed"]
+    assert re.findall(r"event=(\w+)", done.stderr) == [
+        "starting", "poll_failed", "single_run_ended",
+    ]  # fmt: skip
     assert fake_hub.log("DELETE") == []
 
 
@@ -449,6 +451,76 @@ def test_once_where_another_exporter_holds_the_lease_stops_nobody(
     fake_hub.tokens[held].note = "hub-idle-exporter: lease of another"
     assert once(run_command, fake_hub, "--enforce", "--busy-check=off", "--grace=0") == 1
     assert fake_hub.log("DELETE", "/users/ana/server") == []
+
+
+def summary(run: RunCommand, hub: FakeHub, *arguments: str) -> dict[str, str]:
+    """Give the last line of the log of a single run, without the fields of every line."""
+    done = run(hub, "--once", *arguments)
+    lines = [fields(line) for line in done.stderr.splitlines()]
+    last = {key: value for key, value in lines[-1].items() if key not in ("ts", "seconds")}
+    assert [line["event"] for line in lines].count("single_run_ended") == 1
+    assert 0 <= float(lines[-1]["seconds"]) < 60
+    assert (done.returncode == 0) == (last["outcome"] == "worked") == (last["level"] == "info")
+    assert last.pop("event") == "single_run_ended"
+    del last["level"]
+    return last
+
+
+def test_once_ends_with_a_summary_in_numbers(fake_hub: FakeHub, run_command: RunCommand) -> None:
+    target = faults.FakeServer()
+    with target:
+        for user in ("ana", "bo", "busy"):
+            fake_hub.add_server(user, idle=999_999, target=target)
+        target.at[fake_hub.server("busy").routespec] = faults.Jupyter()
+        target.at[fake_hub.server("busy").routespec].add_kernel("busy")  # type: ignore[union-attr]
+        fake_hub.add_server("zoe", idle=5)
+        expected = {"outcome": "worked", "servers": "4", "candidates": "3", "stopped": "0",
+                    "failed": "0", "withheld": "0", "causes": ""}  # fmt: skip
+        assert summary(run_command, fake_hub) == expected, "monitoring"
+        expected |= {"stopped": "2", "withheld": "1", "causes": "busy:1"}
+        assert summary(run_command, fake_hub, "--enforce") == expected
+        fake_hub.add_server("cy", idle=999_999, target=target)
+        fake_hub.plan("DELETE", "/users/*/server", faults.always(reply(500)))
+        expected |= {"outcome": "failed", "servers": "3", "candidates": "2", "stopped": "0",
+                     "failed": "1", "withheld": "1", "causes": "busy:1"}  # fmt: skip
+        assert summary(run_command, fake_hub, "--enforce") == expected
+
+
+def test_once_ends_with_a_summary_also_if_nothing_was_tried(
+    fake_hub: FakeHub, run_command: RunCommand
+) -> None:
+    expected = {"outcome": "failed", "servers": "", "candidates": "", "stopped": "0",
+                "failed": "0", "withheld": "0", "causes": ""}  # fmt: skip
+    fake_hub.plan("GET", "/users", faults.html(), times=1)
+    assert summary(run_command, fake_hub, "--enforce") == expected
+    fake_hub.add_servers(250, idle=999_999)
+    empty = faults.rewritten(lambda page: page | {"items": []})
+    fake_hub.plan("GET", "/users", empty, after=1, times=1)
+    expected |= {"servers": "200", "candidates": "200", "withheld": "200", "causes": "list:200"}
+    assert summary(run_command, fake_hub, "--enforce") == expected
+    fake_hub.token = fake_hub.add_token(faults.MONITOR)
+    expected |= {"servers": "250", "candidates": "250", "withheld": "0", "causes": ""}
+    assert summary(run_command, fake_hub, "--enforce") == expected
+
+
+def test_once_that_is_ended_by_a_signal_has_a_summary(
+    fake_hub: FakeHub, run_exporter: RunExporter
+) -> None:
+    fake_hub.plan("GET", "/users", hang(threading.Event()))
+    exporter = run_exporter(fake_hub, "--once")
+    fake_hub.wait_for("GET", "/users")
+    assert exporter.stop() == 1
+    assert exporter.wait_event("single_run_ended")["outcome"] == "interrupted"
+
+
+def test_a_grace_is_told_when_it_begins_and_when_culling_starts(
+    fake_hub: FakeHub, run_exporter: RunExporter
+) -> None:
+    exporter = run_exporter(fake_hub, "--enforce", "--grace=1s", "--interval=1s")
+    assert exporter.wait_event("grace_started")["why"] == "the exporter has started"
+    assert exporter.wait_event("grace_ended")["enforcement"] == "on"
+    exporter.wait_polls(2)
+    assert [len(exporter.events(f"grace_{what}")) for what in ("started", "ended")] == [1, 1]
 
 
 @pytest.mark.parametrize("option", ["--once", "--interval=1s"])

@@ -1,6 +1,8 @@
 """The gate: when anything may be stopped at all, rule by rule; and its keeper."""
 
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
+from typing import Any
 
 import poll_states
 import pytest
@@ -417,3 +419,117 @@ def test_monitor_mode_has_no_grace() -> None:
     watch = Watch(enforce=False)
     watch.poll()
     assert watch.keeper.read().grace_left == 0
+
+
+# ---- what the log says of a grace period --------------------------------------------------------
+
+Logged = list[MutableMapping[str, Any]]
+
+
+def told(logged: Logged) -> list[str]:
+    return [line["event"] for line in logged]
+
+
+def test_a_grace_is_told_once_when_it_begins_and_once_when_culling_starts(logged: Logged) -> None:
+    watch = Watch()
+    watch.keeper.tell_of_grace()
+    (began,) = logged
+    assert (began["event"], began["log_level"]) == ("grace_started", "info")
+    assert (began["why"], began["seconds"]) == ("the exporter has started", GRACE)
+    assert began["until"] == "2027-01-15T09:33:20Z"  # 600 s after 1.8e9 + 5000
+    watch.keeper.tell_if_grace_is_over()  # nothing is known of the Hub yet
+    for _ in range(10):
+        watch.watch(GRACE / 10 - 1)
+        watch.poll()
+        watch.keeper.tell_if_grace_is_over()
+    assert told(logged) == ["grace_started"]
+    for _ in range(3):
+        watch.watch(30)
+        watch.keeper.tell_if_grace_is_over()
+    assert told(logged) == ["grace_started", "grace_ended"]
+    assert (logged[1]["enforcement"], logged[1]["log_level"]) == ("on", "info")
+
+
+def jump(watch: Watch) -> None:
+    watch.wall_ahead += 3600
+    watch.hub_ahead += 3600
+    watch.answer()
+
+
+def jump_of_the_hub(watch: Watch) -> None:
+    watch.hub_ahead += 100
+    watch.answer()
+
+
+def outage(watch: Watch) -> None:
+    watch.now += 75
+    for _ in range(3):
+        watch.answer()
+
+
+def take_over(watch: Watch) -> None:
+    watch.keeper.hold_back(None, after_another=True)
+
+
+CAUSES: dict[Callable[[Watch], None], str] = {
+    outage: "the Hub had not answered for 1m15s",
+    jump: "the clock of this machine jumped",
+    jump_of_the_hub: "the Hub's clock jumped",
+    take_over: "another exporter stopped servers until now",
+}
+
+
+@pytest.mark.parametrize("happens", CAUSES)
+def test_why_a_grace_begins_anew_is_told(logged: Logged, happens: Callable[[Watch], None]) -> None:
+    watch = Watch()
+    watch.poll()
+    watch.watch(GRACE)
+    watch.poll()
+    assert watch.state is OPEN
+    assert logged == []
+    happens(watch)
+    assert [line["why"] for line in logged] == [CAUSES[happens]]
+    watch.watch(GRACE - 1)
+    watch.keeper.tell_if_grace_is_over()
+    assert len(logged) == 1
+    watch.watch(1)
+    watch.keeper.tell_if_grace_is_over()
+    assert told(logged) == ["grace_started", "grace_ended"]
+
+
+def test_a_grace_that_ends_while_something_else_forbids_stops_says_what(logged: Logged) -> None:
+    watch = Watch()
+    watch.keeper.tell_of_grace()
+    watch.poll("a scope is missing")
+    watch.keeper.tell_if_grace_is_over()
+    assert told(logged) == ["grace_started"]
+    watch.watch(GRACE)
+    watch.keeper.tell_if_grace_is_over()
+    assert logged[1]["enforcement"] == "suspended"
+    assert "a scope is missing" in logged[1]["why"]
+
+
+def test_no_grace_ends_while_the_hub_is_away(logged: Logged) -> None:
+    watch = Watch()
+    watch.keeper.tell_of_grace()
+    watch.poll()
+    watch.now += 2 * GRACE
+    watch.keeper.tell_if_grace_is_over()
+    assert told(logged) == ["grace_started"]
+    watch.answer()
+    watch.keeper.tell_if_grace_is_over()
+    assert told(logged) == ["grace_started", "grace_started"]
+    assert logged[1]["why"] == "the Hub had not answered for 20m"
+
+
+@pytest.mark.parametrize(("enforce", "grace"), [(False, GRACE), (True, 0.0)])
+def test_without_culling_or_without_a_grace_nothing_is_told(
+    logged: Logged, enforce: bool, grace: float
+) -> None:
+    watch = Watch(enforce=enforce, grace=grace)
+    watch.keeper.tell_of_grace()
+    watch.poll()
+    outage(watch)
+    watch.poll()
+    watch.keeper.tell_if_grace_is_over()
+    assert logged == []
