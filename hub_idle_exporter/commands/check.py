@@ -1,27 +1,33 @@
 """`check`: check the configuration and change nothing; one line per finding."""
 
-from collections.abc import Callable, Mapping
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
 
 import click
 
+from ..domain.columns import wrapped
 from ..domain.durations import shown
 from ..domain.labels import Cause
-from ..domain.policy import JudgedServer
+from ..domain.lease import leases
+from ..domain.policy import JudgedServer, Reason
 from ..domain.poll_state import PollState, Snapshot
 from ..domain.requirements import Finding, Severity, Subject
-from ..domain.settings import BusyCheck, Settings, WebSettings
+from ..domain.settings import BusyCheck, CullSettings, Settings, WebSettings
 from ..domain.text import printable
 from ..hub.client import Hub
 from ..hub.errors import HubError
 from ..hub.token import exposed_to_others
 from ..sidecar import assemble, prepared, web_config
 from ..watched_file import FileError
+from .blind_spots import blind_spots
 
 # Smaller differences are not reported: the Date header is exact only to the second.
 _SKEW_SECONDS = 2.0
 _MOST_SHOWN = 20
 # How long the token is valid that is minted to see whether such tokens work, in seconds.
 _TRIAL_SECONDS = 60
+_INDENT = " " * 9
 
 
 def check(settings: Settings, environ: Mapping[str, str]) -> int:
@@ -36,9 +42,10 @@ def check(settings: Settings, environ: Mapping[str, str]) -> int:
     _scopes(report, state)
     _other_findings(report, state)
     _probe_user(report, settings, state, sidecar.hub)
+    _blind_spots(report, settings, state)
     _roles(state)
     if state.snapshot is not None:
-        _servers(report, settings, state.snapshot)
+        _servers(report, settings.cull, state, state.snapshot)
     click.echo(f"The sidecar {'would not' if report.failed else 'would'} work as configured.")
     return 1 if report.failed else 0
 
@@ -50,17 +57,28 @@ class _Report:
         self.failed = False
 
     def good(self, sentence: str) -> None:
-        click.echo(f"ok       {printable(sentence)}")
+        self._say("ok", sentence)
 
     def note(self, sentence: str) -> None:
-        click.echo(f"note     {printable(sentence)}")
+        self._say("note", sentence)
 
     def warning(self, sentence: str) -> None:
-        click.echo(f"warning  {printable(sentence)}")
+        self._say("warning", sentence)
 
     def bad(self, sentence: str) -> None:
         self.failed = True
-        click.echo(f"PROBLEM  {printable(sentence)}")
+        self._say("PROBLEM", sentence)
+
+    def more(self, text: str) -> None:
+        """Print a line that belongs to the one before."""
+        self._say("", text)
+
+    def _say(self, kind: str, sentence: str) -> None:
+        """Print one line, wrapped on a terminal alone: elsewhere a line is a finding."""
+        line = f"{kind:<9}{printable(sentence)}"
+        on_terminal = sys.stdout.isatty()
+        room = shutil.get_terminal_size().columns
+        click.echo(wrapped(line, room, _INDENT) if on_terminal else line)
 
     def unmet(self, finding: Finding) -> None:
         """Print a requirement that is not met, by how serious that is."""
@@ -129,7 +147,7 @@ def _scopes(report: _Report, state: PollState) -> None:
         if scope in lacks:
             report.unmet(lacks[scope])
         else:
-            filters = ", ".join(f"!{condition}" for condition in granted.filters[scope])
+            filters = ", ".join(f"!{condition}" for condition in sorted(granted.filters[scope]))
             report.good(f"scope {scope}{f' (only {filters})' if filters else ''}")
 
 
@@ -158,9 +176,24 @@ def _probe_user(report: _Report, settings: Settings, state: PollState, hub: Hub)
             report.good(f"tokens of the user {name} work: one was minted, used and revoked")
         else:
             report.bad(problem)
+    if state.safeguards.lease:
+        _lease(report, hub, name)
     if settings.cull.busy_check is not BusyCheck.REQUIRE:
         for sentence in state.safeguards.lacks:
-            report.warning(sentence)
+            report.warning(f"{sentence} (--busy-check={settings.cull.busy_check})")
+
+
+def _lease(report: _Report, hub: Hub, probe_user: str) -> None:
+    """Tell that an exporter of this Hub stops servers now: it may be the one that is checked."""
+    try:
+        held = leases(hub.tokens(probe_user).tokens)
+    except HubError:
+        return  # tokens do not work, which is told already
+    if held:
+        report.note(
+            "an exporter of this Hub holds the lease and stops servers now; another one waits "
+            "until that one ends"
+        )
 
 
 def _token_problem(hub: Hub, name: str) -> str | None:
@@ -182,13 +215,22 @@ def _token_problem(hub: Hub, name: str) -> str | None:
     return None
 
 
+def _blind_spots(report: _Report, settings: Settings, state: PollState) -> None:
+    """Warn about what the exporter would not see, or not heed, when it stops servers."""
+    for sentence in blind_spots(settings.cull, state.rules):
+        report.warning(sentence)
+
+
 def _roles(state: PollState) -> None:
     """Print the roles that are needed, if other roles would help."""
     if state.roles:
-        click.echo(f"These roles are enough:\n{state.roles}")
+        click.echo(
+            "These roles are enough. Put them at the end of jupyterhub_config.py, and restart the "
+            f"Hub:\n{state.roles}"
+        )
 
 
-def _servers(report: _Report, settings: Settings, snapshot: Snapshot) -> None:
+def _servers(report: _Report, cull: CullSettings, state: PollState, snapshot: Snapshot) -> None:
     if snapshot.hidden_users:
         report.note(f"the servers of {snapshot.hidden_users} users are hidden from the token")
     if snapshot.unreadable:
@@ -197,17 +239,48 @@ def _servers(report: _Report, settings: Settings, snapshot: Snapshot) -> None:
             f"users who cannot be decoded and are left out: {len(snapshot.unreadable)} ({names}); "
             "their servers are not counted and not stopped"
         )
+    if not snapshot.complete:
+        report.note(
+            "the list of users changed too much while it was read: the exporter would stop nothing "
+            "at this poll"
+        )
+    total = snapshot.census.total
+    report.good(f"{total} server{'' if total == 1 else 's'} seen")
     candidates = snapshot.census.candidates
-    report.good(f"{snapshot.census.total} servers seen")
-    if not settings.cull.enforce:
+    asked = _will_ask(cull, state)
+    report.good(_would_be_stopped(candidates, cull, asked, report.failed))
+    for candidate in candidates[:_MOST_SHOWN]:
+        report.more(_described(candidate))
+    if len(candidates) > _MOST_SHOWN:
+        left = len(candidates) - _MOST_SHOWN
+        report.more(f"... and {left} more: see `hub-idle-exporter servers`")
+
+
+def _will_ask(cull: CullSettings, state: PollState) -> bool:
+    """Tell whether servers are asked before they are stopped; when not enforcing, if they would."""
+    if cull.enforce and cull.busy_check is BusyCheck.AUTO:
+        return state.safeguards.asks_servers
+    return cull.busy_check is not BusyCheck.OFF
+
+
+def _would_be_stopped(
+    candidates: Sequence[JudgedServer], cull: CullSettings, asked: bool, failed: bool
+) -> str:
+    """Say how many would be stopped, and when; being in use protects from one limit only."""
+    old = sum(one.reason is Reason.MAX_AGE for one in candidates)
+    idle, parts = len(candidates) - old, []
+    if idle:
+        unless = "unless found in use" if asked else "without being asked whether they are in use"
+        parts.append(f"{idle} past the idle limit, {unless}")
+    if old:
+        parts.append(f"{old} past the max age, even if in use")
+    if not cull.enforce:
         when = "with --enforce"
-    elif report.failed:
+    elif failed:
         when = "if it were not for the problems above"
     else:
-        when = "now"
-    report.good(f"{len(candidates)} would be stopped {when}, the idle ones unless found in use")
-    for candidate in candidates[:_MOST_SHOWN]:
-        click.echo(f"         {printable(_described(candidate))}")
+        when = f"now, after the grace period of {shown(cull.grace)}" if cull.grace else "now"
+    return f"{len(candidates)} would be stopped {when}{': ' if parts else ''}{'; '.join(parts)}"
 
 
 def _described(candidate: JudgedServer) -> str:

@@ -12,7 +12,8 @@ from .labels import Cause
 from .model import Identity
 from .policy import Judge, Rules
 from .probe_user import NO_SAFEGUARDS, ProbeUser, Safeguards
-from .requirements import Finding, Requirement, Severity, requirements, roles
+from .requirements import Finding, Requirement, Severity, requirements
+from .roles import roles
 from .scopes import Granted
 from .settings import CullSettings
 
@@ -95,7 +96,9 @@ class PollState:
         if not any(one.is_about_roles and one.severity > Severity.NOTE for one in self.findings):
             return ""
         service = (self.identity.name if self.identity else "") or DEFAULT_SERVICE
-        return roles(service, self.requirements, self.probe_user_name)
+        granted = self.granted or Granted()
+        of_prober = Granted.of(self.probe_user.scopes or ()) if self.probe_user else Granted()
+        return roles(service, self.requirements, granted, self.probe_user_name, of_prober)
 
     @property
     def judge(self) -> Judge:

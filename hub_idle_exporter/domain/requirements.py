@@ -155,21 +155,6 @@ def clock_findings(skew: float | None, cull: CullSettings) -> tuple[Finding, ...
     return (Finding(Subject.CLOCKS, severity, problem),)
 
 
-def roles(service: str, needed: Iterable[Requirement], probe_user: str) -> str:
-    """Return the roles that these settings need, as lines for jupyterhub_config.py.
-
-    Written with single quotes, which the log does not have to escape.
-    """
-    wanted = [one for one in needed if one.severity > Severity.NOTE]
-    scopes = [str(grant) for one in wanted for grant in one.grants]
-    found: list[dict[str, object]] = [{"name": service, "services": [service], "scopes": scopes}]
-    if any(one.scope is Scope.TOKENS for one in wanted):
-        of_prober = [*PROBE_USER_SCOPES]
-        found += [{"name": probe_user, "users": [probe_user], "scopes": of_prober}]
-    lines = [f"    {role}," for role in found]
-    return "\n".join(["c.JupyterHub.load_roles.extend([", *lines, "])"])
-
-
 def version_findings(version: str, cull: CullSettings) -> tuple[Finding, ...]:
     """Find out whether the Hub is too old; this is known before any scope is."""
     numbers = version_numbers(version)

@@ -58,7 +58,9 @@ def test_all_is_well(hub: FakeHub, tmp_path: Path) -> None:
     for words in (
         "JupyterHub 6.1.1 answers", "service hub-idle-exporter", "agree within 2 s",
         "scope list:users", "scope delete:servers", "scope tokens (only !", ALL_WELL, TRIED,
-        "2 servers seen", "1 would be stopped now", "ana: idle, idle ",
+        "2 servers seen", "ana: idle, idle ",
+        "1 would be stopped now, after the grace period of 10m: 1 past the idle limit, "
+        "unless found in use",
         "The sidecar would work as configured.",
     ):  # fmt: skip
         assert words in found.text
@@ -90,13 +92,28 @@ def test_a_missing_scope_is_named_with_what_it_is_for(
 # ---- the roles, and the probe user --------------------------------------------------------------
 
 ROLES = """\
-These roles are enough:
+These roles are enough. Put them at the end of jupyterhub_config.py, and restart the Hub:
 c.JupyterHub.load_roles.extend([
-    {'name': 'hub-idle-exporter', 'services': ['hub-idle-exporter'], 'scopes': ['list:users', \
-'read:servers', 'delete:servers', 'proxy', 'tokens!user=idle-prober', \
-'tokens!service=idle-prober']},
-    {'name': 'idle-prober', 'users': ['idle-prober'], 'scopes': ['access:servers', \
-'delete:servers']},
+    {
+        'name': 'idle-exporter-scopes',
+        'services': ['hub-idle-exporter'],
+        'scopes': [
+            'list:users',
+            'read:servers',
+            'delete:servers',
+            'proxy',
+            'tokens!user=idle-prober',
+            'tokens!service=idle-prober',
+        ],
+    },
+    {
+        'name': 'idle-prober-scopes',
+        'users': ['idle-prober'],
+        'scopes': [
+            'access:servers',
+            'delete:servers',
+        ],
+    },
 ])
 """
 
@@ -128,6 +145,8 @@ def test_what_is_missing_is_a_warning_for_those_who_go_without(
                   "no stop token", "no lease"]  # fmt: skip
         for warning, start in zip(warnings, starts, strict=True):
             assert warning.startswith(start)
+        assert all(one.endswith(f" (--busy-check={mode})") for one in warnings[-3:])
+        assert "1 past the idle limit, without being asked whether they are in use" in found.text
         assert "load_roles" in found.text
 
 
@@ -181,7 +200,7 @@ def test_a_role_of_the_probe_user_that_lacks_a_scope_is_found(
     assert found.code == code
     assert f"the role of the user idle-prober lacks {lacking}" in found.said(kind)
     assert ALL_WELL not in found.text
-    assert "'scopes': ['access:servers', 'delete:servers']}" in found.text
+    assert ROLES.partition("'users'")[2] in found.text
     without = {"access:servers": "servers are not asked", "delete:servers": "no stop token"}
     assert mode == "require" or found.said("warning")[-1].startswith(without[lacking])
 
@@ -254,6 +273,130 @@ def test_a_hub_that_does_not_mint_is_found(hub: FakeHub, tmp_path: Path) -> None
         assert found.code == 1
         assert words in found.problems()[0]
         assert f"HTTP {status}" in found.problems()[0]
+
+
+@pytest.mark.parametrize("scope", ["read:servers", "delete:servers"])
+def test_a_filter_of_the_token_is_kept_in_the_roles(
+    hub: FakeHub, tmp_path: Path, scope: str
+) -> None:
+    """Also where it is another scope that is missing: nobody is told to grant more."""
+    hub.users["ana"].groups = ["physics"]
+    allow(hub, ["list:users", "read:servers!group=physics", f"{scope}!group=physics"])
+    found = Check(tmp_path, hub, "--enforce")
+    assert found.code == 1
+    assert "'delete:servers!group=physics'," in found.text
+    assert "'access:servers!group=physics'," in found.text
+    assert "servers'," not in found.text, "none without the filter"
+
+
+# ---- what enforcement does not see, or does not heed --------------------------------------------
+
+BLIND = {
+    "--timeout=5m": "policy default has an idle limit of 5m: the Hub learns about activity only",
+    "--grace=0": "--grace=0s: for 5m30s after an outage of the Hub people at work look idle",
+    "--max-busy=1h": "--max-busy=1h: whoever computes for longer without a break is stopped",
+    "--max-unanswered=2h": "--max-unanswered=2h: a server that gives no usable answer for so long",
+    "--max-age=1d": "max age (1d by policy default): a server that is older is stopped even if",
+}
+
+
+@pytest.mark.parametrize("option", BLIND)
+def test_what_makes_enforcing_blind_is_a_warning(hub: FakeHub, tmp_path: Path, option: str) -> None:
+    found = Check(tmp_path, allow(hub, ENFORCE), "--enforce", option)
+    assert (found.code, found.problems()) == (0, [])
+    (warning,) = found.said("warning")
+    assert warning.startswith(BLIND[option])
+
+
+def test_usual_settings_are_no_warning_and_monitoring_stops_nobody(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    options = ("--grace=330", "--max-busy=24h", "--timeout=10m", "--max-unanswered=0")
+    assert Check(tmp_path, allow(hub, ENFORCE), "--enforce", *options).said("warning") == []
+    blind = [option for option in BLIND if not option.startswith("--timeout")]
+    assert Check(tmp_path, hub, "--busy-check=off", *blind).said("warning") == []
+
+
+def test_warnings_name_the_policy(hub: FakeHub, tmp_path: Path) -> None:
+    file = tmp_path / "policies.yaml"
+    file.write_text(
+        "policies:\n"
+        "  - {name: gpu, match: {users: g*}, max_age: 2d}\n"
+        "  - {name: short, match: {users: s*}, timeout: 1m}\n"
+        "  - {name: chosen, match: {servers: keep}, exempt: true, timeout: 1m, max_age: 1d}\n"
+    )
+    found = Check(tmp_path, allow(hub, ENFORCE), "--enforce", f"--policy-file={file}")
+    short, chosen, aged = found.said("warning")
+    assert short.startswith("policy short has an idle limit of 1m")
+    assert chosen.startswith("policy chosen: users choose user_options and server names")
+    assert aged.startswith("max age (2d by policy gpu)")
+
+
+def test_warnings_are_told_though_the_hub_cannot_be_read(hub: FakeHub, tmp_path: Path) -> None:
+    with closed_port() as port:
+        found = Check(tmp_path, hub, "--enforce", *BLIND, url=f"http://127.0.0.1:{port}/hub/api")
+    assert len(found.said("warning")) == len(BLIND)
+
+
+# ---- what would be stopped ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "1 past the idle limit, unless found in use; 1 past the max age, even if in use"),
+        (
+            ["--busy-check=off"],
+            "1 past the idle limit, without being asked whether they are in use; "
+            "1 past the max age, even if in use",
+        ),
+    ],
+)
+def test_max_age_is_counted_apart_and_never_said_to_spare_who_is_in_use(
+    hub: FakeHub, tmp_path: Path, options: list[str], words: str
+) -> None:
+    hub.add_server("old", idle=5, age=200_000)
+    for more in ([], ["--enforce"]):
+        found = Check(tmp_path, hub, "--max-age=2d", *options, *more)
+        assert found.code == 0
+        assert re.search(f"2 would be stopped .*: {re.escape(words)}$", found.text, re.MULTILINE)
+
+
+def test_only_old_ones_are_never_said_to_be_asked(hub: FakeHub, tmp_path: Path) -> None:
+    found = Check(tmp_path, hub, "--max-age=1m", "--timeout=9h")
+    assert "would be stopped with --enforce: 2 past the max age, even if in use" in found.text
+    assert "unless found in use" not in found.text
+
+
+def test_none_would_be_stopped(hub: FakeHub, tmp_path: Path) -> None:
+    found = Check(tmp_path, hub, "--timeout=9h")
+    assert "0 would be stopped with --enforce" in found.said("ok")
+
+
+def test_of_many_the_first_are_named_and_the_others_counted(hub: FakeHub, tmp_path: Path) -> None:
+    hub.add_servers(30, idle=999_999)
+    found = Check(tmp_path, hub)
+    assert found.text.count("policy default") == 20
+    assert "         ... and 11 more: see `hub-idle-exporter servers`\n" in found.text
+
+
+def test_a_list_that_lost_a_crowd_is_told(hub: FakeHub, tmp_path: Path) -> None:
+    hub.add_servers(250, idle=5)
+    empty = faults.rewritten(lambda page: page | {"items": []})
+    hub.plan("GET", "/users", empty, after=1, times=1)
+    (note,) = [one for one in Check(tmp_path, hub).said("note") if "list of users" in one]
+    assert "would stop nothing at this poll" in note
+
+
+def test_an_exporter_that_holds_the_lease_is_told(hub: FakeHub, tmp_path: Path) -> None:
+    """It may be the one that is checked: that is no problem."""
+    words = "an exporter of this Hub holds the lease and stops servers now"
+    assert words not in Check(tmp_path, hub, "--enforce").text
+    held = hub.add_token([], user=PROBER, expires=hub.now() + 120)
+    hub.tokens[held].note = "hub-idle-exporter: lease of another"
+    found = Check(tmp_path, hub, "--enforce")
+    assert found.code == 0
+    assert [one for one in found.said("note") if one.startswith(words)]
 
 
 # ---- nothing is changed, and the rest -----------------------------------------------------------
@@ -332,7 +475,7 @@ def test_a_filtered_token(hub: FakeHub, tmp_path: Path) -> None:
     assert found.code == 0
     assert "scope read:servers (only !group=staff)" in found.text
     assert "hidden from the token" in found.text
-    assert "1 servers seen" in found.text or "1 server seen" in found.text
+    assert "1 server seen" in found.text
 
 
 def test_users_who_cannot_be_decoded_are_told(hub: FakeHub, tmp_path: Path) -> None:

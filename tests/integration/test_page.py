@@ -284,15 +284,29 @@ def test_what_will_be_stopped_with_less_protection_is_said_before() -> None:
     assert colours(waiting) == ("mode warn", AMBER)
 
 
-ROLES = (
-    "c.JupyterHub.load_roles.extend([\n"
-    "    {'name': 'idle-exporter', 'services': ['idle-exporter'], 'scopes': ['list:users',"
-    " 'read:servers', 'delete:servers', 'proxy', 'tokens!user=idle-prober',"
-    " 'tokens!service=idle-prober']},\n"
-    "    {'name': 'idle-prober', 'users': ['idle-prober'], 'scopes': ['access:servers',"
-    " 'delete:servers']},\n"
-    "])"
-)
+ROLES = """\
+c.JupyterHub.load_roles.extend([
+    {
+        'name': 'idle-exporter-scopes',
+        'services': ['idle-exporter'],
+        'scopes': [
+            'list:users',
+            'read:servers',
+            'delete:servers',
+            'proxy',
+            'tokens!user=idle-prober',
+            'tokens!service=idle-prober',
+        ],
+    },
+    {
+        'name': 'idle-prober-scopes',
+        'users': ['idle-prober'],
+        'scopes': [
+            'access:servers',
+            'delete:servers',
+        ],
+    },
+])"""
 
 
 def preformatted(given: Reading) -> list[str]:

@@ -457,7 +457,13 @@ def pasted(roles: str) -> dict[str, list[str]]:
     """Run roles from the log as a Hub's configuration; give the scopes that each name gets."""
     config = Config()
     exec(roles, {"c": config})  # noqa: S102
-    return {one["name"]: one["scopes"] for one in config.JupyterHub.load_roles.get_value([])}
+    added: list[dict[str, Any]] = config.JupyterHub["load_roles"].get_value([])
+    assert [one["name"] for one in added] == ["idle-exporter-scopes", "idle-prober-scopes"]
+    return {
+        name: one["scopes"]
+        for one in added
+        for name in (*one.get("users", ()), *one.get("services", ()))
+    }
 
 
 def test_the_roles_that_are_missing_can_be_pasted_from_the_log(

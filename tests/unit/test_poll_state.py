@@ -8,7 +8,7 @@ import pytest
 from hub_idle_exporter.domain.gate import ClockReading
 from hub_idle_exporter.domain.model import Identity
 from hub_idle_exporter.domain.poll_state import INTERVALS_UNTIL_STALE, PollState
-from hub_idle_exporter.domain.probe_user import NO_SAFEGUARDS
+from hub_idle_exporter.domain.probe_user import NO_SAFEGUARDS, ProbeUser
 from hub_idle_exporter.domain.requirements import Finding, Severity, Subject
 from hub_idle_exporter.domain.scopes import Granted, Scope
 from hub_idle_exporter.domain.settings import CullSettings
@@ -60,10 +60,14 @@ def test_the_roles_to_paste_are_those_of_this_service_and_this_probe_user() -> N
     cull = CullSettings(enforce=True, probe_user="other")
     finding = Finding(Subject.PROBE_USER_ROLE, Severity.SUSPENDS, "it is missing")
     state = replace(PollState.at_start(poll_states.RULES, cull), findings=(finding,))
-    assert "'name': 'idle-exporter', 'services': ['idle-exporter']" in state.roles  # not known yet
+    assert "'services': ['idle-exporter']" in state.roles  # not known yet
     assert "'users': ['other']" in state.roles
     known = replace(state, identity=Identity("culler", "service", []))
-    assert "'name': 'culler', 'services': ['culler']" in known.roles
+    assert "'services': ['culler']" in known.roles
+    seen = ProbeUser("other", None, ("access:servers!group=a", "access:servers!user=other"))
+    assert "'delete:servers!group=a'" in replace(known, probe_user=seen).roles
+    granted = Granted.of(["delete:servers!group=b"])
+    assert "'access:servers!group=b'" in replace(known, granted=granted).roles
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,5 @@
 """What the token and the Hub must allow: which scope, what for, and how grave its lack is."""
 
-import ast
-from typing import Any
-
 import pytest
 
 from hub_idle_exporter.domain.labels import Cause
@@ -15,7 +12,6 @@ from hub_idle_exporter.domain.requirements import (
     clock_findings,
     grants,
     requirements,
-    roles,
     scope_findings,
     token_grants,
     version_findings,
@@ -148,41 +144,6 @@ def test_without_asking_no_address_is_needed_but_tokens_still_are() -> None:
     (finding,) = grave(found(OFF, CULL))
     assert (finding.scope, finding.severity) == (Scope.TOKENS, Severity.WARNING)
     assert grave(found(MONITOR, READ)) == []
-
-
-def pasted(text: str) -> list[dict[str, Any]]:
-    """Read roles as jupyterhub_config.py does; the log must not have to escape them."""
-    assert '"' not in text
-    before, _, value = text.partition("(")
-    assert before == "c.JupyterHub.load_roles.extend"
-    found: list[dict[str, Any]] = ast.literal_eval(value.removesuffix(")"))
-    return found
-
-
-@pytest.mark.parametrize("cull", [MONITOR, REQUIRE, AUTO, OFF])
-@pytest.mark.parametrize("rules", [PLAIN, BY_GROUP])
-@pytest.mark.parametrize("version", ["", "5.5.4", "6.1.1"])
-def test_the_roles_to_paste_meet_every_requirement(
-    cull: CullSettings, rules: Rules, version: str
-) -> None:
-    needed = requirements(version, cull, rules)
-    service, *others = pasted(roles("culler", needed, cull.probe_user))
-    assert (service["name"], service["services"]) == ("culler", ["culler"])
-    assert grave(scope_findings(needed, Granted.of(service["scopes"]))) == []
-    mints = {"tokens!user=idle-prober", "tokens!service=idle-prober"} <= set(service["scopes"])
-    assert mints == cull.enforce
-    of_prober = {
-        "name": "idle-prober",
-        "users": ["idle-prober"],
-        "scopes": ["access:servers", "delete:servers"],
-    }
-    assert others == ([of_prober] if mints else [])
-
-
-def test_the_roles_to_paste_grant_no_more_than_is_needed() -> None:
-    needed = requirements("6.1.1", MONITOR, PLAIN)
-    found = pasted(roles("culler", needed, "idle-prober"))
-    assert [role["scopes"] for role in found] == [READ]
 
 
 @pytest.mark.parametrize("skew", [None, 0.0, 60.0, -60.0, 59.9])
