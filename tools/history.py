@@ -1,27 +1,35 @@
 """Write hours of plausible history as OpenMetrics, for pictures of the dashboard.
 
-    python tools/history.py FILE [END]        END: seconds since 1970, now unless given
+    python tools/history.py FILE [SCENARIO [END]]     END: seconds since 1970, now unless given
 
-A small Hub is made up: people come, work, go away or come back. Judging, counting and the names
-of all metrics are the exporter's own code; only the Hub and the culler's luck are simulated, with
-a fixed seed. For three of the hours culling is off, then it is switched on.
+Hubs are made up: people come, work, go away or come back. Judging, counting and the names of all
+metrics are the exporter's own code; only the Hubs, the culler's luck and the process's own metrics
+are simulated, with a fixed seed. What happens is in `scenarios.py`.
 """
 
 import random
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
+from scenarios import DAY, HOUR, SCENARIOS, SimulatedHub
 
 from hub_idle_exporter.domain import census
 from hub_idle_exporter.domain.gate import ClockReading, GateReading, GateState
-from hub_idle_exporter.domain.labels import Cause, CullFailure, Operation, ProbeResult, Withheld
+from hub_idle_exporter.domain.labels import (
+    Cause,
+    CullFailure,
+    Operation,
+    Outcome,
+    ProbeResult,
+    Withheld,
+)
 from hub_idle_exporter.domain.model import Server, User
 from hub_idle_exporter.domain.policy import Globs, Match, Policy, Reason, Rules
 from hub_idle_exporter.domain.poll_state import LatestState, PollError, PollState, Snapshot
@@ -30,22 +38,24 @@ from hub_idle_exporter.domain.scopes import Granted, Scope
 from hub_idle_exporter.domain.settings import CullSettings, PollSettings
 from hub_idle_exporter.metrics import Metrics
 
-SCRAPE, POLL = 15, 60
-HOUR, DAY = 3600.0, 86400.0
+SCRAPE = 30
 LENGTH = 7.5 * HOUR  # an hour and a half more than is shown, for queries that look back
-ENFORCED_FOR = 3 * HOUR
 GRACE = 600.0
-OUTAGE = (5.2 * HOUR, 5.1 * HOUR)  # before the end
-EXPORTER = 'job="hub-idle-exporter",instance="hub:9899"'
-HUB = 'job="jupyterhub",instance="hub:8081"'
 
 POLICIES = (
     Policy("staff", HOUR, exempt=True, match=Match(groups=Globs(["staff"]))),
-    Policy("gpu", 2 * HOUR, DAY, match=Match(user_options=(("profile", Globs(["gpu-*"])),))),
-    Policy("scratch", 0.25 * HOUR, match=Match(users=Globs(["tmp-*"]))),
+    Policy(
+        "gpu",
+        2 * HOUR,
+        DAY,
+        match=Match(user_options=(("profile", Globs(["gpu-*"])),)),
+        own_timeout=True,
+    ),
+    Policy("scratch", 0.25 * HOUR, match=Match(users=Globs(["tmp-*"])), own_timeout=True),
     Policy("default", HOUR),
 )
-KINDS = {"staff": 12, "gpu": 26, "scratch": 22, "default": 140}
+# How many of a hundred people are of each kind.
+KINDS = {"staff": 6, "gpu": 13, "scratch": 11, "default": 70}
 
 
 @dataclass
@@ -72,11 +82,11 @@ class Person:
         )
 
 
-def people(chance: random.Random, start: float) -> list[Person]:
+def people(number: int, chance: random.Random, start: float) -> list[Person]:
     """Make everybody, some with servers from hours and days before."""
     everybody = []
-    for kind, number in KINDS.items():
-        for place in range(number):
+    for kind, percent in KINDS.items():
+        for place in range(number * percent // 100):
             name = f"tmp-{place}" if kind == "scratch" else f"{kind}-{place}"
             user = User(name, False, ("staff",) if kind == "staff" else ())
             person = Person(user, {"profile": "gpu-a100"} if kind == "gpu" else {})
@@ -107,36 +117,57 @@ def live(person: Person, chance: random.Random, now: float) -> None:
 
 @dataclass
 class Sidecar:
-    """The exporter's own judging and counting over the made-up Hub."""
+    """The exporter's own judging and counting over a made-up Hub."""
 
-    chance: random.Random
-    everybody: list[Person]
+    of: SimulatedHub
     end: float
-    state: GateState = GateState.OFF
-    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    start: float
 
     def __post_init__(self) -> None:
-        state = PollState.at_start(Rules(POLICIES), CullSettings(enforce=True))
+        self.gate = GateReading(GateState.OFF, "")
+        self.chance = random.Random(self.of.seed)  # noqa: S311
+        self.everybody = people(self.of.people, self.chance, self.start)
         granted = Granted.of([f"{scope}" for scope in Scope])
-        whole = Safeguards(asks_servers=True, stop_tokens=True, lease=True)
+        # In monitor mode there is nothing to guard.
+        safeguards = Safeguards(
+            asks_servers=self.of.asks and self.of.enforces,
+            stop_tokens=self.of.enforces,
+            lease=self.of.enforces,
+        )
+        state = PollState.at_start(Rules(self.policies), CullSettings(enforce=self.of.enforces))
         self.latest = LatestState(
-            replace(state, version="6.1.1", granted=granted, safeguards=whole)
+            replace(state, version="6.1.1", granted=granted, safeguards=safeguards)
         )
-        settings = PollSettings(POLICIES[-1], interval=POLL)
-        self.metrics = Metrics(
-            self.registry, self.latest, lambda _state: GateReading(self.state, ""), settings
-        )
-        self.last_success = 0.0
+        settings = PollSettings(self.policies[-1], interval=self.of.interval)
+        self.metrics = Metrics(CollectorRegistry(), self.latest, lambda _: self.gate, settings)
+        self.last_success = self.grace_until = 0.0
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """Give the policies, with this Hub's own limit for all others."""
+        return (*POLICIES[:-1], replace(POLICIES[-1], timeout=self.of.timeout))
 
     def poll(self, now: float) -> None:
         """Read, judge, count and, where it is on, cull."""
-        metrics, before = self.metrics, self.latest.state
-        metrics.polls.inc()
-        before_end, clocks = self.end - now, ClockReading(now, now)
-        if OUTAGE[1] < before_end < OUTAGE[0]:
-            self.latest.state = before.failed(PollError(Cause.CONNECTION, "it is away"), clocks)
-            metrics.poll_failures.labels(Cause.CONNECTION).inc()
-            return
+        for person in self.everybody:
+            live(person, self.chance, now)
+        self.metrics.polls.inc()
+        if self.of.is_away(self.end - now):
+            self._fail(now)
+        else:
+            self._succeed(now)
+        self._read_the_policy_file(self.end - now)
+
+    def _fail(self, now: float) -> None:
+        clocks, error = ClockReading(now, now), PollError(Cause.CONNECTION, "it is away")
+        self.latest.state = self.latest.state.failed(error, clocks)
+        self.metrics.poll_failures.labels(Cause.CONNECTION).inc()
+        if self.of.enforces:
+            self.gate = GateReading(GateState.SUSPENDED, "", GRACE)
+            self.grace_until = now + GRACE
+
+    def _succeed(self, now: float) -> None:
+        before = self.latest.state
         listed = [
             msgspec.structs.replace(person.user, servers={"": person.server(now)})
             for person in self.everybody
@@ -144,27 +175,36 @@ class Sidecar:
         ]
         judged = census.judge_all(before.judge, listed, now)
         taken = census.census_of(judged, before.rules)
-        state = before.succeeded(Snapshot(now, taken), clocks)
+        state = before.succeeded(Snapshot(now, taken), ClockReading(now, now))
         since = now - self.last_success if self.last_success else 0.0
-        idle = census.idle_server_seconds(taken.past_limit, since, 3 * POLL)
+        idle = census.idle_server_seconds(taken.past_limit, since, 3 * self.of.interval)
         for policy, seconds in idle.items():
-            metrics.idle_server_seconds.labels(policy).inc(seconds)
+            self.metrics.idle_server_seconds.labels(policy).inc(seconds)
         self.last_success = now
         self._request(Operation.LIST_USERS, 0.12)
         self.latest.state = replace(
             state,
-            duration=self.chance.lognormvariate(-2, 0.25),
+            duration=self.chance.lognormvariate(-2, 0.25) * (1 + len(listed) / 1000),
             clock_skew=0.21 + self.chance.gauss(0, 0.03),
         )
-        self._switch(before_end)
-        if self.state is GateState.ON:
+        self._switch(now)
+        if self.gate.state is GateState.ON:
             self._cull(taken, now)
 
-    def _switch(self, before_end: float) -> None:
-        if before_end < ENFORCED_FOR - GRACE:
-            self.state = GateState.ON
-        elif before_end < ENFORCED_FOR:
-            self.state = GateState.GRACE
+    def _switch(self, now: float) -> None:
+        before_end = self.end - now
+        if not self.of.enforces or before_end > self.of.enforced_for:
+            self.gate = GateReading(GateState.OFF, "")
+            return
+        if self.gate.state is GateState.OFF:
+            self.grace_until = now + GRACE
+        left = max(0.0, self.grace_until - now)
+        self.gate = GateReading(GateState.GRACE if left else GateState.ON, "", left)
+
+    def _read_the_policy_file(self, before_end: float) -> None:
+        if before_end < self.of.policy_broken_for and self.latest.state.policy_error is None:
+            self.metrics.reload_failures.inc()
+            self.latest.state = replace(self.latest.state, policy_error="line 7: no such key")
 
     def _request(self, operation: Operation, seconds: float) -> None:
         self.metrics.observe_request(operation, self.chance.lognormvariate(0, 0.5) * seconds)
@@ -172,14 +212,19 @@ class Sidecar:
     def _cull(self, taken: census.Census, now: float) -> None:
         self._request(Operation.LIST_TOKENS, 0.015)  # the lease
         by_name = {person.user.name: person for person in self.everybody}
+        self.metrics.journal.begin_pass(now, taken.candidates, ())
         for candidate in taken.candidates:
-            person, verdict = by_name[candidate.user], candidate
-            reason = verdict.reason or Reason.IDLE
+            person = by_name[candidate.user]
+            reason = candidate.reason or Reason.IDLE
             self._request(Operation.GET_USER, 0.015)
-            if reason is Reason.MAX_AGE or self._may_stop(person, now):
-                self._stop(person, verdict.policy.name, reason)
+            outcome: Outcome | Withheld
+            if reason is Reason.MAX_AGE or (outcome := self._ask(person, now)) is Outcome.STOPPED:
+                outcome = self._stop(person, candidate.policy.name, reason)
+            self.metrics.journal.ended(now, candidate, outcome)
 
-    def _may_stop(self, person: Person, now: float) -> bool:
+    def _ask(self, person: Person, now: float) -> Outcome | Withheld:
+        if not self.of.asks:
+            return Outcome.STOPPED
         for operation in (Operation.MINT_TOKEN, Operation.REVOKE_TOKEN):
             self._request(operation, 0.02)
         luck = self.chance.random()
@@ -192,54 +237,69 @@ class Sidecar:
             person.active_until = now
         else:
             self.metrics.busy_checks.labels(ProbeResult.IDLE).inc()
-            return True
+            return Outcome.STOPPED
         self.metrics.busy_checks.labels(asked).inc()
         self.metrics.withheld.labels(cause).inc()
-        return False
+        return cause
 
-    def _stop(self, person: Person, policy: str, reason: Reason) -> None:
+    def _stop(self, person: Person, policy: str, reason: Reason) -> Outcome:
         self.metrics.attempts.labels(policy, reason).inc()
         self._request(Operation.STOP_SERVER, 1.5)
         person.started, luck = None, self.chance.random()
-        if luck < 0.03:
-            failure = CullFailure.NOT_STOPPED if luck < 0.01 else CullFailure.SLOW
-            self.metrics.cull_failures.labels(failure).inc()
-            return
+        if luck < 0.02:
+            self.metrics.cull_failures.labels(CullFailure.SLOW).inc()
+            return Outcome.FAILED
         self.metrics.culls.labels(policy, reason).inc()
         self.metrics.cull_duration.observe(self.chance.lognormvariate(0.9, 0.6))
+        return Outcome.STOPPED
+
+    def scraped(self, now: float) -> Iterator[str]:
+        """Write what one scrape gives."""
+        if self.end - now < self.of.exporter_forgotten_for:
+            return
+        labels = f'job="hub-idle-exporter",instance="{self.of.instance}"{self.of.labels}'
+        down = self.end - now < self.of.exporter_down_for
+        yield f"up{{{labels}}} {int(not down)} {now:.0f}\n"
+        if not down:
+            yield from samples(self.metrics.registry.collect(), labels, now)
+            lived = now - self.start
+            yield f"process_cpu_seconds_total{{{labels}}} {0.004 * lived:.3f} {now:.0f}\n"
+            memory = 52e6 + 2e6 * self.chance.random() + 2000 * len(self.everybody)
+            yield f"process_resident_memory_bytes{{{labels}}} {memory:.0f} {now:.0f}\n"
+        if not self.of.is_away(self.end - now):
+            drift = 9 + int(now - self.start) // 3600
+            running = sum(person.started is not None for person in self.everybody) + drift
+            hub = f'job="jupyterhub",instance="{self.of.own_instance}"{self.of.labels}'
+            yield f"jupyterhub_running_servers{{{hub}}} {running} {now:.0f}\n"
 
 
-def samples(families: Iterable[Metric], when: float) -> Iterator[str]:
+def samples(families: Iterable[Metric], labels: str, when: float) -> Iterator[str]:
     """Write what a scrape gave, with the labels that Prometheus adds."""
     for family in families:
+        if family.name.startswith(("process_", "python_")):
+            continue  # those of this script say nothing
         for sample in family.samples:
             if sample.name.endswith("_created"):
                 continue
-            labels = "".join(f',{name}="{value}"' for name, value in sample.labels.items())
-            yield f"{sample.name}{{{EXPORTER}{labels}}} {sample.value} {when:.0f}\n"
+            own = "".join(f',{name}="{value}"' for name, value in sample.labels.items())
+            yield f"{sample.name}{{{labels}{own}}} {sample.value} {when:.0f}\n"
 
 
-def history(end: float) -> Iterator[str]:
-    """Give the lines of OpenMetrics, oldest first."""
-    chance = random.Random(20)  # noqa: S311
-    start = end - LENGTH
-    everybody = people(chance, start)
-    sidecar = Sidecar(chance, everybody, end)
-    for tick in range(int(LENGTH) // SCRAPE + 1):
-        now = start + tick * SCRAPE
-        if tick % (POLL // SCRAPE) == 0:
-            for person in everybody:
-                live(person, chance, now)
-            sidecar.poll(now)
-        yield f"up{{{EXPORTER}}} 1 {now:.0f}\n"
-        yield from samples(sidecar.registry.collect(), now)
-        drift = 9 + tick // 240
-        running = sum(person.started is not None for person in everybody)
-        yield f"jupyterhub_running_servers{{{HUB}}} {running + drift} {now:.0f}\n"
+def history(end: float, hubs: Iterable[SimulatedHub], length: float = LENGTH) -> Iterator[str]:
+    """Give the lines of OpenMetrics of the `length` seconds before the end, oldest first."""
+    sidecars = [Sidecar(hub, end, end - length) for hub in hubs]
+    for tick in range(int(length) // SCRAPE + 1):
+        now = end - length + tick * SCRAPE
+        for sidecar in sidecars:
+            hangs = end - now < sidecar.of.polls_hang_for
+            if tick * SCRAPE % sidecar.of.interval == 0 and not hangs:
+                sidecar.poll(now)
+            yield from sidecar.scraped(now)
     yield "# EOF\n"
 
 
 if __name__ == "__main__":
-    end_of_history = float(sys.argv[2]) if len(sys.argv) > 2 else time.time()
+    name = sys.argv[2] if len(sys.argv) > 2 else next(iter(SCENARIOS))
+    end_of_history = float(sys.argv[3]) if len(sys.argv) > 3 else time.time()
     with Path(sys.argv[1]).open("w") as output:
-        output.writelines(history(end_of_history))
+        output.writelines(history(end_of_history, SCENARIOS[name].hubs))
