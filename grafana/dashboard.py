@@ -3,8 +3,8 @@
     python grafana/dashboard.py            write grafana/dashboards/idle-servers.json
     python grafana/dashboard.py --check    exit 1 when the JSON is not what this file says
 
-Change the dashboard here, never in the JSON. Grafana's schema 39 is written, which Grafana 11
-reads as it is and newer ones migrate from.
+Change the dashboard here, in `panels.py` and in `queries.py`, never in the JSON. Grafana's schema
+39 is written, which Grafana 11 reads as it is and newer ones migrate from.
 """
 
 import json
@@ -12,31 +12,41 @@ import sys
 import warnings
 from collections.abc import Iterator
 from itertools import count, pairwise
-from math import isinf
 from pathlib import Path
 from typing import Any
 
+import queries as q
+from panels import (
+    DATASOURCE,
+    SERVER_HOURS,
+    THOUSANDS,
+    bars,
+    fixed,
+    lines,
+    look,
+    matrix,
+    named_alike,
+    now,
+    number,
+    over_time,
+    says,
+    stacked,
+    steps,
+    words,
+)
+from queries import CULL_FAILURES, CULLS, DAY, EXPORTER, HOUR, IDLE_SECONDS, MINUTE, metric
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
-    from grafana_foundation_sdk.builders import (
-        bargauge,
-        common,
-        dashboard,
-        prometheus,
-        stat,
-        table,
-        timeseries,
-    )
+    from grafana_foundation_sdk.builders import common, dashboard
     from grafana_foundation_sdk.cog.encoder import JSONEncoder
     from grafana_foundation_sdk.models import common as common_models
     from grafana_foundation_sdk.models import dashboard as models
-    from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 OUTPUT = Path(__file__).parent / "dashboards" / "idle-servers.json"
-DATASOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 SCHEMA_VERSION = 39
+COLUMNS = 24
 
-MINUTE, HOUR, DAY = 60, 3600, 86400
 LIMITS = {
     "15 min": 15 * MINUTE,
     "30 min": 30 * MINUTE,
@@ -82,433 +92,304 @@ FRESH_TO_OLD = (
     "#7A0E2A",
 )
 STATE_COLOURS = {"active": "green", "idle": "orange", "pending": "blue"}
-LESS_SAFE = "on, less protection"
-MODE_COLOURS = {
-    "on": "green",
-    LESS_SAFE: "orange",
-    "off": "blue",
-    "standby": "blue",
-    "grace": "yellow",
-    "suspended": "red",
+LEGEND = "{{cluster}} {{hub}} {{instance}}"
+
+EXPORTER_WORDS = {1: ("up", "green"), 0: ("DOWN", "red"), 2: ("GONE", "red")}
+HUB_WORDS = {1: ("read", "green"), 0: ("NOT READ", "red"), 2: ("STALE", "red")}
+CULLING_WORDS = {
+    q.OFF: ("off", "blue"),
+    q.ON: ("on", "green"),
+    q.GRACE_PERIOD: ("grace", "orange"),
+    q.IS_SUSPENDED: ("SUSPENDED", "red"),
+    q.WAITS: ("waits for Hub", "orange"),
+    q.ON_STANDBY: ("standby", "blue"),
+    q.UNASKED: ("on, not asking", "red"),
+    q.LESS_SAFE: ("on, less safe", "orange"),
 }
-SERVER_HOURS = "suffix: h"  # Grafana's own unit h would turn 240 server-hours into 1.4 weeks
-
-
-# ---- queries ----
-
-
-def metric(name: str, *matchers: str) -> str:
-    """Select a metric of the exporters that the person chose."""
-    chosen = ('job=~"$job"', 'instance=~"$instance"', *matchers)
-    return f"{name}{{{', '.join(chosen)}}}"
-
-
-def bucket(name: str, upper: float) -> str:
-    """Sum the servers at or below `upper` seconds."""
-    le = metric(f"{name}_bucket", f'le="{"+Inf" if isinf(upper) else f"{upper:.1f}"}"')
-    return f"sum({le})"
-
-
-def past(limit: float) -> str:
-    """Count the ready servers idle for longer than `limit` seconds."""
-    name = "jupyterhub_server_idle_seconds"
-    return f"{bucket(name, float('inf'))} - {bucket(name, limit)}"
-
-
-def between(name: str, lower: float, upper: float) -> str:
-    """Count the servers of a histogram between two of its bounds, in seconds."""
-    if lower == 0:
-        return bucket(name, upper)
-    return f"{bucket(name, upper)} - {bucket(name, lower)}"
-
-
-def hours(servers: str) -> str:
-    """Integrate a number of servers over the range shown, in server-hours."""
-    return f"sum_over_time(({servers})[$__range:1m]) / 60"
-
-
-def per_poll(counter: str, by: str = "") -> str:
-    """Divide a counter's increase by that of the polls, exporter by exporter."""
-    grouping = f"job, instance, {by}" if by else "job, instance"
-    polled = metric("hub_idle_exporter_polls_total")
-    events = f"sum by ({grouping}) (increase({metric(counter)}[10m]))"
-    polls = f"(sum by (job, instance) (increase({polled}[10m])) > 0)"
-    outer = f"sum by ({by})" if by else "sum"
-    return f"{outer} ({events} / on (job, instance) group_left () {polls})"
-
-
-def increase(counter: str, window: str, by: str = "") -> str:
-    """Sum a counter's increase over a window."""
-    outer = f"sum by ({by})" if by else "sum"
-    return f"{outer} (increase({metric(counter)}[{window}]))"
-
-
-def or_zero(expression: str) -> str:
-    """Say 0 where a filter leaves nothing."""
-    return f"({expression} or vector(0))"
-
-
-def quantile(share: float, histogram: str, window: str, by: str = "") -> str:
-    """Estimate a quantile of a counting histogram; nothing where nothing was counted."""
-    grouping = f"le, {by}" if by else "le"
-    counted = f"sum by ({grouping}) (increase({metric(f'{histogram}_bucket')}[{window}]))"
-    return f"histogram_quantile({share}, {counted}) >= 0"
-
-
-def named(expression: str, state: str) -> str:
-    """Give series the label `state`."""
-    return f'label_replace({expression}, "state", "{state}", "", "")'
-
-
-SERVERS = metric("jupyterhub_servers")
-IDLE = metric("jupyterhub_servers", 'state="idle"')
-LAST_SUCCESS = metric("hub_idle_exporter_last_poll_success_timestamp_seconds")
-DATA_AGE = f"time() - ({LAST_SUCCESS} > 0)"
-STALE_AFTER = f"3 * {metric('hub_idle_exporter_poll_interval_seconds')}"
-BUILD_INFO = metric("hub_idle_exporter_build_info")
-SEEN = f"last_over_time({BUILD_INFO}[6h])"
-MODE = metric("hub_idle_exporter_enforcement")
-STANDBY = f"{metric('hub_idle_exporter_standby')} == 1"
-SUSPENDED = metric("hub_idle_exporter_enforcement", 'state="suspended"')
-ENFORCING = metric("hub_idle_exporter_enforcement", 'state="on"')
-LEAST_SAFEGUARD = f"min by (job, instance) ({metric('hub_idle_exporter_safeguard')})"
-LESS_PROTECTION = f"{LEAST_SAFEGUARD} == 0 and on (job, instance) {ENFORCING} == 1"
-MODES = (
-    f"{MODE} == 1 unless on (job, instance) ({STANDBY} or {LESS_PROTECTION})"
-    f" or {named(STANDBY, 'standby')} or {named(LESS_PROTECTION, LESS_SAFE)}"
+ASKS_WORDS = {1: ("yes", "green"), 0: ("NO", "red"), 2: ("not needed", "text")}
+MINOR = (
+    "less protection",
+    "stops failing",
+    "policy file broken",
+    "web config broken",
+    "clock skew",
 )
-PROBLEMS = {
-    "exporter down": or_zero(f"count(({metric('up')} == 0) and on (job, instance) {SEEN})"),
-    "no exporter": or_zero(f"absent({BUILD_INFO})"),
-    "Hub not read": or_zero(f"sum(1 - {metric('jupyterhub_up')})"),
-    "data stale": or_zero(f"count({DATA_AGE} > {STALE_AFTER})"),
-    "suspended": or_zero(f"count({SUSPENDED} == 1 unless on (job, instance) {STANDBY})"),
-    "less protection": or_zero(f"count({LESS_PROTECTION})"),
-    "culls failed": or_zero(
-        "count(sum by (job, instance) "
-        f"(increase({metric('hub_idle_exporter_cull_failures_total')}[1h])) > 0)"
-    ),
+PROBLEM_WORDS = {
+    q.NO_PROBLEM: ("none", "green"),
+    **{
+        number: (name, "orange" if name in MINOR else "red")
+        for number, name in enumerate(q.PROBLEMS, q.NO_PROBLEM + 1)
+    },
 }
 
 
-def query(expression: str, legend: str = "__auto", *, instant: bool = False) -> Any:
-    """Make a target; the range of an instant one is `$__range`."""
-    target = prometheus.Dataquery().datasource(DATASOURCE).expr(expression).legend_format(legend)
-    return target.instant() if instant else target.range()
+# ---- open: what one asks first ----
 
 
-def table_query(expression: str) -> Any:
-    """Make a target whose answer becomes the rows of a table."""
-    return query(expression, instant=True).format(PromQueryFormat.TABLE)
+def hubs() -> Any:
+    """Answer first of all: does it work?"""
+    age = look(custom__width=78, unit="s", decimals=0, mappings=says({}))
+    return matrix(
+        "Hubs: does it work?",
+        "One row an exporter, with the first of its problems, if any. Stopped, failed and idle"
+        " hours are of the range shown, all else is as of now; a dash says that nothing is known."
+        " off: monitoring, nothing is ever stopped, and nobody has to be asked. not asking: servers"
+        " are stopped that may be computing. standby: another exporter of this Hub stops servers.",
+        (24, 5),
+        {column: q.cell(column, expression) for column, expression in q.HUBS.items()},
+        {"name": "Hub / exporter"},
+        {
+            "Exporter": words(76, EXPORTER_WORDS),
+            "Hub": words(86, HUB_WORDS),
+            "Culling": words(108, CULLING_WORDS),
+            "Asks first": words(86, ASKS_WORDS),
+            "Problem": words(134, PROBLEM_WORDS),
+            "Data age": age,
+            "Servers": look(custom__width=72, decimals=0),
+            "Idle": look(custom__width=54, decimals=0),
+            "Would stop": look(custom__width=90, decimals=0),
+            "Stopped": look(custom__width=74, decimals=0),
+            "Failed": look(custom__width=64, decimals=0),
+            "Idle hours": look(custom__width=84, decimals=0),
+        },
+    )
 
 
-# ---- panels ----
-
-
-def dressed(panel: Any, title: str, description: str, unit: str, size: tuple[int, int]) -> Any:
-    """Give a panel what every panel has; size is (columns of 24, height)."""
-    width, height = size
-    panel = panel.title(title).description(description).unit(unit).datasource(DATASOURCE)
-    return panel.span(width).height(height)
-
-
-def with_targets(panel: Any, targets: tuple[Any, ...]) -> Any:
-    """Add targets, named by letters."""
-    for letter, target in zip("ABCDEFGHIJKLMNOP", targets, strict=False):
-        panel = panel.with_target(target.ref_id(letter))
-    return panel
-
-
-def fixed(panel: Any, colours: dict[str, str]) -> Any:
-    """Paint series by name."""
-    for name, colour in colours.items():
-        value = {"mode": "fixed", "fixedColor": colour}
-        panel = panel.override_by_name(name, [models.DynamicConfigValue("color", value)])
-    return panel
-
-
-def steps(*levels: tuple[float | None, str]) -> Any:
-    """Colour by level: (from, colour), the first from None."""
-    thresholds = [models.Threshold(value=value, color=colour) for value, colour in levels]
-    return dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(thresholds)
-
-
-def says(value: float, text: str, colour: str) -> models.ValueMap:
-    """Show a word in place of one value."""
-    result = models.ValueMappingResult(text=text, color=colour)
-    return models.ValueMap(options={f"{value:g}": result})
-
-
-def last_value() -> Any:
-    """Reduce a series to its last number."""
-    return common.ReduceDataOptions().calcs(["lastNotNull"]).values(False).fields("")
-
-
-def number(title: str, description: str, unit: str, *targets: Any, levels: Any = None) -> Any:
-    """Make a small panel with one number."""
-    panel = dressed(stat.Panel(), title, description, unit, (4, 4))
-    panel = panel.reduce_options(last_value()).color_mode(common_models.BigValueColorMode.VALUE)
-    panel = panel.graph_mode(common_models.BigValueGraphMode.NONE).no_value("no data")
-    panel = panel.wide_layout(False)
-    return with_targets(panel.thresholds(levels or steps((None, "text"))), targets)
-
-
-def bars(title: str, description: str, unit: str, size: tuple[int, int], *targets: Any) -> Any:
-    """Make horizontal bars, one for each target or series."""
-    panel = dressed(bargauge.Panel(), title, description, unit, size)
-    panel = panel.reduce_options(last_value()).min(0).no_value("no data")
-    panel = panel.orientation(common_models.VizOrientation.HORIZONTAL)
-    panel = panel.display_mode(common_models.BarGaugeDisplayMode.BASIC).show_unfilled(False)
-    panel = panel.value_mode(common_models.BarGaugeValueMode.TEXT).min_viz_height(12)
-    panel = panel.text(common.VizTextDisplayOptions().title_size(12).value_size(15))
-    panel = panel.name_placement(common_models.BarGaugeNamePlacement.LEFT)
-    panel = panel.thresholds(steps((None, "orange")))
-    return with_targets(panel, targets)
-
-
-def lines(title: str, description: str, unit: str, size: tuple[int, int], *targets: Any) -> Any:
-    """Make lines over time."""
-    panel = dressed(timeseries.Panel(), title, description, unit, size).min(0)
-    legend = common.VizLegendOptions().display_mode(common_models.LegendDisplayMode.LIST)
-    panel = panel.legend(legend.placement(common_models.LegendPlacement.BOTTOM).show_legend(True))
-    tooltip = common.VizTooltipOptions().mode(common_models.TooltipDisplayMode.MULTI)
-    panel = panel.tooltip(tooltip.sort(common_models.SortOrder.DESCENDING))
-    panel = panel.line_width(2).fill_opacity(0).show_points(common_models.VisibilityMode.NEVER)
-    panel = panel.axis_soft_max(1) if unit == "none" else panel
-    return with_targets(panel, targets)
-
-
-def stacked(panel: Any) -> Any:
-    """Stack the lines of a panel into areas."""
-    stacking = common.StackingConfig().mode(common_models.StackingMode.NORMAL).group("A")
-    return panel.stacking(stacking).line_width(0).fill_opacity(70)
-
-
-# ---- rows ----
-
-
-def now() -> Iterator[Any]:
-    """Answer at a glance: what is idle, what would be done, does it work."""
+def numbers() -> Iterator[Any]:
+    """Answer: how much is idle, what does it cost, is anybody harmed?"""
     yield number(
-        "Idle servers",
-        "Ready servers at or past the idle limit of their policy, as of the last poll.",
+        "Idle now",
+        "Ready servers at or past the idle limit of their policy, exempt ones too, at all Hubs of"
+        " which anything is known.",
         "none",
-        query(f"sum({IDLE})", "idle"),
-        levels=steps((None, "orange")),
+        now(q.total(q.IDLE), "idle"),
+        levels=steps((None, "text"), (0.001, "orange")),
     )
     yield number(
-        "Active servers",
+        "In use now",
         "Ready servers that have not reached the idle limit of their policy.",
         "none",
-        query("sum({})".format(metric("jupyterhub_servers", 'state="active"')), "active"),
-        levels=steps((None, "green")),
+        now(q.total(q.ACTIVE), "in use"),
+        levels=steps((None, "text"), (1, "green")),
     )
-    yield number(
-        "Pending servers",
-        "Servers that are spawning, stopping or not ready. They are never culled.",
-        "none",
-        query("sum({})".format(metric("jupyterhub_servers", 'state="pending"')), "pending"),
-        levels=steps((None, "blue")),
-    )
-    yield number(
-        "Idle share",
-        "Idle servers as a part of all servers.",
-        "percentunit",
-        query(f"sum({IDLE}) / (sum({SERVERS}) > 0)", "idle share"),
-        levels=steps((None, "green"), (0.3, "yellow"), (0.5, "orange")),
-    ).decimals(0)
     yield number(
         "Would stop now",
-        "Servers that the policy would stop now, by idle limit or maximum age, whether culling is"
-        " on or not. Exempt servers are not among them; a busy one still is, until it is asked.",
+        "Servers that the policies would stop now, by idle limit or maximum age, whether culling is"
+        " on or not. Exempt servers are not among them; a computing one is, until it is asked.",
         "none",
-        query(f"sum({metric('jupyterhub_cull_candidates')})", "candidates"),
-        levels=steps((None, "purple")),
+        now(q.total(q.CANDIDATES), "would stop"),
+        levels=steps((None, "text"), (1, "purple")),
     )
-    yield (
-        number(
-            "Problems",
-            "How many of these are so: exporter down or absent, Hub not read, data older than three"
-            " poll intervals, culling suspended, servers culled with less protection than is"
-            " possible, a cull failed within the hour. Which ones:"
-            " in the row *The exporter itself*.",
-            "none",
-            query(" + ".join(PROBLEMS.values()), "problems", instant=True),
-            levels=steps((None, "green"), (1, "red")),
-        ).mappings([says(0, "none", "green")])
+    idle_hours = f"{q.increase(IDLE_SECONDS, '$__range')} / 3600"
+    yield cost(
+        "Idle cost, range",
+        "What servers cost while they were idle past their limit, over the range shown. In"
+        " server-hours, unless a price of a server-hour is typed above.",
+        idle_hours,
+        "none",
+        2,
     )
-    yield fixed(
-        number(
-            "Culling",
-            "on: idle servers are stopped. on, less protection: a safeguard is missing. off:"
-            " nothing is ever stopped. grace: waiting after a start or an outage. standby: another"
-            " exporter of this Hub stops servers. suspended: culling was asked for and cannot be"
-            " done.",
-            "none",
-            query(f"max by (state) ({MODES})", "{{state}}", instant=True),
-        ).text_mode(common_models.BigValueTextMode.NAME),
-        MODE_COLOURS,
+    yield cost(
+        "Idle cost, a month",
+        "At this rate: what the average number of idle servers of the range shown costs in a month"
+        " of 730 hours."
+        " The longer the range, the truer. In server-hours without a price above.",
+        f"sum (avg_over_time((sum by ({EXPORTER}) ({q.IDLE}))[$__range:1m])) * {q.HOURS_A_MONTH}",
+        THOUSANDS,
+        0,
     )
     yield number(
-        "Age of data",
-        "Time since the last poll that worked. Colours fit the default interval of 60 s:"
-        " yellow past three intervals, red past ten minutes.",
-        "s",
-        query(f"max({DATA_AGE})", "age"),
-        levels=steps((None, "green"), (180, "yellow"), (600, "red")),
-    ).decimals(0)
-    yield number(
-        "Culled",
-        "Servers stopped over the range shown, each verified. Prometheus estimates increases:"
-        " over short ranges it may be off by one.",
+        "Computing, spared",
+        "Servers past their limit that the last culling pass asked, found computing and left alone."
+        " A dash where nobody is asked: culling is off, waits, or does not ask; and until the first"
+        " answers of a pass.",
         "none",
-        query(increase("hub_idle_exporter_culls_total", "$__range"), "culled", instant=True),
+        now(q.total(q.COMPUTING), "computing"),
         levels=steps((None, "text")),
-    ).decimals(0)
-    yield number(
-        "Spared, each poll",
-        "Candidates spared at the last moment (busy, active again, restarted, …), as an average"
-        " over the polls of ten minutes: a server that computes for an hour counts at each poll.",
-        "none",
-        query(per_poll("hub_idle_exporter_culls_withheld_total"), "spared"),
-        levels=steps((None, "text")),
-    ).decimals(1)
-    yield number(
-        "Failed culls",
-        "Stops that failed over the range shown, and servers that lived on. 0 is what one wants.",
-        "none",
-        query(
-            increase("hub_idle_exporter_cull_failures_total", "$__range"), "failed", instant=True
-        ),
-        levels=steps((None, "green"), (0.5, "red")),
-    ).decimals(0)
-    yield number(
-        "Idle server-hours",
-        "Hours that servers ran idle past their limit, over the range shown: what they cost.",
-        SERVER_HOURS,
-        query(
-            f"{increase('hub_idle_exporter_idle_server_seconds_total', '$__range')} / 3600",
-            "idle",
-            instant=True,
-        ),
-        levels=steps((None, "orange")),
-    ).decimals(1)
+    )
 
 
-def over_time() -> Iterator[Any]:
-    """Answer: how has it been."""
-    half = (12, 8)
-    yield stacked(
+def cost(title: str, description: str, server_hours: str, unit: str, decimals: int) -> Any:
+    """Make a number of money, or of server-hours while no price is known."""
+    panel = number(
+        title,
+        description,
+        unit,
+        now(q.priced(server_hours), "money"),
+        now(q.unpriced(server_hours), "server-hours"),
+        levels=steps((None, "text"), (0.001, "orange")),
+    )
+    return panel.decimals(decimals).override_by_name(
+        "server-hours", look(unit=SERVER_HOURS, decimals=0)
+    )
+
+
+def servers_by_state() -> Any:
+    """Answer: what happened, and what did culling change?"""
+    return stacked(
         fixed(
             lines(
                 "Servers by state",
                 "Every running or pending server, by state. Gaps are times without a good poll.",
                 "none",
-                half,
-                query(f"sum by (state) ({SERVERS})", "{{state}}"),
+                (10, 9),
+                over_time(f"sum by (state) ({q.SERVERS})", "{{state}}"),
             ),
             STATE_COLOURS,
         )
     )
-    yield lines(
-        "Idle share by policy",
-        "Idle servers as a part of all servers, for each policy and for all together.",
-        "percentunit",
-        half,
-        query(f"sum({IDLE}) / (sum({SERVERS}) > 0)", "all"),
-        query(f"sum by (policy) ({IDLE}) / (sum by (policy) ({SERVERS}) > 0)", "{{policy}}"),
-    ).max(1)
-    yield stacked(
-        lines(
-            "Servers by policy",
-            "Every running or pending server, by the policy that decides for it.",
-            "none",
-            half,
-            query(f"sum by (policy) ({SERVERS})", "{{policy}}"),
-        )
+
+
+def what_limits_give_back() -> Any:
+    """Answer before anything is enforced: which limit would bring what?"""
+    given_back = q.hours(f"sum by (limit) ({q.OVER_LIMIT})")
+    columns = {
+        "Would stop now": f"({q.total(q.OVER_LIMIT, 'limit')}) or NaN * {given_back}",
+        "Server-hours": given_back,
+        "Money": q.priced(given_back),
+    }
+    names = {seconds: (name, "text") for name, seconds in LIMITS.items()}
+    bar = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}
+    green = {"mode": "fixed", "fixedColor": "green"}
+    panel = matrix(
+        "What a limit would have given back",
+        "For --timeout set to each limit, policies with a timeout of their own and exemptions as"
+        " they are: how many servers would be stopped now, and over the range shown the hours that"
+        " servers ran beyond the limit. What was stopped meanwhile is not in it, nor what people"
+        " would have started again. Money: hours times the price typed above.",
+        (8, 9),
+        {name: q.labelled(query, "column", name) for name, query in columns.items()},
+        {"limit": "Limit"},
+        {
+            "Limit": look(custom__width=70, mappings=says(names), custom__align="left"),
+            "Would stop now": look(custom__width=118, decimals=0),
+            "Server-hours": look(
+                custom__cellOptions=bar, color=green, fieldMinMax=True, min=0, decimals=0
+            ),
+            "Money": look(custom__width=80, decimals=2),
+        },
     )
-    yield stacked(
-        lines(
-            "Idle servers by policy",
-            "Ready servers at or past the idle limit of their policy.",
-            "none",
-            half,
-            query(f"sum by (policy) ({IDLE})", "{{policy}}"),
-        )
+    panel.build().transformations.insert(2, LIMIT_AS_NUMBER)
+    return panel
+
+
+# Limits are labels: as text, "14400" would come before "900".
+LIMIT_AS_NUMBER = models.DataTransformerConfig(
+    id_val="convertFieldType",
+    options={
+        "conversions": [{"targetField": "limit", "destinationType": "number"}],
+        "fields": {},
+    },
+)
+
+
+def idle_by_policy() -> Any:
+    """Answer: whose servers are idle?"""
+    return by_policy_over_time(
+        "Idle servers by policy",
+        "Ready servers at or past the idle limit of their policy. Exempt ones are never stopped.",
+        q.IDLE,
+        (6, 9),
     )
 
 
-def what_a_limit_would_do() -> Iterator[Any]:
-    """Answer before anything is enforced: which limit would bring what."""
-    third = (8, 9)
-    yield bars(
-        "Servers past each limit, now",
-        "How many ready servers have been idle for longer than each limit: with that limit for"
-        " everybody, and nobody exempt or busy, they would be stopped now.",
-        "none",
-        third,
-        *(query(past(limit), name) for name, limit in LIMITS.items()),
+def by_policy_over_time(title: str, description: str, facts: str, size: tuple[int, int]) -> Any:
+    """Stack a number of servers by policy."""
+    targets = (over_time(query, legend) for query, legend in q.by_policy(facts))
+    return named_alike(stacked(lines(title, description, "none", size, *targets)))
+
+
+def at_a_glance() -> Iterator[Any]:
+    """Give the panels that are open: what one asks first."""
+    yield hubs()
+    yield from numbers()
+    yield servers_by_state()
+    yield what_limits_give_back()
+    yield idle_by_policy()
+
+
+# ---- folded: what one asks next ----
+
+
+def limits_and_policies() -> Iterator[Any]:
+    """Answer: which limits are in force, and for how many servers?"""
+    yield policies()
+    yield by_policy_over_time(
+        "Servers by policy",
+        "Every running or pending server, by the policy that decides for it.",
+        q.SERVERS,
+        (8, 8),
+    )
+    shares = (
+        (f"{idle} / ({servers} > 0)", legend)
+        for (idle, legend), (servers, _) in zip(
+            q.by_policy(q.IDLE), q.by_policy(q.SERVERS), strict=True
+        )
+    )
+    yield fixed(
+        named_alike(
+            lines(
+                "Idle share by policy",
+                "Idle servers as a part of all servers, of each policy and of all together.",
+                "percentunit",
+                (8, 8),
+                *(over_time(query, legend) for query, legend in shares),
+                over_time(f"sum({q.IDLE}) / (sum({q.SERVERS}) > 0)", "all together"),
+            ).max(1)
+        ),
+        {"all together": "text"},
     )
     yield fixed(
         lines(
-            "Servers past each limit, over time",
-            "The same over the range shown.",
+            "Servers past each limit",
+            "How many servers --timeout set to each limit would have stopped, at each moment of the"
+            " range shown.",
             "none",
-            third,
-            *(query(past(limit), name) for name, limit in LIMITS.items()),
+            (8, 8),
+            *(
+                over_time(
+                    "sum({})".format(metric("jupyterhub_servers_over_limit", f'limit="{seconds}"')),
+                    name,
+                )
+                for name, seconds in LIMITS.items()
+            ),
         ),
         dict(zip(LIMITS, FRESH_TO_OLD[1:], strict=False)),
     )
-    yield (
-        bars(
-            "Server-hours each limit would have given back",
-            "Over the range shown, the hours that ready servers ran beyond each limit. What was"
-            " culled meanwhile is not in it, nor what a person would have started again.",
-            SERVER_HOURS,
-            third,
-            *(query(hours(past(limit)), name, instant=True) for name, limit in LIMITS.items()),
-        )
-        .decimals(1)
-        .thresholds(steps((None, "green")))
-    )
-    yield policies()
 
 
 def policies() -> Any:
-    """Make a table of the policies: limits and servers, a row for each policy."""
-    columns = {
-        "Idle limit": metric("jupyterhub_policy_timeout_seconds"),
-        "Maximum age": metric("jupyterhub_policy_max_age_seconds"),
-        "Active": metric("jupyterhub_servers", 'state="active"'),
-        "Idle": metric("jupyterhub_servers", 'state="idle"'),
-        "Pending": metric("jupyterhub_servers", 'state="pending"'),
-        "Would stop now": metric("jupyterhub_cull_candidates"),
+    """Make a table of the policies of each Hub: limits and servers."""
+    by = f"{EXPORTER}, policy"
+    limits = {
+        "Idle limit": "jupyterhub_policy_timeout_seconds",
+        "Maximum age": "jupyterhub_policy_max_age_seconds",
+        "Exempt": "jupyterhub_policy_exempt",
     }
-    limits = ("Idle limit", "Maximum age")
-    cells = (
-        f"{'max' if column in limits else 'sum'} by (policy, column) "
-        f'(label_replace({source}, "column", "{column}", "", ""))'
-        for column, source in columns.items()
-    )
-    panel = dressed(
-        table.Panel(),
+    counts = {
+        name: metric("jupyterhub_servers", f'state="{state}"')
+        for name, state in (("Active", "active"), ("Idle", "idle"), ("Pending", "pending"))
+    }
+    counts["Would stop now"] = q.CANDIDATES
+    columns = {name: f"max by ({by}) ({q.fresh(metric(limit))})" for name, limit in limits.items()}
+    columns |= {name: q.total(facts, by) for name, facts in counts.items()}
+    return matrix(
         "Policies",
-        "The limits in force and the servers under each policy now.",
-        "none",
-        (24, 6),
+        "The limits in force at each Hub and the servers under each policy, now. Exempt servers are"
+        " never stopped; their limit only says what counts as idle.",
+        (24, 7),
+        {
+            name: q.with_name(q.labelled(f"({query})", "column", name))
+            for name, query in columns.items()
+        },
+        {"name": "Hub / exporter", "policy": "Policy"},
+        {
+            "Hub / exporter": look(custom__width=215),
+            "Idle limit": look(unit="s"),
+            "Maximum age": look(unit="s", mappings=says({0: ("none", "text")})),
+            "Exempt": look(mappings=says({0: ("no", "text"), 1: ("exempt", "text")})),
+        },
     )
-    target = table_query(" or ".join(cells))
-    matrix = {"rowField": "policy", "columnField": "column", "valueField": "Value"}
-    places = {name: place for place, name in enumerate(["policy\\column", *columns])}
-    organise = {"indexByName": places, "renameByName": {"policy\\column": "Policy"}}
-    for id_, options in (("groupingToMatrix", matrix), ("organize", organise)):
-        transformation = models.DataTransformerConfig(id_val=id_, options=options)
-        panel = panel.with_transformation(transformation)
-    for name in limits:
-        unit = models.DynamicConfigValue("unit", "s")
-        no_limit = models.DynamicConfigValue("mappings", [says(0, "none", "text")])
-        panel = panel.override_by_name(name, [unit, no_limit])
-    return with_targets(panel, (target,))
 
 
 def spread(
@@ -518,7 +399,7 @@ def spread(
     bounds = [0, *classes.values()]
     colours = dict(zip(classes, FRESH_TO_OLD, strict=False))
     targets = [
-        (name, between(histogram, lower, upper))
+        (name, q.between(histogram, lower, upper))
         for name, (lower, upper) in zip(classes, pairwise(bounds), strict=True)
     ]
     yield fixed(
@@ -527,7 +408,7 @@ def spread(
             f"{what}, now.",
             "none",
             (8, 10),
-            *(query(expression, name) for name, expression in targets),
+            *(now(expression, name) for name, expression in targets),
         ),
         colours,
     )
@@ -538,7 +419,7 @@ def spread(
                 f"{what}, over the range shown.",
                 "none",
                 (16, 10),
-                *(query(expression, name) for name, expression in targets),
+                *(over_time(expression, name) for name, expression in targets),
             ),
             colours,
         )
@@ -546,7 +427,7 @@ def spread(
 
 
 def how_spread() -> Iterator[Any]:
-    """Answer: how long idle, and how old."""
+    """Answer: how long idle, and how old?"""
     yield from spread(
         "jupyterhub_server_idle_seconds",
         IDLE_CLASSES,
@@ -559,37 +440,40 @@ def how_spread() -> Iterator[Any]:
         AGE_CLASSES,
         "Ages, now",
         "Ages, over time",
-        "Servers by the time since they were started",
+        "Ready servers by the time since they were started",
     )
 
 
 def culls() -> Iterator[Any]:
-    """Answer: what was stopped, what was spared and why, what failed."""
-    yield stacked(
-        lines(
-            "Culled, by policy and reason",
-            "Servers stopped within the hour before, each verified.",
-            "none",
-            (12, 8),
-            query(
-                increase("hub_idle_exporter_culls_total", "1h", "policy, reason"),
-                "{{policy}}: {{reason}}",
-            ),
-        )
-    )
-    yield stacked(
-        lines(
-            "Spared, by cause",
-            "Candidates spared at the last moment, each poll on average. busy: a kernel computes."
-            " active_again: used since the listing, or the server knows of activity. probe_failed:"
-            " it could not be asked, so it lives. limit: more than --max-culls. stale: the stop"
-            " came too late. list: the list of users may have had gaps.",
-            "none",
-            (12, 8),
-            query(per_poll("hub_idle_exporter_culls_withheld_total", "cause"), "{{cause}}"),
-        )
-    )
+    """Answer: what was stopped, what was spared and why, what failed?"""
     third = (8, 8)
+    yield by_policy_over_time(
+        "Stopped, by policy",
+        "Servers stopped within the hour before, each verified.",
+        f"increase({metric(CULLS)}[1h])",
+        third,
+    )
+    yield stacked(
+        lines(
+            "Stopped, by reason",
+            "idle: past the idle limit. max_age: past the maximum age.",
+            "none",
+            third,
+            over_time(q.increase(CULLS, "1h", "reason"), "{{reason}}"),
+        )
+    )
+    yield stacked(
+        lines(
+            "Last culling pass, by outcome",
+            "What became of the candidates of the last pass, at each moment. busy: a kernel is"
+            " computing. active_again: used since the listing, or the server knows of activity."
+            " probe_failed: it could not be asked, so it lives. limit: more than --max-culls."
+            " stale: the stop came too late. list: the list of users may have had gaps.",
+            "none",
+            third,
+            over_time(f"sum by (outcome) ({q.LAST_PASS}) > 0", "{{outcome}}"),
+        )
+    )
     yield stacked(
         lines(
             "Failed, by cause",
@@ -598,7 +482,7 @@ def culls() -> Iterator[Any]:
             " after 5 minutes.",
             "none",
             third,
-            query(increase("hub_idle_exporter_cull_failures_total", "1h", "cause"), "{{cause}}"),
+            over_time(q.increase(CULL_FAILURES, "1h", "cause"), "{{cause}}"),
         )
     )
     duration = "hub_idle_exporter_cull_duration_seconds"
@@ -607,49 +491,54 @@ def culls() -> Iterator[Any]:
         "From the stop sent to the server verified as stopped, of the hour before.",
         "s",
         third,
-        query(quantile(0.5, duration, "1h"), "half within"),
-        query(quantile(0.95, duration, "1h"), "95 % within"),
+        over_time(q.quantile(0.5, duration, "1h"), "half within"),
+        over_time(q.quantile(0.95, duration, "1h"), "95 % within"),
     )
     yield lines(
         "Servers asked, by answer",
-        "What servers said when they were asked right before a stop, within the hour before."
-        " failed: no answer could be had, and the server was spared.",
+        "What servers said when they were asked right before a stop, within the hour before. One"
+        " that computes for an hour answers at each poll. failed: no answer could be had, and the"
+        " server was spared.",
         "none",
         third,
-        query(increase("hub_idle_exporter_busy_checks_total", "1h", "result"), "{{result}}"),
+        over_time(q.increase("hub_idle_exporter_busy_checks_total", "1h", "result"), "{{result}}"),
     )
 
 
 def idle_server_hours() -> Iterator[Any]:
-    """Answer: what do idle servers cost."""
-    counter = "hub_idle_exporter_idle_server_seconds_total"
-    yield stacked(
-        lines(
-            "Idle server-hours in the hour before",
-            "Hours that servers ran idle past their limit. 5 means: as if five servers had been"
-            " idle past their limit all that hour.",
-            SERVER_HOURS,
-            (12, 8),
-            query(f"{increase(counter, '1h', 'policy')} / 3600", "{{policy}}"),
+    """Answer: what do idle servers cost, and whose are they?"""
+    targets = q.by_policy(f"increase({metric(IDLE_SECONDS)}[1h])")
+    yield named_alike(
+        stacked(
+            lines(
+                "Idle server-hours in the hour before",
+                "Hours that servers ran idle past their limit. 5 means: as if five servers had been"
+                " idle past their limit all that hour.",
+                SERVER_HOURS,
+                (12, 8),
+                *(over_time(f"{query} / 3600", legend) for query, legend in targets),
+            )
         )
     )
-    by_policy = f"{increase(counter, '$__range', 'policy')} / 3600"
-    yield bars(
-        "Idle server-hours by policy",
-        "Hours that servers ran idle past their limit, over the range shown.",
-        SERVER_HOURS,
-        (6, 8),
-        query(by_policy, "{{policy}}", instant=True),
+    targets = q.by_policy(f"increase({metric(IDLE_SECONDS)}[$__range])", "$__range")
+    yield named_alike(
+        bars(
+            "Idle server-hours by policy",
+            "Hours that servers ran idle past their limit, over the range shown.",
+            SERVER_HOURS,
+            (6, 8),
+            *(now(f"{query} / 3600", legend) for query, legend in targets),
+        )
     ).decimals(1)
-    everything = hours(f"sum({SERVERS})")
+    everything = q.hours(f"sum({q.SERVERS})")
     yield (
         number(
             "Idle part of all server-hours",
             "Of the hours that servers ran over the range shown, the part that they ran idle past"
             " their limit.",
             "percentunit",
-            query(f"{increase(counter, '$__range')} / 3600 / ({everything} > 0)", instant=True),
-            levels=steps((None, "green"), (0.3, "yellow"), (0.5, "orange")),
+            now(f"{q.increase(IDLE_SECONDS, '$__range')} / 3600 / ({everything} > 0)", "idle part"),
+            levels=steps((None, "green"), (0.3, "orange")),
         )
         .span(6)
         .height(8)
@@ -658,101 +547,204 @@ def idle_server_hours() -> Iterator[Any]:
 
 
 def the_exporter() -> Iterator[Any]:
-    """Answer: can the numbers above be trusted."""
-    problems = number(
+    """Answer: can the numbers above be trusted?"""
+    yield problems()
+    yield from polls()
+    yield from resources()
+    yield token()
+    yield versions()
+
+
+def problems() -> Any:
+    """Count the exporters that have each problem."""
+    found = {name: q.or_zero(f"count({q.each(of)})") for name, of in q.PROBLEMS.items()}
+    found["no exporter"] = q.or_zero(f"absent({q.EXPORTERS})")
+    panel = number(
         "Problems, one by one",
-        "What the number of problems at the top is made of. Each has a page of its own in"
-        " docs/runbooks.",
+        "How many exporters have each problem. What follows from another one is not counted again."
+        " For each there is an alert with a page in docs/runbooks.",
         "none",
-        *(query(expression, name, instant=True) for name, expression in PROBLEMS.items()),
+        *(now(expression, name) for name, expression in found.items()),
         levels=steps((None, "green"), (1, "red")),
     )
-    yield problems.span(24).height(5).mappings([says(0, "no", "green")])
+    panel = panel.text_mode(common_models.BigValueTextMode.VALUE_AND_NAME)
+    panel = panel.text(common.VizTextDisplayOptions().title_size(12).value_size(28))
+    return panel.span(24).height(5).mappings(says({0: ("no", "green")}))
+
+
+def polls() -> Iterator[Any]:
+    """Answer: does reading the Hub work?"""
     third = (8, 8)
-    failures = increase("hub_idle_exporter_poll_failures_total", "1h", "cause")
+    failures = q.increase("hub_idle_exporter_poll_failures_total", "1h", "cause")
     yield lines(
         "Polls, and failed ones by cause",
         "Polls attempted within the hour before, and those of them that failed.",
         "none",
         third,
-        query(increase("hub_idle_exporter_polls_total", "1h"), "polls"),
-        query(failures, "failed: {{cause}}"),
+        over_time(failures, "failed: {{cause}}"),
+        over_time(q.increase("hub_idle_exporter_polls_total", "1h"), "all polls"),
     )
-    yield lines(
-        "Age of data",
-        "Time since the last poll that worked, at most in the five minutes before, and three poll"
-        " intervals, past which the data counts as stale and /-/ready says 503.",
-        "s",
-        third,
-        query(f"max_over_time(max({DATA_AGE})[5m:15s])", "age"),
-        query(f"max({STALE_AFTER})", "stale past"),
+    age = f"time() - max_over_time({q.LAST_SUCCESS}[1d]) > 0"
+    yield logarithmic(
+        lines(
+            "Age of data",
+            "Time since the last poll that worked; it grows while the exporter is down. Past three"
+            " intervals the data counts as stale, and /-/ready says 503.",
+            "s",
+            third,
+            over_time(q.each(f"{age} < 86400"), LEGEND),
+            over_time(f"3 * {q.each(q.INTERVAL)}", f"stale past: {LEGEND}"),
+        )
     )
-    yield (
+    yield logarithmic(
         lines(
             "How long a poll takes",
             "Duration of the last poll, beside the interval between polls.",
             "s",
             third,
-            query(f"max({metric('hub_idle_exporter_poll_duration_seconds')})", "poll"),
-            query(f"max({metric('hub_idle_exporter_poll_interval_seconds')})", "interval"),
+            over_time(q.each(metric("hub_idle_exporter_poll_duration_seconds")), LEGEND),
+            over_time(q.each(q.INTERVAL), f"interval: {LEGEND}"),
         )
-        .scale_distribution(
-            common.ScaleDistributionConfig().type(common_models.ScaleDistribution.LOG).log(10)
-        )
-        .min(0.001)
     )
     yield lines(
         "Hub requests: 95 % answered within",
         "How long the Hub takes to answer us, by operation, in the ten minutes before.",
         "s",
-        (12, 8),
-        query(
-            quantile(0.95, "hub_idle_exporter_hub_request_duration_seconds", "10m", "operation"),
+        third,
+        over_time(
+            q.quantile(0.95, "hub_idle_exporter_hub_request_duration_seconds", "10m", "operation"),
             "{{operation}}",
         ),
     )
-    yield lines(
-        "The Hub's own count beside the true one",
-        "jupyterhub_running_servers drifts from the truth until the Hub is restarted. Empty where"
-        " the Hub's own metrics are not collected; the job that collects them is chosen above.",
-        "none",
-        (12, 8),
-        query(f"sum({SERVERS})", "listed by the Hub"),
-        query('sum(jupyterhub_running_servers{job=~"$hub_job"})', "jupyterhub_running_servers"),
-    )
-    half = (12, 8)
+    yield own_count(third)
     yield lines(
         "Clock skew",
         "The Hub's clock minus the exporter's. Past 60 s, either way, nothing is culled.",
         "s",
-        half,
-        query(metric("hub_idle_exporter_clock_skew_seconds"), "{{instance}}"),
+        third,
+        over_time(q.each(metric("hub_idle_exporter_clock_skew_seconds")), LEGEND),
     ).min(None)
-    yield lines(
-        "Policy file",
-        "Reloads of the policy file within the hour before, and failed ones: the policies before"
-        " the broken change stay in force.",
+
+
+def own_count(size: tuple[int, int]) -> Any:
+    """Compare the Hub's count of servers with the true one, of the same Hub."""
+    same = "cluster, hub, namespace"
+    own = f"jupyterhub_running_servers{{{', '.join(q.CHOSEN_HUBS)}}}"
+    pair = f"count by ({same}) ({q.HUB_READ}) == 1 and on ({same}) count by ({same}) ({own}) == 1"
+    legend = "{{cluster}} {{hub}} {{namespace}}"
+    return lines(
+        "The Hub's own count beside the true one",
+        "jupyterhub_running_servers drifts from the truth until the Hub is restarted. Shown where"
+        " the labels cluster, hub and namespace pair one exporter with one Hub; choose one of each"
+        " above where there are several without labels. Empty where the Hub's own metrics are not"
+        " collected.",
         "none",
-        half,
-        query(increase("hub_idle_exporter_policy_reloads_total", "1h"), "reloaded"),
-        query(increase("hub_idle_exporter_policy_reload_failures_total", "1h"), "failed"),
+        size,
+        over_time(f"sum by ({same}) ({q.SERVERS}) and on ({same}) ({pair})", f"listed {legend}"),
+        over_time(f"sum by ({same}) ({own}) and on ({same}) ({pair})", f"its own count {legend}"),
     )
-    yield scopes(half)
-    yield safeguards(half)
-    yield (
+
+
+def logarithmic(panel: Any) -> Any:
+    """Show tenths of seconds and hours in one graph."""
+    scale = common.ScaleDistributionConfig().type(common_models.ScaleDistribution.LOG).log(10)
+    return panel.scale_distribution(scale).min(0.001)
+
+
+def resources() -> Iterator[Any]:
+    """Answer: what does the exporter itself take, and who knocks at its door?"""
+    quarter = (6, 8)
+    yield lines(
+        "Memory",
+        "Resident memory of the exporter.",
+        "bytes",
+        quarter,
+        over_time(q.each(metric("process_resident_memory_bytes")), LEGEND),
+    )
+    cpu = f"rate({metric('process_cpu_seconds_total')}[$__rate_interval])"
+    yield lines(
+        "CPU",
+        "Part of one processor that the exporter uses.",
+        "percentunit",
+        quarter,
+        over_time(q.each(cpu), LEGEND),
+    )
+    yield lines(
+        "Refused requests",
+        "Requests to the exporter that were refused within the hour before: wrong passwords, too"
+        " many attempts, certificates.",
+        "none",
+        quarter,
+        over_time(q.increase("hub_idle_exporter_web_refusals_total", "1h", "cause"), "{{cause}}"),
+    )
+    yield lines(
+        "Grace left",
+        "For how long nothing is stopped yet, after the start or an outage.",
+        "s",
+        quarter,
+        over_time(q.each(metric("hub_idle_exporter_grace_seconds")), LEGEND),
+    )
+
+
+def token() -> Any:
+    """Answer: what may each exporter do, what protects people, are its files good?"""
+    granted = {0: ("missing", "orange"), 1: ("granted", "green")}
+    in_place = {0: ("no", "orange"), 1: ("yes", "green"), 2: ("not needed", "text")}
+    in_use = {0: ("BROKEN", "orange"), 1: ("in use", "green")}
+    looks = {scope: words(width, granted) for scope, width in SCOPES.items()}
+    looks |= {safeguard: words(88, in_place) for safeguard in SAFEGUARDS}
+    looks |= {file: words(84, in_use) for file in FILES}
+    return matrix(
+        "Scopes, safeguards, files",
+        "What the token of each exporter may do: monitoring needs list:users and read:servers (and"
+        " read:users:groups for policies by group), culling the other scopes. What protects people:"
+        " each server is asked before a stop (busy_check), a stop is good for seconds only"
+        " (stop_token), one exporter per Hub stops servers (lease). Whether the newest policy and"
+        " web configuration files are in use: with a broken one, what was in force before stays.",
+        (24, 5),
+        {column: q.cell(column, query) for column, query in abilities()},
+        {"name": "Hub / exporter"},
+        looks,
+    )
+
+
+def abilities() -> Iterator[tuple[str, str]]:
+    """Give the columns of that table: 0 or 1, and 2 for what is not needed."""
+    for scope in SCOPES:
+        yield scope, q.each(metric("hub_idle_exporter_scope_granted", f'scope="{scope}"'))
+    not_needed = f"2 * {q.each(q.enforcement('off'))}"
+    for safeguard in SAFEGUARDS:
+        gauge = metric("hub_idle_exporter_safeguard", f'safeguard="{safeguard}"')
+        yield safeguard, f"{not_needed} or {q.each(gauge)}"
+    for file, name in FILES.items():
+        yield file, q.each(metric(name))
+
+
+# Scopes and the width of their columns.
+SCOPES = {
+    "list:users": 80,
+    "read:servers": 100,
+    "read:users:groups": 134,
+    "delete:servers": 108,
+    "proxy": 72,
+    "tokens": 72,
+}
+SAFEGUARDS = ("busy_check", "stop_token", "lease")
+FILES = {
+    "policy file": "hub_idle_exporter_policy_file_valid",
+    "web config": "hub_idle_exporter_web_config_file_valid",
+}
+
+
+def versions() -> Any:
+    """Name the versions that run."""
+    return (
         number(
             "Versions",
-            "Versions of the exporter and of the Hub.",
+            "Versions of the exporters and of the Hubs.",
             "none",
-            query(
-                f"max by (version) ({BUILD_INFO})", "hub-idle-exporter {{version}}", instant=True
-            ),
-            query(
-                f"max by (version) ({metric('jupyterhub_info')})",
-                "JupyterHub {{version}}",
-                instant=True,
-            ),
-            levels=steps((None, "text")),
+            now(f"count by (version) ({q.BUILD_INFO})", "hub-idle-exporter {{version}}"),
+            now(f"count by (version) ({metric('jupyterhub_info')})", "JupyterHub {{version}}"),
         )
         .span(24)
         .height(3)
@@ -760,64 +752,10 @@ def the_exporter() -> Iterator[Any]:
     )
 
 
-def scopes(size: tuple[int, int]) -> Any:
-    """Show which scopes the token has."""
-    return yes_or_no(
-        "What the token may do",
-        "Scopes of the token. Monitoring needs list:users and read:servers (and read:users:groups"
-        " for policies by group); culling delete:servers, proxy and tokens."
-        " A missing one is no fault where its use is not wanted.",
-        size,
-        ("scope", "hub_idle_exporter_scope_granted"),
-        "Granted",
-        ("granted", "missing"),
-    )
-
-
-def safeguards(size: tuple[int, int]) -> Any:
-    """Show what protects people when servers are stopped."""
-    return yes_or_no(
-        "What protects people",
-        "busy_check: each server is asked before it is stopped. stop_token: a stop is good for"
-        " seconds only, by the Hub's own clock. lease: one exporter per Hub stops servers."
-        " Where nothing is ever stopped, none is needed.",
-        size,
-        ("safeguard", "hub_idle_exporter_safeguard"),
-        "In place",
-        ("yes", "no"),
-    )
-
-
-def yes_or_no(
-    title: str,
-    description: str,
-    size: tuple[int, int],
-    of: tuple[str, str],
-    column: str,
-    words: tuple[str, str],
-) -> Any:
-    """Make a table of a gauge of 0 or 1; `of` is its label and its name, `words` say 1 and 0."""
-    panel = dressed(table.Panel(), title, description, "none", size)
-    label, name = of
-    panel = panel.with_target(table_query(f"min by ({label}) ({metric(name)})").ref_id("A"))
-    organise = {"excludeByName": {"Time": True}, "renameByName": {label: label.capitalize()}}
-    transformation = models.DataTransformerConfig(id_val="organize", options=organise)
-    panel = panel.with_transformation(transformation)
-    yes, no = words
-    properties = [
-        models.DynamicConfigValue("mappings", [says(0, no, "orange"), says(1, yes, "green")]),
-        models.DynamicConfigValue("displayName", column),
-        models.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}),
-    ]
-    return panel.override_by_name("Value", properties)
-
-
 # ---- the whole ----
 
-ROWS = {
-    "Now": now,
-    "Over time": over_time,
-    "What a limit would do": what_a_limit_would_do,
+FOLDED = {
+    "Limits and policies": limits_and_policies,
     "How idle times and ages are spread": how_spread,
     "Culls": culls,
     "What idleness costs": idle_server_hours,
@@ -825,24 +763,29 @@ ROWS = {
 }
 
 
-def query_variable(name: str, label: str, values: str) -> Any:
-    """Let people choose among the values of a label."""
+def query_variable(name: str, label: str, values: str, everything: str = ".+") -> Any:
+    """Let people choose among the values of a label; `everything` is what All means."""
     variable = dashboard.QueryVariable(name).label(label).datasource(DATASOURCE).query(values)
-    variable = variable.multi(True).include_all(True).all_value(".+")
+    variable = variable.multi(True).include_all(True).all_value(everything)
     variable = variable.refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
-    everything = models.VariableOption(text=["All"], value=["$__all"], selected=True)
-    return variable.sort(models.VariableSort.ALPHABETICAL_ASC).current(everything)
+    every = models.VariableOption(text=["All"], value=["$__all"], selected=True)
+    return variable.sort(models.VariableSort.ALPHABETICAL_ASC).current(every)
 
 
 def variables() -> Iterator[Any]:
-    """Choose the data source, the exporters, and who collects the Hub's own metrics."""
+    """Choose the data source, the exporters, who collects the Hub's own metrics, and a price."""
     yield dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus")
-    build_info = "hub_idle_exporter_build_info"
-    yield query_variable("job", "Job", f"label_values({build_info}, job)")
-    of_job = f'label_values({build_info}{{job=~"$job"}}, instance)'
-    yield query_variable("instance", "Instance", of_job)
-    of_hub = "label_values(jupyterhub_running_servers, job)"
-    yield query_variable("hub_job", "Hub's own job", of_hub)
+    chosen: list[str] = []
+    # Without the labels cluster and hub, `.*` finds all the same.
+    for name, everything in (("cluster", ".*"), ("hub", ".*"), ("job", ".+"), ("instance", ".+")):
+        of = f"hub_idle_exporter_build_info{{{', '.join(chosen)}}}"
+        values = f"label_values({of.removesuffix('{}')}, {name})"
+        yield query_variable(name, name.title(), values, everything)
+        chosen.append(f'{name}=~"${name}"')
+    of_hub = f"jupyterhub_running_servers{{{', '.join(q.CHOSEN_HUBS[:2])}}}"
+    yield query_variable("hub_job", "Hub's own job", f"label_values({of_hub}, job)")
+    price = dashboard.TextBoxVariable("cost").label("A server-hour costs").default_value("")
+    yield price.current(models.VariableOption(text="", value="", selected=True))
 
 
 def annotation(name: str, expression: str, text: str, colour: str) -> dict[str, Any]:
@@ -860,11 +803,11 @@ def annotation(name: str, expression: str, text: str, colour: str) -> dict[str, 
 
 def annotations() -> Iterator[dict[str, Any]]:
     """Mark failed culls and changes of mode."""
-    failures = metric("hub_idle_exporter_cull_failures_total")
-    failed = f"sum by (instance, cause) (increase({failures}[2m])) > 0"
-    yield annotation("Failed culls", failed, "cull failed: {{cause}}", "red")
-    changed = f"{MODE} == 1 and changes({MODE}[2m]) > 0"
-    yield annotation("Mode changes", changed, "culling: {{state}}", "purple")
+    failed = f"sum by ({EXPORTER}, cause) (increase({metric(CULL_FAILURES)}[2m])) > 0"
+    yield annotation("Failed culls", failed, f"cull failed: {{{{cause}}}} {LEGEND}", "red")
+    mode = metric("hub_idle_exporter_enforcement")
+    changed = f"{mode} == 1 and changes({mode}[2m]) > 0"
+    yield annotation("Mode changes", changed, f"culling: {{{{state}}}} {LEGEND}", "purple")
 
 
 def build() -> dict[str, Any]:
@@ -892,10 +835,13 @@ def build() -> dict[str, Any]:
     )
     for variable in variables():
         board = board.with_variable(variable)
-    for title, panels in ROWS.items():
-        board = board.with_row(dashboard.Row(title))
+    for panel in at_a_glance():
+        board = board.with_panel(panel)
+    for title, panels in FOLDED.items():
+        row = dashboard.Row(title).collapsed(True)
         for panel in panels():
-            board = board.with_panel(panel)
+            row = row.with_panel(panel)
+        board = board.with_row(row)
     result: dict[str, Any] = json.loads(json.dumps(board.build(), cls=JSONEncoder))
     return finished(result)
 
@@ -904,8 +850,10 @@ def finished(board: dict[str, Any]) -> dict[str, Any]:
     """Add what the SDK leaves out, and take away what Grafana does not know of."""
     ids = count(1)
     for panel in board["panels"]:
-        panel["id"] = next(ids)
-        panel.get("options", {}).pop("footer", None)
+        for one in (panel, *panel.get("panels", [])):
+            one["id"] = next(ids)
+            one.get("options", {}).pop("footer", None)
+    place(board["panels"], 0)
     for variable in board["templating"]["list"]:
         variable.setdefault("current", {"selected": True, "text": "default", "value": "default"})
         for key in ("auto", "auto_count", "auto_min"):
@@ -914,6 +862,18 @@ def finished(board: dict[str, Any]) -> dict[str, Any]:
         del link["placement"]
     board["annotations"] = {"list": list(annotations())}
     return board | {"schemaVersion": SCHEMA_VERSION, "id": None, "version": 1}
+
+
+def place(panels: list[dict[str, Any]], top: int) -> None:
+    """Lay panels out from left to right and from `top` down; folded rows take one line each."""
+    x, y, height = 0, top, 0
+    for panel in panels:
+        where = panel["gridPos"]
+        if x + where["w"] > COLUMNS:
+            x, y, height = 0, y + height, 0
+        where |= {"x": x, "y": y}
+        x, height = x + where["w"], max(height, where["h"])
+        place(panel.get("panels", []), y + 1)
 
 
 def main(arguments: list[str]) -> int:

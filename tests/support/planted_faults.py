@@ -36,39 +36,38 @@ def _dashboard(name: str, old: str, new: str, caught: str) -> Fault:
     return Fault(name, DASHBOARD, old, new, caught)
 
 
+_CHOSEN = 'cluster=~\\"$cluster\\", hub=~\\"$hub\\", job=~\\"$job\\", instance=~\\"$instance\\"'
+_RED_AFTER_180 = '"thresholds": {"steps": [{"color": "red", "value": 180}]}, "unit": "s"'
+_EACH = "max by (cluster, hub, job, instance) ("
+
 IN_DASHBOARD = [
-    _dashboard("metric misspelt", "sum(jupyterhub_servers{", "sum(jupyterhub_server{", "no metric"),
+    _dashboard("metric misspelt", "(jupyterhub_servers{", "(jupyterhub_server{", "no metric"),
     _dashboard(
         "metric of another exporter", "jupyterhub_up{", "jupyterhub_total_users{", "no metric"
     ),
     _dashboard(
-        "safeguard misspelt",
-        "min by (safeguard) (hub_idle_exporter_safeguard{",
-        "min by (safeguard) (hub_idle_exporter_safeguards{",
-        "no metric",
+        "safeguard misspelt", "hub_idle_exporter_safeguard{", "hub_idle_exporter_safe{", "no metric"
     ),
     _dashboard("label misspelt", 'state=\\"idle\\"', 'sate=\\"idle\\"', "no label sate"),
     _dashboard("label value misspelt", 'state=\\"idle\\"', 'state=\\"idel\\"', "no state='idel'"),
     _dashboard("bucket that is not there", 'le=\\"900.0\\"', 'le=\\"901.0\\"', "no le='901.0'"),
+    _dashboard("limit that is not there", 'limit=\\"900\\"', 'limit=\\"901\\"', "no limit='901'"),
     _dashboard(
         "rate of a gauge",
-        '"expr": "sum(jupyterhub_cull_candidates{job=~\\"$job\\", instance=~\\"$instance\\"})"',
-        '"expr": "sum(rate(jupyterhub_cull_candidates{job=~\\"$job\\",'
-        ' instance=~\\"$instance\\"}[$__rate_interval]))"',
-        "rate() of gauge jupyterhub_cull_candidates",
+        f"increase(hub_idle_exporter_culls_total{{{_CHOSEN}}}",
+        f"increase(jupyterhub_cull_candidates{{{_CHOSEN}}}",
+        "increase() of gauge jupyterhub_cull_candidates",
     ),
     _dashboard(
         "counter without increase",
-        'sum (increase(hub_idle_exporter_culls_total{job=~\\"$job\\",'
-        ' instance=~\\"$instance\\"}[$__range]))',
-        'sum (hub_idle_exporter_culls_total{job=~\\"$job\\", instance=~\\"$instance\\"})',
+        f"increase(hub_idle_exporter_culls_total{{{_CHOSEN}}}[$__range])",
+        f"hub_idle_exporter_culls_total{{{_CHOSEN}}}",
         "counter hub_idle_exporter_culls_total outside",
     ),
     _dashboard(
         "rate over a fixed window",
-        'sum (increase(hub_idle_exporter_polls_total{job=~\\"$job\\",'
-        ' instance=~\\"$instance\\"}[1h]',
-        'sum (rate(hub_idle_exporter_polls_total{job=~\\"$job\\", instance=~\\"$instance\\"}[1h]',
+        "[$__rate_interval]",
+        "[1h]",
         "another window than $__rate_interval",
     ),
     _dashboard("bracket lost", "sum by (state) (", "sum by (state) ", "no PromQL"),
@@ -78,14 +77,22 @@ IN_DASHBOARD = [
     _dashboard(
         "instance not chosen", ', instance=~\\"$instance\\"', "", 'not chosen by instance=~"$inst'
     ),
+    _dashboard(
+        "cluster not chosen", 'cluster=~\\"$cluster\\", ', "", 'not chosen by cluster=~"$cluster'
+    ),
     _dashboard("job by equality", 'job=~\\"$job\\"', 'job=\\"$job\\"', 'not chosen by job=~"$job"'),
-    _dashboard("division by nothing", ' > 0)"', ')"', "not guarded"),
+    _dashboard(
+        "division by nothing",
+        " / (sum by (policy) (jupyterhub_servers",
+        " / sum by (policy) ((jupyterhub_servers",
+        "not guarded",
+    ),
     _dashboard("grouped by no label", "sum by (policy) (", "sum by (polcy) (", "grouped by polcy"),
-    _dashboard("legend of no label", "{{policy}}: {{reason}}", "{{policy}}: {{why}}", "names why"),
-    _dashboard("panel without title", '"title": "Idle share"', '"title": ""', "no title"),
+    _dashboard("legend of no label", "{{outcome}}", "{{why}}", "names why"),
+    _dashboard("panel without title", '"title": "In use now"', '"title": ""', "no title"),
     _dashboard(
         "panel without description",
-        '"description": "Idle servers as a part of all servers."',
+        '"description": "Versions of the exporters and of the Hubs."',
         '"description": ""',
         "no description",
     ),
@@ -95,22 +102,64 @@ IN_DASHBOARD = [
     _dashboard("other uid", '"uid": "hub-idle-exporter"', '"uid": "x"', "uid is 'x'"),
     _dashboard("tag lost", '"hub-idle-exporter"\n  ]', '"idle"\n  ]', "tags are"),
     _dashboard("id twice", '"id": 3,', '"id": 2,', "same id"),
-    _dashboard("overlap", '"x": 4,\n        "y": 1', '"x": 3,\n        "y": 1', "overlap"),
-    _dashboard("too wide", '"w": 12,\n        "x": 12', '"w": 13,\n        "x": 12', "24 columns"),
+    _dashboard("id twice, in a folded row", '"id": 20,', '"id": 12,', "same id"),
+    _dashboard("overlap", '"x": 4,\n        "y": 5', '"x": 3,\n        "y": 5', "overlap"),
+    _dashboard(
+        "overlap in a folded row",
+        '"x": 8,\n            "y": 26',
+        '"x": 7,\n            "y": 26',
+        "overlap",
+    ),
+    _dashboard("too wide", '"w": 6,\n        "x": 18', '"w": 7,\n        "x": 18', "24 columns"),
     _dashboard("panel type unknown", '"type": "bargauge"', '"type": "graph"', "type graph"),
     _dashboard("refId twice", '"refId": "B"', '"refId": "A"', "same refId"),
     _dashboard("all is not .+", '"allValue": ".+"', '"allValue": ".*"', "allValue is '.*'"),
+    _dashboard("clusters must exist", '"allValue": ".*"', '"allValue": ".+"', "allValue is '.+'"),
     _dashboard("variable not reloaded", '"refresh": 2', '"refresh": 1', "refresh is 1"),
     _dashboard("crosshair lost", '"graphTooltip": 1', '"graphTooltip": 0', "graphTooltip is 0"),
     _dashboard("link lost", '"type": "dashboards"', '"type": "link"', "no link by tag"),
     _dashboard(
+        "last value of a range",
+        '"instant": true,\n          "legendFormat": "idle",\n          "range": false',
+        '"instant": false,\n          "legendFormat": "idle",\n          "range": true',
+        "shows one moment, and asks over time",
+    ),
+    _dashboard(
         "range over time",
-        '"instant": true,\n          "legendFormat": "culled"',
-        '"instant": false,\n          "legendFormat": "culled"',
+        '"instant": true,\n          "legendFormat": "money"',
+        '"instant": false,\n          "legendFormat": "money"',
         "look back over it all",
     ),
+    _dashboard(
+        "numbers of an hour ago",
+        " and on (cluster, hub, job, instance) timestamp(",
+        " or on (cluster, hub, job, instance) timestamp(",
+        "nothing asks whether it is fresh",
+    ),
+    _dashboard(
+        "age of a dead exporter",
+        f"time() - {_EACH}max_over_time(",
+        f"time() - {_EACH}last_over_time(",
+        "stops growing",
+    ),
+    _dashboard("maximum over Hubs", _EACH, "max (", "max over exporters that differ in cluster"),
+    _dashboard("clusters merged", _EACH, "max by (hub, job, instance) (", "differ in cluster"),
+    _dashboard("colours of seconds", '"unit": "s"', _RED_AFTER_180, "fixed seconds"),
+    _dashboard(
+        "total first", '"failed: {{cause}}"', '"all: {{cause}}"', "total does not come last"
+    ),
+    _dashboard("exempt like others", "{{policy}} (exempt)", "{{policy}}", "not told apart"),
+    _dashboard(
+        "colours by order",
+        '"mode": "palette-classic-by-name"',
+        '"mode": "palette-classic"',
+        "does not come from its name",
+    ),
+    _dashboard("price pasted", "${cost:doublequote}", "${cost:raw}", "pasted into PromQL"),
+    _dashboard("a price from us", '"query": "",', '"query": "0.12",', "empty at first"),
+    _dashboard("row open", '"collapsed": true', '"collapsed": false', "not folded"),
     _dashboard("annotation lost", '"name": "Mode changes"', '"name": "x"', "annotations are"),
-    _dashboard("changed by hand", '"Idle share"', '"Share of idle"', "differs from"),
+    _dashboard("changed by hand", '"Idle share by policy"', '"Share of idle"', "differs from"),
 ]
 
 

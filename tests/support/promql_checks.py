@@ -20,11 +20,17 @@ from hub_idle_exporter.domain.poll_state import LatestState
 from hub_idle_exporter.domain.settings import PollSettings
 from hub_idle_exporter.metrics import Metrics
 
-OPEN_LABELS = frozenset({"policy", "version", "user", "server", "job", "instance"})
+OF_TARGETS = ("job", "instance", "cluster", "hub", "namespace")
+OPEN_LABELS = frozenset({"policy", "version", "user", "server", *OF_TARGETS})
 OF_PROMETHEUS = {"up": "gauge", "ALERTS": "gauge"}
 OF_THE_HUB = {"jupyterhub_running_servers": "gauge"}
 COUNTING = frozenset({"rate", "irate", "increase"})
-GRAFANAS_OWN = {"__range": "6h", "__rate_interval": "5m", "__interval": "1m"}
+GRAFANAS_OWN = {
+    "__range": "6h",
+    "__rate_interval": "5m",
+    "__interval": "1m",
+    "cost:doublequote": '"0.12"',
+}
 
 
 @dataclass
@@ -38,7 +44,7 @@ class Vocabulary:
         """Know a series."""
         self.types[name] = type_
         known = self.labels.setdefault(name, {})
-        for label, value in {"job": "", "instance": "", **labels}.items():
+        for label, value in {**dict.fromkeys(OF_TARGETS, ""), **labels}.items():
             known.setdefault(label, set()).add(value)
 
 
@@ -181,11 +187,11 @@ def grouping_labels(tree: Any) -> set[str]:
 
 
 def made_labels(tree: Any) -> set[str]:
-    """Give the labels that label_replace() makes."""
+    """Give the labels that label_replace() and label_join() make."""
     return {
         node.args[1].val
         for node, _ in nodes(tree)
-        if is_a(node, "Call") and node.func.name == "label_replace"
+        if is_a(node, "Call") and node.func.name in ("label_replace", "label_join")
     }
 
 
@@ -194,3 +200,41 @@ def _grouping_faults(tree: Any, vocabulary: Vocabulary) -> Iterator[str]:
     known = made_labels(tree).union(*(vocabulary.labels.get(name, {}) for name in names))
     for label in sorted(grouping_labels(tree) - known):
         yield f"grouped by {label}, which none of {', '.join(sorted(names))} has"
+
+
+def compared_exporters(tree: Any) -> Iterator[str]:
+    """Find a maximum or minimum over several exporters; `max by (…)` one of them is none."""
+    for node, _ in nodes(tree):
+        if is_a(node, "AggregateExpr") and str(node.op) in ("max", "min"):
+            by = set(getattr(node.modifier, "labels", None) or [])
+            missing = [label for label in ("cluster", "hub", "job", "instance") if label not in by]
+            if missing:
+                yield f"{node.op} over exporters that differ in {', '.join(missing)}"
+
+
+AS_OF_THE_LAST_POLL = re.compile(r"jupyterhub_(?!up$|info$|running_servers$)")
+LAST_SUCCESS = "hub_idle_exporter_last_poll_success_timestamp_seconds"
+
+
+def stale_facts(tree: Any) -> Iterator[str]:
+    """Find facts about the Hub that are shown as of now however old they are."""
+    for selector, parents in selectors(tree):
+        over_time = any(is_a(node, kind) for node in parents for kind in _OVER_TIME)
+        of_now = AS_OF_THE_LAST_POLL.match(selector.name) and not over_time
+        if of_now and not any(_keeps_fresh(node) for node in parents):
+            yield f"{selector.name} is shown as of now, and nothing asks whether it is fresh"
+
+
+_OVER_TIME = ("MatrixSelector", "SubqueryExpr")
+
+
+def _keeps_fresh(node: Any) -> bool:
+    return is_a(node, "BinaryExpr") and str(node.op) == "and" and LAST_SUCCESS in str(node.rhs)
+
+
+def frozen_ages(tree: Any) -> Iterator[str]:
+    """Find ages that stop growing when the exporter is gone."""
+    for node, _ in nodes(tree):
+        since = is_a(node, "BinaryExpr") and str(node.op) == "-" and str(node.lhs) == "time()"
+        if since and "max_over_time" not in str(node.rhs):
+            yield f"an age that stops growing while the exporter is down: {node.rhs}"
