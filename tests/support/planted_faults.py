@@ -2,6 +2,7 @@
 
 A fault is a replacement in one file (its first occurrence), and a part of what the checks must
 say about it. `test_dashboard.py`, `test_rules.py` and `test_compose.py` plant them in copies.
+A fault in the rules may name a case of `alert_faults.py`: promtool must fail when it plays that.
 """
 
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ class Fault:
     old: str
     new: str
     caught: str
+    case: str = ""
 
     def planted(self, text: str) -> str:
         """Give the text with the mistake in it; it must be possible to make it."""
@@ -167,20 +169,41 @@ def _rules(name: str, old: str, new: str, caught: str) -> Fault:
     return Fault(name, RULES, old, new, caught)
 
 
+def _played(name: str, case: str, old: str, new: str) -> Fault:
+    """Plant a fault that shows only when a case is played."""
+    return Fault(name, RULES, old, new, "FAILED", case)
+
+
+_BY_TARGET = "on (job, instance)"
+_POLLS_ARE_RARE = "{} hub_idle_exporter_poll_interval_seconds {} 300\n            )\n          )"
+_LEFT_BEHIND = {
+    "its Hub is flaky": "    " + _POLLS_ARE_RARE.format("and", ">"),
+    "stops are refused": "(increase(hub_idle_exporter_cull_attempts_total[2h]))",
+    "no server can be asked": "1.5\n                " + _POLLS_ARE_RARE.format("unless", "<="),
+    "servers wait": "== 1\n                " + _POLLS_ARE_RARE.format("unless", "<="),
+}
+_WRONGLY = ("limit", "probe_failed", "gate", "list", "stale")
+
 IN_RULES = [
-    _rules("metric misspelt", "expr: jupyterhub_up == 0", "expr: jupyterhub_ups == 0", "no metric"),
+    _rules(
+        "metric misspelt",
+        "          jupyterhub_up == 0",
+        "          jupyterhub_ups == 0",
+        "no metric",
+    ),
     _rules("label value misspelt", 'cause!="not_stopped"', 'cause!="orphan"', "no cause='orphan'"),
     _rules("scope misspelt", "list:users|read:servers", "list:users|read:server", "no scope="),
+    _rules("alert misspelt", "EveryProbeFailing|Hub", "EveryProbeFailed|Hub", "no alertname="),
     _rules("bracket lost", "sum without (cause) (", "sum without (cause) ", "no PromQL"),
     _rules(
         "rate of a gauge",
-        "avg_over_time(jupyterhub_cull_candidates[15m])",
-        "increase(jupyterhub_cull_candidates[15m])",
+        "avg_over_time(jupyterhub_cull_candidates[30m])",
+        "increase(jupyterhub_cull_candidates[30m])",
         "increase() of gauge",
     ),
     _rules(
         "counter without increase",
-        "expr: increase(hub_idle_exporter_policy_reload_failures_total[1h]) > 0",
+        "expr: hub_idle_exporter_policy_file_valid == 0",
         "expr: hub_idle_exporter_policy_reload_failures_total > 0",
         "counter hub_idle_exporter_policy_reload_failures_total outside",
     ),
@@ -188,7 +211,15 @@ IN_RULES = [
     _rules("severity unknown", "severity: info", "severity: page", "severity"),
     _rules("no runbook", "runbook_url: docs/", "runbook: docs/", "runbook_url"),
     _rules("runbook of no section", "#hubidleclockskew", "#hubidleclock", "no section"),
-    _rules("summary is no sentence", "cannot read its JupyterHub.", "cannot read it", "summary"),
+    _rules("summary is no sentence", "cannot read its Hub.", "cannot read its Hub", "no sentence"),
+    _rules("instance not named", "{{ $labels.instance }}", "The exporter", "name the instance"),
+    _rules("Hub not named", "{{- with $labels.hub }} of Hub {{ . }}{{ end }}", "", "name the hub"),
+    _rules(
+        "cluster not named",
+        "{{- with $labels.cluster }} in cluster {{ . }}{{ end }}",
+        "",
+        "name the cluster",
+    ),
     _rules("name out of line", "alert: HubIdleClockSkew", "alert: ClockSkew", "begins with"),
     _rules(
         "record out of line",
@@ -211,58 +242,308 @@ IN_RULES = [
         "instance:jupyterhub_servers:sum",
         "not guarded",
     ),
-    _rules(
+    _rules("joined by job and instance", "ignoring (state)", _BY_TARGET, "mixes clusters up"),
+    _rules("joined by hub alone", "on (cluster, namespace)", "on (hub)", "mixes clusters up"),
+    _rules("counted by job", "(job, cluster, namespace, hub)", "(job)", "mixes clusters up"),
+    _rules("summed over all", "sum without (policy, state)", "sum", "mixes clusters up"),
+    _rules("summed over Hubs", "without (policy, state)", "without (hub)", "mixes exporters up"),
+    # -- each of these shows only when it is played
+    _played(
+        "joins by job and instance",
+        "all is well",
+        'ignoring (state) hub_idle_exporter_enforcement{state="on"} == 1',
+        _BY_TARGET + ' hub_idle_exporter_enforcement{state="on"} == 1',
+    ),
+    _played(
+        "a neighbour that stands by silences",
+        "the probe user is a Hub admin",
+        "unless ignoring (state) hub_idle_exporter_standby == 1",
+        f"unless {_BY_TARGET} hub_idle_exporter_standby == 1",
+    ),
+    _played(
+        "fires where nobody is stopped",
+        "servers are not asked, but not stopped either",
+        'and ignoring (state) hub_idle_exporter_enforcement{state="on"} == 1',
+        'and ignoring (state) hub_idle_exporter_enforcement{state="on"} >= 0',
+    ),
+    _played(
+        "orphans unseen",
+        "a server was stopped and still runs",
+        'cause="not_stopped"}[6h]',
+        'cause="not_stopped"}[5m]',
+    ),
+    _played(
+        "orphans are forgotten with the exporter",
+        "the exporter goes away after a server was stopped and still runs",
+        'cause="not_stopped"}[6h])\n          ) > 0\n',
+        'cause="not_stopped"}[6h])\n          ) > 0 and on (cluster, namespace) jupyterhub_up\n',
+    ),
+    _played(
+        "a pod that is just stopping is an orphan",
+        "a pod lives on for some minutes",
+        "for: 30m\n        keep_firing_for: 15m\n        labels:\n          severity: critical",
+        "for: 2m\n        keep_firing_for: 15m\n        labels:\n          severity: critical",
+    ),
+    _played(
+        "a Hub that fills up has orphans",
+        "a Hub fills up, seen two minutes late",
+        "min_over_time(namespace:jupyterhub_server_pods:count[15m])",
+        "namespace:jupyterhub_server_pods:count",
+    ),
+    _played(
+        "a Hub that fills up between rare polls has orphans",
+        "a Hub fills up, seen every hour",
+        "max by (cluster, namespace) (hub_idle_exporter_poll_interval_seconds) <= 300",
+        "max by (cluster, namespace) (hub_idle_exporter_poll_interval_seconds) <= 3600",
+    ),
+    _played(
+        "two exporters of a Hub hide orphans",
+        "orphans, beside an exporter that stands by",
+        "            unless hub_idle_exporter_standby == 1\n            unless\n          time()",
+        "            unless\n          time()",
+    ),
+    _played(
+        "unreadable users are orphans",
+        "users who cannot be decoded have pods",
+        "            unless hub_idle_exporter_unreadable_users > 0\n",
+        "",
+    ),
+    _played(
+        "a second Hub's pods are orphans",
+        "two Hubs in one namespace, and one exporter dies",
+        "count by (cluster, namespace) (instance:jupyterhub_servers:sure)\n        for",
+        "count by (cluster, namespace) (instance:jupyterhub_servers:sure) + 9\n        for",
+    ),
+    _played(
+        "what was counted long ago is compared with pods of now",
+        "polls have stopped, and new pods start",
+        "> 3 * hub_idle_exporter_poll_interval_seconds + 120\n            unless",
+        "> 3e9 * hub_idle_exporter_poll_interval_seconds + 120\n            unless",
+    ),
+    _played(
+        "pods of all namespaces are one Hub's",
+        "kube-state-metrics says where it runs itself",
+        'kube_pod_labels{label_component="singleuser-server", exported_namespace=""}',
+        'kube_pod_labels{label_component="singleuser-server"}',
+    ),
+    _played(
+        "pods are counted twice",
+        "all is well",
+        'phase="Running", exported_namespace=""} == 1',
+        'phase="Running", exported_namespace=""} >= 0) + 1',
+    ),
+    _played(
+        "down only while no scrape works",
+        "two of three scrapes fail",
+        "[10m]) < 0.5",
+        "[10m]) == 0",
+    ),
+    _played(
+        "a crash loop is down besides",
+        "the exporter crashes every quarter of an hour, and is away for five minutes each time",
+        "            unless\n"
+        "          (\n            changes(process_start_time_seconds[3h]) > 5\n",
+        "            unless\n"
+        "          (\n            changes(process_start_time_seconds[3h]) > 500\n",
+    ),
+    _played(
+        "a crash loop is an endless grace besides",
+        "the exporter crashes every five minutes",
+        "            unless changes(process_start_time_seconds[3h]) > 5\n"
+        "            unless up == 0",
+        "            unless up == 0",
+    ),
+    _played(
+        "a start is a crash loop",
+        "the exporter is started anew once",
+        "          changes(process_start_time_seconds[3h]) > 5\n            and changes",
+        "          changes(process_start_time_seconds[3h]) > 0\n            and changes",
+    ),
+    _played(
+        "a dead exporter is gone besides",
+        "the exporter dies",
+        "            instance:hub_idle_exporter_up:known == 0\n          )",
+        "            instance:hub_idle_exporter_up:known == 2\n          )",
+    ),
+    _played(
+        "a pod that replaces another is gone",
+        "another pod replaces the exporter",
+        "quantile_over_time(0.9, job:",
+        "quantile_over_time(1, job:",
+    ),
+    _played(
+        "gone only while another one is there",
+        "service discovery forgets the exporter",
+        "              or\n"
+        "            0 * quantile_over_time(0.9, job:hub_idle_exporter_build_info:count[1d])\n",
+        "",
+    ),
+    _played(
+        "one poll of an hour alarms",
+        "one poll of an hour fails",
+        "            > 3 * hub_idle_exporter_poll_interval_seconds\n"
+        "            unless ignoring (scope)",
+        "            > 180\n            unless ignoring (scope)",
+    ),
+    _played(
+        "a scope that is missing is unreachable besides",
+        "the token may not read servers any more",
+        "unless ignoring (scope)\n          (\n            hub_idle_exporter_scope_granted{scope=~",
+        "unless ignoring (scope)\n"
+        "          (\n            1 + hub_idle_exporter_scope_granted{scope=~",
+    ),
+    _played(
+        "an outage is flaky",
+        "the Hub is away",
+        "unless changes(jupyterhub_up[1h]) <= 4",
+        "unless changes(jupyterhub_up[1h]) <= 0",
+    ),
+    _played(
+        "rare polls are never flaky",
+        "the Hub answers every third poll, of an hour",
+        "unless changes(jupyterhub_up[8h]) <= 4",
+        "unless changes(jupyterhub_up[8h]) <= 400",
+    ),
+    _played(
+        "a scrape that is a minute old is stale",
+        "polls every ten seconds, scraped every minute",
+        "> 3 * hub_idle_exporter_poll_interval_seconds + 120\n            and jupyterhub_up == 1",
+        "> 3 * hub_idle_exporter_poll_interval_seconds\n            and jupyterhub_up == 1",
+    ),
+    _played(
+        "interval ignored",
+        "all is well at an interval of an hour",
+        "> 3 * hub_idle_exporter_poll_interval_seconds + 120\n            and jupyterhub_up == 1",
+        "> 180 + 120\n            and jupyterhub_up == 1",
+    ),
+    _played(
+        "scopes of a mere watcher",
+        "all is well in monitor mode",
+        'and ignoring (scope, state) hub_idle_exporter_enforcement{state="off"} == 0\n',
+        "\n",
+    ),
+    _played(
+        "fires for whoever waits for another exporter",
+        "nothing but another exporter's lease forbids stops",
+        "            unless ignoring (state) hub_idle_exporter_standby == 1\n",
+        "",
+    ),
+    _played(
+        "a scope that is missing is suspended besides",
+        "the token may not stop servers any more",
+        "unless ignoring (state, scope)\n"
+        '          hub_idle_exporter_scope_granted{scope="delete:servers"} == 0',
+        "unless ignoring (state, scope)\n"
+        '          hub_idle_exporter_scope_granted{scope="delete:servers"} == 2',
+    ),
+    _played(
+        "every start is an endless grace",
+        "the grace period never ends",
+        "and ignoring (state)\n          last_over_time",
+        "unless ignoring (state)\n          last_over_time",
+    ),
+    _played(
+        "a long grace is an endless one",
+        "a grace period of three hours, after a start at four hours",
+        "2 * max_over_time(hub_idle_exporter_grace_seconds[3h])",
+        "0 * max_over_time(hub_idle_exporter_grace_seconds[3h])",
+    ),
+    _played("one slow stop alarms", "one slow stop of four", ") > 2.5\n", ") > 0\n"),
+    _played(
+        "one broken server alarms",
+        "one broken server, alone",
+        "/ (increase(hub_idle_exporter_polls_total[30m]) > 0)\n                > 1.5",
+        "/ (increase(hub_idle_exporter_polls_total[30m]) > 0)\n                > 0",
+    ),
+    _played(
+        "one server that waits alarms",
+        "one broken server among many",
+        "instance:hub_idle_exporter_candidates_waiting:avg30m > 1.5",
+        "instance:hub_idle_exporter_candidates_waiting:avg30m > 0.5",
+    ),
+    _played(
+        "servers that cannot be asked wait besides",
+        "no server can be asked",
+        '=~"HubIdleEveryProbeFailing|HubIdleCullsFailing"',
+        '=~"HubIdleCullsFailing"',
+    ),
+    _played(
+        "stops that are refused leave servers waiting besides",
+        "every stop is refused",
+        '=~"HubIdleEveryProbeFailing|HubIdleCullsFailing"',
+        '=~"HubIdleEveryProbeFailing"',
+    ),
+    _played(
+        "candidates of a grace period wait",
+        "a grace period of ten minutes, with forty candidates",
+        "for: 75m",
+        "for: 15m",
+    ),
+    _played(
+        "busy servers wait",
+        "a hundred servers compute",
+        'cause!~"limit|probe_failed|gate|list|stale"',
+        'cause!~"limit|probe_failed|gate|list|stale|busy"',
+    ),
+    *(
+        _played(
+            f"withheld for {cause} is right",
+            f"candidates are withheld for {cause}",
+            'cause!~"limit|probe_failed|gate|list|stale"',
+            f'cause!~"{"|".join(other for other in _WRONGLY if other != cause)}"',
+        )
+        for cause in _WRONGLY[1:]
+    ),
+    _played(
+        "a limit that is too low is right",
+        "more servers become idle than may be stopped",
+        'cause!~"limit|probe_failed|gate|list|stale"',
+        'cause!~"probe_failed|gate|list|stale"',
+    ),
+    _played(
+        "rare polls never wait",
+        "candidates wait, at an interval of 60 minutes",
+        "instance:hub_idle_exporter_candidates_waiting:avg3h > 1.5",
+        "instance:hub_idle_exporter_candidates_waiting:avg3h > 150",
+    ),
+    _played(
+        "exempt servers count",
+        "most servers are idle, beside exempt ones in use",
+        "jupyterhub_servers unless ignoring (state) jupyterhub_policy_exempt == 1",
+        "jupyterhub_servers",
+    ),
+    _played(
+        "old servers are idle",
+        "most servers are too old, in monitor mode",
+        'jupyterhub_cull_candidates{reason="idle"}',
+        "jupyterhub_cull_candidates",
+    ),
+    _played(
+        "servers that compute are idle",
+        "most servers look idle and compute, and others are old",
+        '            unless ignoring (state) hub_idle_exporter_enforcement{state="on"} == 1\n',
+        "",
+    ),
+    _played(
+        "a file that is only being written is broken",
+        "the policy file is broken for a day",
+        "expr: hub_idle_exporter_policy_file_valid == 0\n        for: 5m",
+        "expr: hub_idle_exporter_policy_file_valid == 0\n        for: 1m",
+    ),
+    _played(
         "threshold upside down",
+        "the clocks differ by 45 seconds",
         "(hub_idle_exporter_clock_skew_seconds) > 30",
         "(hub_idle_exporter_clock_skew_seconds) < 30",
-        "FAILED",
     ),
-    _rules(
-        "fires in monitor mode",
-        'hub_idle_exporter_enforcement{state="on"} == 1',
-        'hub_idle_exporter_enforcement{state="on"} >= 0',
-        "FAILED",
-    ),
-    _rules(
-        "scopes of a mere watcher",
-        'and on (job, instance) hub_idle_exporter_enforcement{state="off"} == 0',
-        "",
-        "FAILED",
-    ),
-    _rules(
-        "busy servers count as waiting",
-        '"limit|probe_failed|gate|list|stale"',
-        '"limit|probe_failed|gate|list|stale|busy"',
-        "FAILED",
-    ),
-    _rules("stops that come too late are right", "|list|stale", "|list", "FAILED"),
-    _rules("a list with gaps is right", "|list|stale", "|stale", "FAILED"),
-    _rules(
-        "fires for whoever waits for another exporter",
-        "unless on (job, instance) hub_idle_exporter_standby == 1",
-        "",
-        "FAILED",
-    ),
-    _rules(
-        "safeguards of a mere watcher",
-        "hub_idle_exporter_safeguard == 0\n"
-        '            and on (job, instance) hub_idle_exporter_enforcement{state="on"} == 1',
-        "hub_idle_exporter_safeguard == 0",
-        "FAILED",
-    ),
-    _rules(
-        "safeguards that are there",
-        "hub_idle_exporter_safeguard == 0",
-        "hub_idle_exporter_safeguard >= 0",
-        "FAILED",
-    ),
-    _rules("interval ignored", "> 3 * hub_idle_exporter_poll_interval_seconds", "> 180", "FAILED"),
-    _rules("orphans unseen", 'cause="not_stopped"}[6h]', 'cause="not_stopped"}[5m]', "FAILED"),
-    _rules(
-        "fires at once",
-        "for: 15m\n        labels:\n          severity: critical",
-        "for: 1m\n        labels:\n          severity: critical",
-        "FAILED",
+    *(
+        _played(
+            f"a dead exporter leaves behind that {what}",
+            f"the exporter dies while {what}",
+            f"{end}\n            unless up == 0\n",
+            f"{end}\n",
+        )
+        for what, end in _LEFT_BEHIND.items()
     ),
 ]
 

@@ -125,6 +125,7 @@ def test_a_fixed_variable_is_listed_and_read() -> None:
 
 OF_OTHER_PROGRAMS = {
     "--query.replica-label",  # Thanos
+    "--metric-labels-allowlist",  # kube-state-metrics
     "--read-only", "--publish", "--rm", "--volume", "--volumes",  # docker
     "--upgrade", "--no-deps", "--version", "--wheel-dir",  # tools/lock.py, pip, Python
     "--header", "--request",  # curl
@@ -566,7 +567,7 @@ def test_yaml_is_yaml(page: str, code: str) -> None:
 
 
 MAKE_TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-PROGRAMS = {"curl", "docker", "openssl", "pip", "sed", "sudo"}
+PROGRAMS = {"curl", "docker", "kubectl", "openssl", "pip", "sed", "sudo"}
 
 
 @pytest.mark.parametrize(
