@@ -220,18 +220,30 @@ FAULTS = [
         silent=(12,),
     ),
     Case(
-        "the exporter crashes every quarter of an hour, and is away for five minutes each time",
-        _crash_loop(10, 5),
+        "the exporter crashes again and again, and is away for eight minutes each time",
+        _crash_loop(4, 8),
         {"HubIdleExporterRestarting": WARNING},
         at=(120, 245),
-        silent=(32,),
+        silent=(3,),
+    ),
+    Case(
+        "the exporter crashes every five minutes, between two scrapes",
+        {
+            **stops_nothing(),
+            own("enforcement", state="on"): always(0),
+            own("enforcement", state="grace"): always(1),
+            STARTED: steps(5, range(1000, 1100)),
+        },
+        {"HubIdleExporterRestarting": WARNING},
+        at=(62, 100, 250),
+        silent=(12,),
     ),
     # -- the Hub cannot be read
     Case(
         "the Hub is away",
         _unread(60, "connection"),
         {"HubIdleHubUnreachable": WARNING},
-        at=(75, 150),
+        at=(75, 100, 150),
         silent=(50, 64),
     ),
     Case(

@@ -243,8 +243,18 @@ IN_RULES = [
         "not guarded",
     ),
     _rules("joined by job and instance", "ignoring (state)", _BY_TARGET, "mixes clusters up"),
-    _rules("joined by hub alone", "on (cluster, namespace)", "on (hub)", "mixes clusters up"),
-    _rules("counted by job", "(job, cluster, namespace, hub)", "(job)", "mixes clusters up"),
+    _rules(
+        "joined by hub alone",
+        "and on (cluster, namespace)\n",
+        "and on (hub)\n",
+        "mixes clusters up",
+    ),
+    _rules(
+        "counted by job",
+        "count by (job, cluster, namespace, hub)",
+        "count by (job)",
+        "mixes clusters up",
+    ),
     _rules("summed over all", "sum without (policy, state)", "sum", "mixes clusters up"),
     _rules("summed over Hubs", "without (policy, state)", "without (hub)", "mixes exporters up"),
     # -- each of these shows only when it is played
@@ -323,8 +333,8 @@ IN_RULES = [
     _played(
         "pods of all namespaces are one Hub's",
         "kube-state-metrics says where it runs itself",
-        'kube_pod_labels{label_component="singleuser-server", exported_namespace=""}',
-        'kube_pod_labels{label_component="singleuser-server"}',
+        'kube_pod_status_phase{phase="Running", exported_namespace=""}',
+        'kube_pod_status_phase{phase="Running"}',
     ),
     _played(
         "pods are counted twice",
@@ -340,7 +350,7 @@ IN_RULES = [
     ),
     _played(
         "a crash loop is down besides",
-        "the exporter crashes every quarter of an hour, and is away for five minutes each time",
+        "the exporter crashes again and again, and is away for eight minutes each time",
         "            unless\n"
         "          (\n            changes(process_start_time_seconds[3h]) > 5\n",
         "            unless\n"
@@ -348,7 +358,7 @@ IN_RULES = [
     ),
     _played(
         "a crash loop is an endless grace besides",
-        "the exporter crashes every five minutes",
+        "the exporter crashes every five minutes, between two scrapes",
         "            unless changes(process_start_time_seconds[3h]) > 5\n"
         "            unless up == 0",
         "            unless up == 0",
