@@ -160,6 +160,17 @@ FAULTS = [
         at=(61, 65, 200),
     ),
     Case(
+        "servers are stopped without being asked, whenever their Hub answers",
+        {
+            **_flaky(1),
+            own("busy_check"): always(0),
+            own("safeguard", safeguard="busy_check"): always(0),
+        },
+        {"HubIdleServersNotAsked": CRITICAL, "HubIdleHubFlaky": WARNING},
+        at=(100, 101, 102),
+        silent=(),
+    ),
+    Case(
         "servers are not asked, but not stopped either",
         turns("suspended", 60)
         | {own("busy_check"): then(1, 60, 0), own("standby"): then(0, 60, 1)},
@@ -225,6 +236,13 @@ FAULTS = [
         {"HubIdleExporterRestarting": WARNING},
         at=(120, 245),
         silent=(3,),
+    ),
+    Case(
+        "the exporter crashes for an hour",
+        {STARTED: f"{steps(5, range(1000, 1012))} {always(1012)}"},
+        {"HubIdleExporterRestarting": WARNING},
+        at=(62, 100),
+        silent=(12, 140),
     ),
     Case(
         "the exporter crashes every five minutes, between two scrapes",
@@ -326,6 +344,26 @@ FAULTS = [
         {"HubIdleCullingRarelyOn": WARNING},
         at=(360, 450),
         silent=(50, 270),
+    ),
+    Case(
+        "the grace period ends after four hours, and culling is on again",
+        {
+            own("enforcement", state="on"): f"1x239 0x239 {always(1)}",
+            own("enforcement", state="grace"): f"0x239 1x239 {always(0)}",
+        },
+        {"HubIdleCullingRarelyOn": WARNING},
+        at=(460,),
+        silent=(50, 558),
+    ),
+    Case(
+        "a grace period of ten minutes, with forty candidates, at an interval of 20 minutes",
+        _by_interval(20)
+        | {
+            own("enforcement", state="on"): f"0x9 {always(1)}",
+            own("enforcement", state="grace"): f"1x9 {always(0)}",
+            CANDIDATES: f"40x19 {always(3)}",
+        },
+        silent=(100, 180, 260),
     ),
     Case(
         "a grace period of ten minutes, with forty candidates",
@@ -464,6 +502,15 @@ FAULTS = [
         silent=(50, 150),
     ),
     Case(
+        "most servers look idle and compute, as an exporter sees it that stands by",
+        standing_by()
+        | {
+            hubs("servers", policy="default", state="idle"): always(40),
+            CANDIDATES: always(40),
+        },
+        silent=(190,),
+    ),
+    Case(
         "idle servers that are exempt",
         watching()
         | {
@@ -600,6 +647,7 @@ def of_a_hub(labels: Labels) -> list[Case]:
             _away(60) | {"up{}": "1x59 0x119 stale"},
             {"HubIdleExporterGone": WARNING | of_job},
             at=(200, 400),
+            silent=(50, 187),
         ),
         Case(
             "another pod replaces the exporter",

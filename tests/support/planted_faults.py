@@ -343,6 +343,43 @@ IN_RULES = [
         'phase="Running", exported_namespace=""} >= 0) + 1',
     ),
     _played(
+        "what is away is not asked, though it stops servers now and then",
+        "servers are stopped without being asked, whenever their Hub answers",
+        'hub_idle_exporter_enforcement{state="on"} == 1\n        keep_firing_for: 15m',
+        'hub_idle_exporter_enforcement{state="on"} == 1\n        for: 5m',
+    ),
+    _played(
+        "a target that is forgotten is down besides",
+        "a dead exporter is forgotten",
+        "            and instance:hub_idle_exporter_up:known >= 0\n",
+        "",
+    ),
+    _played(
+        "a crash loop that is over goes on",
+        "the exporter crashes for an hour",
+        "          changes(process_start_time_seconds[3h]) > 5\n"
+        "            and changes(process_start_time_seconds[1h]) > 0\n            and ignoring",
+        "          changes(process_start_time_seconds[3h]) > 5\n            and ignoring",
+    ),
+    _played(
+        "a grace period that is over goes on",
+        "the grace period ends after four hours, and culling is on again",
+        'min_over_time(hub_idle_exporter_enforcement{state="on"}[1h]) == 1',
+        'min_over_time(hub_idle_exporter_enforcement{state="on"}[1h]) == 2',
+    ),
+    _played(
+        "candidates of a grace period wait where polls are rare",
+        "a grace period of ten minutes, with forty candidates, at an interval of 20 minutes",
+        'min_over_time(hub_idle_exporter_enforcement{state="on"}[3h]) == 1',
+        'max_over_time(hub_idle_exporter_enforcement{state="on"}[3h]) == 1',
+    ),
+    _played(
+        "one that stands by sees idle servers that compute",
+        "most servers look idle and compute, as an exporter sees it that stands by",
+        "            unless hub_idle_exporter_standby == 1\n        for: 2h",
+        "        for: 2h",
+    ),
+    _played(
         "down only while no scrape works",
         "two of three scrapes fail",
         "[10m]) < 0.5",
