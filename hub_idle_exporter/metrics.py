@@ -342,6 +342,12 @@ class Metrics(Collector):
                 "scope",
                 {scope: (state.granted or Granted()).has(scope) for scope in Scope},
             ),
+            lambda state: _labelled(
+                f"{_PREFIX}scope_filtered",
+                "Whether the token has a scope for some users, groups or servers only.",
+                "scope",
+                {scope: (state.granted or Granted()).filtered(scope) for scope in Scope},
+            ),
             lambda state: _value(
                 f"{_PREFIX}busy_check",
                 "Whether servers are asked whether they are busy before a stop.",

@@ -58,6 +58,7 @@ HOUR = 3600.0
 Labels = Mapping[str, Iterable[str] | None]
 STATES = ("active", "idle", "pending")
 REASONS = ("idle", "max_age")
+SCOPES = ("list:users", "read:servers", "read:users:groups", "delete:servers", "proxy", "tokens")
 WITHHELD = ("active_again", "busy", "probe_failed", "pending", "restarted", "gone", "limit", "gate",
             "policy", "list", "unasked", "stale")  # fmt: skip
 FACTS: dict[str, tuple[str, Labels]] = {
@@ -93,11 +94,8 @@ OWN: dict[str, tuple[str, Labels]] = {
     "hub_idle_exporter_web_refusals": (
         "counter", {"cause": ("wrong_password", "too_many_attempts", "certificate")},
     ),
-    "hub_idle_exporter_scope_granted": (
-        "gauge",
-        {"scope": ("list:users", "read:servers", "read:users:groups", "delete:servers", "proxy",
-                   "tokens")},
-    ),
+    "hub_idle_exporter_scope_granted": ("gauge", {"scope": SCOPES}),
+    "hub_idle_exporter_scope_filtered": ("gauge", {"scope": SCOPES}),
     "hub_idle_exporter_enforcement": ("gauge", {"state": ("off", "grace", "suspended", "on")}),
     "hub_idle_exporter_grace_seconds": ("gauge", {}),
     "hub_idle_exporter_standby": ("gauge", {}),
@@ -387,13 +385,17 @@ def test_each_safeguard_has_its_own_series(given: Safeguards, shown: tuple[int, 
     assert value(metrics, "hub_idle_exporter_busy_check") == shown[0]
 
 
-def test_a_filtered_scope_is_granted() -> None:
+@pytest.mark.parametrize(
+    ("name", "scopes"),
+    [("granted", {"list:users", "read:servers"}), ("filtered", {"read:servers"})],
+)
+def test_a_filtered_scope_is_granted_and_told_apart(name: str, scopes: set[str]) -> None:
     shown = {
         sample.labels["scope"]: sample.value
         for sample in samples(busy())
-        if sample.name == "hub_idle_exporter_scope_granted"
+        if sample.name == f"hub_idle_exporter_scope_{name}"
     }
-    assert shown == {scope: float(scope in ("list:users", "read:servers")) for scope in Scope}
+    assert shown == {scope: float(scope in scopes) for scope in Scope}
 
 
 # ---- facts --------------------------------------------------------------------------------------

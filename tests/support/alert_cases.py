@@ -135,6 +135,10 @@ def good() -> Series:
             own("scope_granted", scope=scope): always(1)
             for scope in ("list:users", "read:servers", "delete:servers")
         },
+        **{
+            own("scope_filtered", scope=scope): always(0)
+            for scope in ("list:users", "read:servers", "delete:servers")
+        },
         **_culling("on"),
         own("grace_seconds"): always(0),
         own("standby"): always(0),

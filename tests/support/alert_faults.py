@@ -745,6 +745,12 @@ def of_a_hub(labels: Labels) -> list[Case]:
             added=pods(labels, [always(1)] * SERVERS + [_LATE] * 2),
         ),
         Case(
+            "users outside the filter of the token have pods",
+            {own("scope_filtered", scope="read:servers"): always(1)},
+            silent=(110,),
+            added=pods(labels, [always(1)] * SERVERS + [_LATE] * 2),
+        ),
+        Case(
             "polls have stopped, and new pods start",
             _BY_NAME["polls have stopped"].changed,
             {"HubIdleDataStale": WARNING | labels},
