@@ -1,6 +1,7 @@
 """What became of the candidates: of those of the last culling pass, and the last ones of all.
 
-For the gauge of the last pass and for the page; the audit trail itself is the log.
+For the gauge of the last pass and for the page; the audit trail itself is the log. Of a server only
+what is shown is kept: the rest would keep whole pages of the Hub's list in memory.
 """
 
 import threading
@@ -8,15 +9,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 from .domain.labels import CullFailure, Outcome, Withheld
-from .domain.policy import JudgedServer
+from .domain.policy import JudgedServer, Reason
 
-# A server that stays withheld is one entry, for as long as it is among the newest so many.
+# How many are kept at most of those that are no candidates any more.
 _MOST_KEPT = 200
 
+ServerKey = tuple[str, str]
 _Start = tuple[str, str, datetime | None]
+_Entries = dict[tuple[_Start, Outcome | Withheld], "Entry"]
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,15 @@ class Entry:
     """What became of one candidate; times are seconds since 1970, by our clock.
 
     One that is withheld again and again for the same reason has one entry: since `first`, `times`
-    times, the last time at `last`. `cause` says why a stop failed.
+    times, the last time at `last`. `idle` is how long it had been idle then, in seconds. `cause`
+    says why a stop failed.
     """
 
-    server: JudgedServer
+    user: str
+    server: str
+    policy: str
+    reason: Reason | None
+    idle: float | None
     outcome: Outcome | Withheld
     why: str
     first: float
@@ -38,9 +45,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class LastPass:
-    """When the last culling pass began (0: there was none), and its candidates by outcome."""
+    """When the last culling pass began (None: there was none), and its candidates by outcome."""
 
-    began: float
+    began: float | None
     outcomes: Mapping[Outcome | Withheld, int]
 
 
@@ -49,23 +56,26 @@ class Journal:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._began = 0.0
-        self._outcomes: dict[tuple[str, str], Outcome | Withheld] = {}
-        self._entries: dict[tuple[_Start, str], Entry] = {}
+        self._began: float | None = None
+        self._outcomes: dict[ServerKey, Outcome | Withheld] = {}
+        self._under_way: set[ServerKey] = set()
+        self._stops: _Entries = {}
+        self._withheld: _Entries = {}
         self._not_stopped: dict[_Start, Entry] = {}
 
     def begin_pass(
-        self, at: float, under_way: Iterable[JudgedServer], failed: Iterable[JudgedServer]
+        self, at: float, fresh: Iterable[JudgedServer], failed: Iterable[JudgedServer] = ()
     ) -> None:
-        """Begin a pass over candidates; stops that go on from an earlier one are `under_way` too.
+        """Begin a pass over candidates; those under way from an earlier one are of this one too.
 
         `failed` are candidates whose stop has failed a short time ago, and is not tried again yet.
         """
-        outcomes: dict[tuple[str, str], Outcome | Withheld] = {}
-        outcomes |= {(one.user, one.server): Outcome.UNDER_WAY for one in under_way}
-        outcomes |= {(one.user, one.server): Outcome.FAILED for one in failed}
         with self._lock:
-            self._began, self._outcomes = at, outcomes
+            self._under_way.update(map(_key, fresh))
+            self._outcomes = dict.fromkeys(self._under_way, Outcome.UNDER_WAY)
+            self._outcomes |= {_key(one): Outcome.FAILED for one in failed}
+            self._began = at
+            self._forget()
 
     def ended(
         self,
@@ -76,19 +86,28 @@ class Journal:
         cause: CullFailure | None = None,
     ) -> None:
         """Record what became of a candidate."""
-        start = (server.user, server.server, server.seen.started)
+        key, start = _key(server), (*_key(server), server.seen.started)
+        policy, reason, idle = server.policy.name, server.reason, server.idle
+        entry = Entry(*key, policy, reason, idle, outcome, why, at, at, cause=cause)
         with self._lock:
-            if start[:2] in self._outcomes:
-                self._outcomes[start[:2]] = outcome
-            before = self._entries.pop((start, outcome), None)
-            entry = Entry(server, outcome, why, at, at, cause=cause)
-            if before is not None:
-                entry = replace(entry, first=before.first, times=before.times + 1)
-            self._entries[start, outcome] = entry
-            _forget_oldest(self._entries)
+            self._under_way.discard(key)
+            if key in self._outcomes:
+                self._outcomes[key] = outcome
+            _add(self._withheld if isinstance(outcome, Withheld) else self._stops, start, entry)
             if cause is CullFailure.NOT_STOPPED:
                 self._not_stopped[start] = entry
-                _forget_oldest(self._not_stopped)
+            elif outcome is Outcome.STOPPED:
+                self._not_stopped.pop(start, None)  # it took a second stop
+
+    def _forget(self) -> None:
+        """Forget the oldest entries; what is withheld is kept while it is a candidate."""
+        over = [entry for entry in self._withheld if entry[0][:2] not in self._outcomes]
+        for gone in over[:-_MOST_KEPT]:
+            del self._withheld[gone]
+        for stop in [*self._stops][:-_MOST_KEPT]:
+            del self._stops[stop]
+        for start in [*self._not_stopped][:-_MOST_KEPT]:
+            del self._not_stopped[start]
 
     def last_pass(self) -> LastPass:
         """Count the candidates of the last pass by outcome."""
@@ -98,7 +117,7 @@ class Journal:
     def newest(self, most: int) -> list[Entry]:
         """Give the last stops and withheld candidates; the one that began last comes first."""
         with self._lock:
-            entries = list(self._entries.values())
+            entries = [*self._stops.values(), *self._withheld.values()]
         return sorted(entries, key=lambda entry: -entry.first)[:most]
 
     def not_stopped(self, since: float) -> list[Entry]:
@@ -108,6 +127,13 @@ class Journal:
         return [one for one in reversed(entries) if one.last >= since]
 
 
-def _forget_oldest(entries: dict[Any, Entry]) -> None:
-    if len(entries) > _MOST_KEPT:
-        del entries[next(iter(entries))]
+def _key(server: JudgedServer) -> ServerKey:
+    return server.user, server.server
+
+
+def _add(entries: _Entries, start: _Start, entry: Entry) -> None:
+    """Add an entry, or continue the one of the same outcome."""
+    before = entries.pop((start, entry.outcome), None)
+    if before is not None:
+        entry = replace(entry, first=before.first, times=before.times + 1)
+    entries[start, entry.outcome] = entry

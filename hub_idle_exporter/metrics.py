@@ -184,7 +184,8 @@ class Metrics(Collector):
         settings: the interval, and whether there are series by server.
         stands_by: tells whether nothing but another exporter's lease forbids stops.
 
-    `counting` is held while an outcome of a stop is counted; never while anything is waited for.
+    `counting` is held while an outcome of a stop is counted, and while what must fit together is
+    read; never while anything is waited for.
     """
 
     def __init__(
@@ -197,16 +198,17 @@ class Metrics(Collector):
     ) -> None:
         self.registry, self.latest, self._settings = registry, latest, settings
         self._gate, self._stands_by = gate, stands_by
-        self.counting, self.journal = threading.Lock(), Journal()
+        self.counting, self.journal = threading.RLock(), Journal()
         self._current = latest.state, FactsText(self._families_of(latest.state))
         self._ahead = self._current
         self._own: list[OwnMetrics] = [self._enforcement]
+        self._process = ProcessCollector(registry=None)
+        self._platform = PlatformCollector(registry=None)
         self._of_polls()
         self._of_the_token()
         self._of_culls()
         self._of_policies()
         self._of_the_web()
-        self._of_the_process()
         self.preregister_policies(latest.state.rules.policies)
         registry.register(self)
 
@@ -259,7 +261,8 @@ class Metrics(Collector):
     def _own_families(self, state: PollState) -> list[Metric]:
         """Collect our own metrics, what became of stops as of one moment."""
         with self.counting:
-            return [family for families in self._own for family in families(state)]
+            own = [family for families in self._own for family in families(state)]
+        return [*own, *self._process.collect(), *self._platform.collect()]
 
     def totals(self) -> Totals:
         """Read our own counters."""
@@ -284,7 +287,7 @@ class Metrics(Collector):
         )
         yield _value(
             f"{_PREFIX}grace_seconds",
-            "How much of a grace period is left, at least; 0 without.",
+            "How much of a grace period is left, at least; 0 outside of one.",
             now.grace_left,
         )
         yield _value(
@@ -410,7 +413,7 @@ class Metrics(Collector):
         self._gauges(
             lambda state: _value(
                 f"{_PREFIX}policy_file_valid",
-                "Whether the current version of the policy file is in use; 1 without.",
+                "Whether the current version of the policy file is in use; 1 without a file.",
                 state.policy_error is None,
             )
         )
@@ -431,11 +434,6 @@ class Metrics(Collector):
         self.web_refusals = self._counter(
             "web_refusals", "Requests to this exporter that were refused.", cause=WebRefusal
         )
-
-    def _of_the_process(self) -> None:
-        """Add the process's own metrics, as client_python gives them."""
-        process, platform = ProcessCollector(registry=None), PlatformCollector(registry=None)
-        self._own.append(lambda _state: [*process.collect(), *platform.collect()])
 
     def web_config_read(self, valid: bool) -> None:
         """Take note whether the web configuration file can be used."""

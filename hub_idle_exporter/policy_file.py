@@ -131,17 +131,3 @@ CONDITIONS: dict[str, Callable[[Written], object]] = {
     "named": Written.boolean,
     "admin": Written.boolean,
 }
-
-
-def chosen_by_users(policies: tuple[Policy, ...]) -> list[str]:
-    """Name the policies that exempt servers only by what users choose themselves.
-
-    That is `user_options`, and the names of their servers.
-    """
-    return [
-        policy.name
-        for policy in policies
-        if policy.exempt
-        and (policy.match.user_options or policy.match.servers)
-        and (policy.match.users, policy.match.groups, policy.match.admin) == (None, None, None)
-    ]

@@ -8,6 +8,7 @@ from .clocks import read_clocks
 from .culling.cull_pass import CullPass
 from .culling.enforcement import Enforcement
 from .culling.gatekeeper import Gatekeeper
+from .domain.blind_spots import CHOSEN_BY_USERS, TOO_SHORT, chosen_by_users, is_short
 from .domain.census import idle_server_seconds
 from .domain.durations import shown
 from .domain.gate import ClockReading
@@ -18,18 +19,11 @@ from .domain.settings import PollSettings
 from .hub.errors import HubError
 from .metrics import Metrics
 from .observer import Observer
-from .policy_file import PolicySource, chosen_by_users
+from .policy_file import PolicySource
 
 _INTERVALS_COUNTED = 3
-# Below this a server in use may look idle: the Hub learns about activity about every 300 s.
-_SHORT_TIMEOUT = 600.0
 # The Hub is contacted at least this often, so that an outage of a minute is noticed.
 _HEARTBEAT_SECONDS = 30.0
-TOO_SHORT = (
-    "the Hub learns about activity only about every 5 minutes, so servers in use may look idle: "
-    "use 10m or more"
-)
-CHOSEN_BY_USERS = "users choose user_options and server names, so anyone can exempt their server"
 LIST_CHANGED = "the list of users changed too much while it was read"
 
 log = structlog.get_logger()
@@ -230,11 +224,6 @@ def warn_of_policies(policies: tuple[Policy, ...]) -> None:
         )
     for name in chosen_by_users(policies):
         log.warning("exemption_chosen_by_users", policy=name, why=CHOSEN_BY_USERS)
-
-
-def is_short(policy: Policy) -> bool:
-    """Tell whether servers in use may look idle by a policy."""
-    return policy.timeout < _SHORT_TIMEOUT and not policy.exempt
 
 
 def heartbeat_seconds(interval: float) -> float:

@@ -320,6 +320,7 @@ def _sum_up(sidecar: Sidecar, worked: list[bool], seconds: float) -> None:
         stopped=became.get(Outcome.STOPPED, 0),
         failed=became.get(Outcome.FAILED, 0),
         withheld=sum(withheld.values()),
+        under_way=became.get(Outcome.UNDER_WAY, 0),
         causes=" ".join(f"{cause}:{count}" for cause, count in withheld.items()),
         seconds=seconds,
     )

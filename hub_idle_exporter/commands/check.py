@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import click
 
+from ..domain.blind_spots import blind_spots
 from ..domain.columns import wrapped
 from ..domain.durations import shown
 from ..domain.labels import Cause
@@ -20,7 +21,6 @@ from ..hub.errors import HubError
 from ..hub.token import exposed_to_others
 from ..sidecar import assemble, prepared, web_config
 from ..watched_file import FileError
-from .blind_spots import blind_spots
 
 # Smaller differences are not reported: the Date header is exact only to the second.
 _SKEW_SECONDS = 2.0
@@ -225,7 +225,8 @@ def _roles(state: PollState) -> None:
     """Print the roles that are needed, if other roles would help."""
     if state.roles:
         click.echo(
-            "These roles are enough. Put them at the end of jupyterhub_config.py, and restart the "
+            "These roles are enough. Put them at the end of jupyterhub_config.py, in place of any "
+            "that you pasted there before, and restart the "
             f"Hub:\n{state.roles}"
         )
 

@@ -27,11 +27,11 @@ class Audit:
         self._sending: list[JudgedServer] = []
 
     def begin_pass(
-        self, under_way: Iterable[JudgedServer], failed: Iterable[JudgedServer] = ()
+        self, fresh: Iterable[JudgedServer], failed: Iterable[JudgedServer] = ()
     ) -> None:
         """Record that a culling pass begins; `failed` are not tried again yet."""
         with self._metrics.counting:
-            self._metrics.journal.begin_pass(self._clocks().wall, under_way, failed)
+            self._metrics.journal.begin_pass(self._clocks().wall, fresh, failed)
 
     def withheld(self, candidate: JudgedServer, cause: Withheld, why: str) -> None:
         """Record that a candidate is not stopped."""

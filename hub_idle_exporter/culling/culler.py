@@ -101,7 +101,7 @@ class Culler:
         self._hub, self._settings, self._stopping = hub, settings, stopping
         self._clearance, self._stopper, self._remover = clearance, stopper, remover
         self._later, self._audit, self._clock = later, audit, clock
-        self._claimed: dict[ServerKey, JudgedServer] = {}
+        self._claimed: set[ServerKey] = set()
         self._failures = Failures()
         self._backlog = Backlog(share=max(1, settings.concurrency // 2))
 
@@ -121,8 +121,8 @@ class Culler:
         fresh, failed = list[JudgedServer](), list[JudgedServer]()
         for one in self._not_under_way(candidates):
             (failed if self._failures.holds_off(one, now) else fresh).append(one)
-        self._audit.begin_pass([*self._claimed.values(), *fresh], failed)
-        self._claimed.update({(one.user, one.server): one for one in fresh})
+        self._audit.begin_pass(fresh, failed)
+        self._claimed.update((one.user, one.server) for one in fresh)
         new = CullPass(fresh, self._settings, self._hub, safeguards, self._clock)
         if not fresh:
             new.done.set()
@@ -137,7 +137,7 @@ class Culler:
     def withhold(self, candidates: Iterable[JudgedServer], why: str) -> None:
         """Withhold candidates without checking them again, because the list may have gaps."""
         withheld = self._not_under_way(candidates)
-        self._audit.begin_pass([*self._claimed.values(), *withheld])
+        self._audit.begin_pass(withheld)
         for candidate in withheld:
             self._audit.withheld(candidate, Withheld.LIST, why)
 
@@ -226,7 +226,7 @@ class Culler:
         self._ended(current, candidate, current.count_withheld(cause))
 
     def _ended(self, current: CullPass, server: JudgedServer, last: bool) -> None:
-        self._claimed.pop((server.user, server.server), None)
+        self._claimed.discard((server.user, server.server))
         if last:
             _say_if_nothing_works(current)
             current.done.set()

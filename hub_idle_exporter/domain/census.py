@@ -14,8 +14,7 @@ from math import inf
 from .model import User
 from .policy import WITHIN_LIMITS, Judge, JudgedServer, Policy, Reason, Rules, State
 
-# Seconds. The usual limits (15 min ... 1 d) are all bounds, so that a dashboard can tell from the
-# buckets how many servers such a limit would stop.
+# Seconds. The usual limits (15 min ... 1 d) are all bounds.
 IDLE_BOUNDS = (60, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 43200, 86400, 172800, 604800)
 AGE_BOUNDS = (900, 3600, 7200, 14400, 28800, 43200, 86400, 172800, 604800, 1209600, 2592000)
 # The values of `--timeout` for which it is told how many servers they would stop, in seconds.

@@ -1,7 +1,7 @@
 """Whether anything may be stopped now: a state machine over the Hub's answers and the clocks.
 
 After an outage everybody looks idle: what servers report while the Hub is down is lost, and the
-next report comes up to 330 s after it is back. So nothing is stopped during a grace period after
+next report comes some minutes after it is back. So nothing is stopped during a grace period after
 the start, after an outage of over a minute, and after a clock jumped. What the last poll found (a
 failure, a missing scope, a policy that cannot be decided) suspends culling until a poll finds it
 fixed.
@@ -12,6 +12,8 @@ from enum import StrEnum
 
 from .durations import shown
 
+# After an outage of the Hub, until everybody's activity is known again.
+UNTIL_ALL_REPORTED = 330.0
 OUTAGE_SECONDS = 60.0
 JUMP_SECONDS = 60.0
 
@@ -129,9 +131,11 @@ class Gate:
         if interrupted:
             why = "the Hub has not answered for over a minute, or a clock jumped"
             return GateReading(GateState.GRACE, why, left)
-        if suspended_by is None or left:
-            why = f"grace period after the start or an outage: {left:.0f} s left"
-            return GateReading(GateState.GRACE, why, left, opens_in=left or None)
+        if left:
+            why = f"grace period, because {self.grace_why}: {left:.0f} s left"
+            return GateReading(GateState.GRACE, why, left, opens_in=left)
+        if suspended_by is None:
+            return GateReading(GateState.GRACE, "the first poll has not ended yet")
         return GateReading(GateState.ON, "servers past their limit are stopped")
 
     def _why_grace(self, now: ClockReading) -> str:

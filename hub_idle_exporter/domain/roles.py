@@ -4,6 +4,7 @@ They add to what is there: to the list of roles, and to what other roles grant. 
 chosen are kept, so that nobody is told to grant more than was wanted.
 """
 
+import re
 from collections.abc import Iterable
 
 from .requirements import PROBE_USER_SCOPES, Requirement, Severity
@@ -54,6 +55,12 @@ def roles(
         ours = _of_prober(of_prober, filters[Scope.DELETE_SERVERS])
         found.append(_role(PROBER_ROLE, "users", probe_user, ours))
     return "\n".join(["c.JupyterHub.load_roles.extend([", *found, "])"])
+
+
+def names_people(roles: str, probe_user: str) -> bool:
+    """Tell whether a filter in roles names a user or a server, of others than the probe user."""
+    of_prober = re.escape(f"user={probe_user}'")
+    return re.search(f"!(?!{of_prober})(user|server)=", roles) is not None
 
 
 def _without(granted: Granted, user: str) -> Granted:

@@ -53,6 +53,16 @@ class PolicyRow:
 
 
 @dataclass(frozen=True)
+class NextRow:
+    """A server that reaches its limit at a time of our clock unless it is used: in `seconds`."""
+
+    at: float
+    seconds: float
+    judged: JudgedServer
+    reason: Reason
+
+
+@dataclass(frozen=True)
 class Facts:
     """What the last poll found.
 
@@ -66,7 +76,7 @@ class Facts:
     idle_kept: int  # idle servers that are no candidates
     limits: tuple[LimitBar, ...]
     idle_times: tuple[IdleBar, ...]
-    next_due: tuple[NextServer, ...]
+    next_due: tuple[NextRow, ...]
     listed: tuple[JudgedServer, ...]
     matching: int
     unreadable_users: int
@@ -101,11 +111,17 @@ def _facts(reading: Reading, snapshot: Snapshot) -> Facts:
         idle_kept=census.idle_kept,
         limits=limit_bars(census),
         idle_times=idle_bars(census),
-        next_due=census.next_due[:MOST_NEXT],
+        next_due=tuple(_next_row(reading, one) for one in census.next_due[:MOST_NEXT]),
         listed=tuple(matching[:MOST_SERVERS]),
         matching=len(matching),
         unreadable_users=len(snapshot.unreadable),
     )
+
+
+def _next_row(reading: Reading, one: NextServer) -> NextRow:
+    """Tell when it will be: what is left counts from the poll."""
+    seconds = one.seconds - (reading.last_success_age or 0.0)
+    return NextRow(reading.now.wall + seconds, seconds, one.judged, one.reason)
 
 
 def _known(reading: Reading, census: Census) -> Sequence[JudgedServer]:

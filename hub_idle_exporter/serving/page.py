@@ -32,9 +32,9 @@ from .wording import (
 _SHOWN = ("interval", "grace", "concurrency", "max_culls", "max_busy", "max_unanswered",
           "cull_default_servers", "cull_named_servers", "remove_named_servers")  # fmt: skip
 
-_MOST_RECENT = 20
+MOST_RECENT = 20
 # Whoever has to end a server that outlived its stop should have a day for it.
-_NOT_STOPPED_SECONDS = 86400.0
+NOT_STOPPED_SECONDS = 86400.0
 
 
 @cache
@@ -74,7 +74,11 @@ class Page:
     def _read(self, asked: ServerFilter) -> Reading:
         """Read everything once."""
         state, shown = self._latest.state, shown_settings(self._settings)
-        now, journal = read_clocks(), self._metrics.journal
+        now, metrics = read_clocks(), self._metrics
+        with metrics.counting:  # so that they fit together
+            totals, last_pass = metrics.totals(), metrics.journal.last_pass()
+            recent = metrics.journal.newest(MOST_RECENT)
+            not_stopped = metrics.journal.not_stopped(now.wall - NOT_STOPPED_SECONDS)
         return Reading(
             now=now,
             exporter_version=__version__,
@@ -83,10 +87,10 @@ class Page:
             state=state,
             gate=self._gatekeeper.read(state),
             stands_by=self._gatekeeper.stands_by(state),
-            totals=self._metrics.totals(),
+            totals=totals,
             started=self._started,
-            last_pass=journal.last_pass(),
-            recent=journal.newest(_MOST_RECENT),
-            not_stopped=journal.not_stopped(now.wall - _NOT_STOPPED_SECONDS),
+            last_pass=last_pass,
+            recent=recent,
+            not_stopped=not_stopped,
             asked=asked,
         )

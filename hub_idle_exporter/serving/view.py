@@ -12,6 +12,7 @@ from typing import TypeVar
 from ..domain.gate import GateState
 from ..domain.policy import Reason, State
 from ..domain.requirements import Requirement, Severity
+from ..domain.roles import names_people
 from ..domain.settings import BusyCheck
 from ..domain.totals import Counts, Totals
 from .facts import Facts, PolicyRow, facts_of, policy_rows
@@ -97,11 +98,13 @@ class Unmet:
 
     `findings` are requirements that are not met, `lacks` is what protects people only if they are,
     and `roles` is what to paste into jupyterhub_config.py; empty if other roles would not help.
+    `hidden` tells that there are roles, but that they name users who must not be named here.
     """
 
     findings: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
     roles: str = ""
+    hidden: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,9 @@ class View:
         if self.freshness is Freshness.FAILED or self.reading.not_stopped:
             return "red"
         well = self.freshness is Freshness.FRESH and self.mode.tone is not Tone.WARN
-        return "green" if well else "amber"
+        unmet = self.unmet.findings or self.reading.state.policy_error
+        left_out = self.facts is not None and self.facts.unreadable_users
+        return "green" if well and not (unmet or left_out) else "amber"
 
     @property
     def title(self) -> str:
@@ -178,7 +183,8 @@ def _mode(reading: Reading, unmet: Unmet) -> Mode:
     if reading.stands_by:
         return Mode("Standing by", f"{_sentence(reading.gate.why)}.", Tone.CALM)
     if reading.gate.state is GateState.GRACE:
-        return Mode("Waiting", f"{_sentence(reading.gate.why)}.", Tone.WARN)
+        then = " The first poll after it stops servers." if reading.starts_at else ""
+        return Mode("Waiting", f"{_sentence(reading.gate.why)}.{then}", Tone.WARN)
     return Mode("Suspended", _suspended(reading), Tone.WARN)
 
 
@@ -216,7 +222,8 @@ def _unmet(reading: Reading) -> Unmet:
     sentences = tuple(str(one) for one in state.findings if one.severity in found)
     enforcing = reading.enforces and state.suspended_by == ()
     lacks = state.safeguards.lacks if enforcing else ()
-    return Unmet(sentences, lacks, state.roles)
+    hidden = not reading.names_servers and names_people(state.roles, state.probe_user_name)
+    return Unmet(sentences, lacks, "" if hidden else state.roles, hidden)
 
 
 def _culls(reading: Reading) -> Culls:

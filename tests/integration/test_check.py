@@ -92,7 +92,7 @@ def test_a_missing_scope_is_named_with_what_it_is_for(
 # ---- the roles, and the probe user --------------------------------------------------------------
 
 ROLES = """\
-These roles are enough. Put them at the end of jupyterhub_config.py, and restart the Hub:
+These roles are enough. Put them at the end of jupyterhub_config.py, in place of any that you pasted there before, and restart the Hub:
 c.JupyterHub.load_roles.extend([
     {
         'name': 'idle-exporter-scopes',
@@ -294,7 +294,7 @@ def test_a_filter_of_the_token_is_kept_in_the_roles(
 BLIND = {
     "--timeout=5m": "policy default has an idle limit of 5m: the Hub learns about activity only",
     "--grace=0": "--grace=0s: for 5m30s after an outage of the Hub people at work look idle",
-    "--max-busy=1h": "--max-busy=1h: whoever computes for longer without a break is stopped",
+    "--max-busy=1h": "--max-busy=1h: a server that computes for longer than that is stopped",
     "--max-unanswered=2h": "--max-unanswered=2h: a server that gives no usable answer for so long",
     "--max-age=1d": "max age (1d by policy default): a server that is older is stopped even if",
 }

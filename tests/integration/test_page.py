@@ -18,6 +18,7 @@ from conftest import RunExporter
 from exporter_process import Exporter
 from fake_hub import FakeHub, FakeServer, hang
 from page_readings import (
+    CULLERS_ROLE,
     DEFAULT,
     GPU,
     HOUR,
@@ -36,6 +37,7 @@ from page_readings import (
     server,
     text_of,
     text_of_source,
+    with_scopes,
 )
 
 from hub_idle_exporter.domain.gate import GateState
@@ -139,12 +141,21 @@ def test_idle_times_are_told_apart_by_the_limit_of_each_policy() -> None:
 
 def test_what_comes_next_is_told_with_its_time() -> None:
     users = [User(f"u{n}", False, (), {"": server(HOUR - 60 * n)}) for n in range(1, 9)]
-    said = text_of(reading([*users, *people()]))
+    said = text_of(reading([*users, *people()], success_age=0.0))
     assert "11:07 UTC, in 1 min policy default" in said
     assert "11:12 UTC, in 6 min" not in said  # the first five are enough
-    assert "11:07 UTC, in 1 min u1, policy default" in text_of(reading(users, per_server=True))
+    named = text_of(reading(users, per_server=True, success_age=0.0))
+    assert "11:07 UTC, in 1 min u1, policy default" in named
     old = [User("gpu-2", False, (), {"": server(60, age=23 * HOUR)})]
-    assert "in 1 h policy gpu, by age" in text_of(reading(old))
+    assert "in 1 h policy gpu, by age" in text_of(reading(old, success_age=0.0))
+
+
+def test_what_comes_next_counts_from_the_poll_and_not_from_when_it_is_shown() -> None:
+    users = [User("u", False, (), {"": server(HOUR - 600)})]
+    said = text_of(reading(users, success_age=240.0, interval=3600.0))
+    assert "11:12 UTC, in 6 min policy default" in said
+    late = text_of(reading(users, success_age=900.0, interval=3600.0))
+    assert "11:01 UTC, by now policy default" in late
 
 
 def test_no_servers_at_all_is_no_division_by_zero() -> None:
@@ -412,7 +423,7 @@ def test_a_good_poll_is_told() -> None:
         "JupyterHub 6.1.1 at http://hub:8081/hub/api", "As of the last poll, 12 s ago",
         "Enforcing Servers past their limit are stopped, unless they say that they are in use.",
         "Servers 6", "Would stop now 3 2 idle unless found in use, 1 too old",
-        "1 exempt, excluded or outside the token's scope",
+        "1 protected: exempt, excluded, outside the token's scope or undecided",
         "Since 09:06 UTC: 9 stopped, 1.5 server-hours idle past the limit.",
         "1 h (in force) 3", "staff exempt 1 h none", "gpu 2 h 1 d", "default 1 h none 1 2 2 1.5",
         "Since the start: 9 stopped", "gone from the file 0 2", "a kernel was busy 5",
@@ -455,11 +466,12 @@ def test_a_server_that_outlived_its_stop_comes_first_and_is_red() -> None:
     given = STATES["orphan"]()
     said = text_of(given)
     assert colours(given)[1] == RED
-    assert "1 server may still be running although stopped. 10:56 UTC, policy default: it" in said
-    assert "Find its process, container or pod" in said
+    assert "1 server may still be running although it was stopped. 10:56 UTC, policy" in said
+    assert "find its process, container or pod" in said
     assert said.index("may still be running") < said.index("Now Servers")
-    two = reading(not_stopped=[ORPHAN, entry(Outcome.FAILED, 86000)])
-    assert "2 servers may still be running" in text_of(two)
+    seven = text_of(reading(not_stopped=[ORPHAN] * 7))
+    assert "7 servers may still be running although they were stopped." in seven
+    assert "and 2 more" in seven
 
 
 def test_what_lies_long_back_is_told_with_its_day() -> None:
@@ -469,7 +481,8 @@ def test_what_lies_long_back_is_told_with_its_day() -> None:
 
 def test_when_culling_starts_is_told() -> None:
     given = reading(gate=GateState.GRACE, why="grace period", opens_in=600.0)
-    assert "Culling starts at 11:16 UTC Grace period." in text_of(given)
+    said = "Culling starts at 11:16 UTC Grace period. The first poll after it stops servers."
+    assert said in text_of(given)
     outage = reading(gate=GateState.GRACE, why="the Hub has not answered for over a minute")
     assert "Waiting The Hub has not answered for over a minute." in text_of(outage)
 
@@ -480,6 +493,46 @@ def test_enforcing_without_asking_is_told_first() -> None:
     assert said in text_of(STATES["not asking"]())
     assert said in text_of(STATES["less protection"]())
     assert preformatted(STATES["less protection"]()) == [ROLES]
+
+
+def test_roles_that_name_users_are_shown_only_where_names_are_allowed() -> None:
+    """A filter of the token may name them: `list:users!user=alice`."""
+    filtered = with_scopes("list:users!user=alice", "read:servers!user=alice", *CULLERS_ROLE[2:])
+    for given, named in ((filtered, False), (per_server(filtered), True)):
+        source = html(view_of(given))
+        assert ("alice" in source) is named
+        assert ("Run <code>hub-idle-exporter check</code> for the roles" in source) is not named
+
+
+def test_a_policy_that_is_gone_stays_chosen_in_the_filter() -> None:
+    source = html(view_of(reading(asked=ServerFilter(policy="old"))))
+    assert '<option value="old" selected>old (no such policy)</option>' in source
+
+
+@pytest.mark.parametrize(
+    "state", ["refused", "unreadable users", "suspended", "less protection", "stale", "first"]
+)
+def test_the_icon_is_green_only_if_all_is_well(state: str) -> None:
+    given = STATES[state]() if state in STATES else with_unreadable_users()
+    assert colours(given)[1] == AMBER
+
+
+def with_unreadable_users() -> Reading:
+    good = reading()
+    assert good.state.snapshot is not None
+    snapshot = replace(good.state.snapshot, unreadable=("deep-diver",))
+    return replace(good, state=replace(good.state, snapshot=snapshot))
+
+
+def per_server(given: Reading) -> Reading:
+    poll = replace(given.settings.poll, per_server_metrics=True)
+    return replace(given, settings=replace(given.settings, poll=poll))
+
+
+def test_the_first_poll_without_grace_is_told_as_that() -> None:
+    why = "the first poll has not ended yet"
+    given = first(why=why, opens_in=None)
+    assert "Waiting The first poll has not ended yet." in text_of(given)
 
 
 @pytest.mark.parametrize(
@@ -552,7 +605,7 @@ def test_monitoring_says_that_nothing_is_stopped() -> None:
     assert "Nothing is stopped without --enforce" in said
     assert "The last pass" not in said
     assert "withheld" not in said
-    assert "Stopping them would give back 3 server-hours an hour." in said
+    assert "Stopping them would give back 3 server-hours per hour." in said
 
 
 def test_no_user_is_named_unless_asked_for() -> None:

@@ -11,14 +11,24 @@ from chromium import chromium
 from conftest import tool_or_skip
 from exporter_process import Exporter
 from fake_hub import FakeHub, FakeServer, Jupyter
-from page_readings import CULLERS_ROLE, HOUR, STATES, after_a_pass, reading, server
+from page_readings import (
+    CULLERS_ROLE,
+    DEFAULT,
+    HOUR,
+    RULES,
+    STATES,
+    after_a_pass,
+    reading,
+    server,
+)
 from playwright.sync_api import Browser, Page, Route
 
 from hub_idle_exporter.domain.model import User
+from hub_idle_exporter.domain.policy import Policy, Rules
 from hub_idle_exporter.serving.application import HTML
 from hub_idle_exporter.serving.assets import CONTENT_SECURITY_POLICY
 from hub_idle_exporter.serving.page import html
-from hub_idle_exporter.serving.reading import Reading
+from hub_idle_exporter.serving.reading import Reading, ServerFilter
 from hub_idle_exporter.serving.view import view_of
 
 WIDTHS = (320, 390, 768, 1280, 1920)
@@ -227,14 +237,69 @@ def test_it_refreshes_and_what_a_person_does_stays(changing: Changing) -> None:
     assert page.evaluate("getSelection().toString()") == "JupyterHub idle servers"
 
 
+def test_whatever_comes_and_goes_what_a_person_does_stays(changing: Changing) -> None:
+    """Notices and parts of the page come and go with the state of the Hub."""
+    page = changing.page
+    page.locator("#part-polls summary").click()
+    for state in STATES:
+        changing.given = replace(
+            STATES[state](), exporter_version=f"of {state}", asked=ServerFilter()
+        )
+        page.locator("#part-polls summary").focus()
+        changing.later()
+        changing.says(f"hub-idle-exporter of {state}.")
+        assert page.evaluate("document.activeElement.closest('section')?.id") == "part-polls", state
+        assert page.locator("#part-polls details").get_attribute("open") is not None, state
+        assert page.get_by_role("button", name="Pause refreshing").is_visible(), state
+    changing.given = reading(per_server=True)
+    changing.later()
+    changing.page.get_by_role("button", name="Pause refreshing").click()
+    assert changing.page.get_by_role("button", name="Resume refreshing").is_visible()
+
+
+def test_the_filter_follows_the_policies_and_keeps_what_is_chosen(changing: Changing) -> None:
+    page = changing.page
+    page.locator("#list summary").click()
+    page.get_by_label("Policy").select_option("gpu")
+    rules = Rules((Policy("new", HOUR), *RULES.policies))
+    changing.given = reading(rules=rules, per_server=True, exporter_version="2")
+    changing.later()
+    changing.says("hub-idle-exporter 2.")
+    options = page.get_by_label("Policy").locator("option").all_inner_texts()
+    assert options == ["any", "new", "staff", "gpu", "default"]
+    assert page.get_by_label("Policy").input_value() == "gpu"
+    changing.given = reading(rules=Rules((DEFAULT,)), per_server=True, exporter_version="3")
+    changing.later()
+    changing.says("hub-idle-exporter 3.")
+    assert page.get_by_label("Policy").input_value() == ""
+
+
+def test_a_page_that_nobody_looks_at_asks_for_nothing(changing: Changing) -> None:
+    hidden = "Object.defineProperty(document, 'hidden', {{value: {}, configurable: true}})"
+    changing.page.evaluate(hidden.format("true"))
+    asked = len(changing.asked)
+    changing.later()
+    assert len(changing.asked) == asked
+    changing.given = reading(exporter_version="4")
+    changing.page.evaluate(hidden.format("false"))
+    changing.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    changing.says("hub-idle-exporter 4.")
+
+
+def icon(page: Page) -> str:
+    """Give the colour of the icon."""
+    href = page.locator("link[rel=icon]").get_attribute("href") or ""
+    return href.partition("fill='%23")[2][:6]
+
+
 def test_after_any_number_of_states_it_looks_as_if_it_was_loaded_anew(changing: Changing) -> None:
     for state in (*STATES, *sorted(STATES)):
         changing.given = replace(STATES[state](), exporter_version=f"of {state}")
         changing.later()
         changing.says(f"hub-idle-exporter of {state}.")
-    refreshed = text(changing.page)
+    refreshed = icon(changing.page), text(changing.page)
     changing.page.reload()
-    assert refreshed == text(changing.page)
+    assert refreshed == (icon(changing.page), text(changing.page))
 
 
 def text(page: Page) -> list[str]:
@@ -258,11 +323,11 @@ def test_an_exporter_that_does_not_answer_is_told_until_it_does(changing: Changi
     changing.answers = False
     changing.later()
     changing.says("The exporter does not answer.")
-    assert changing.page.title().startswith("No answer")
+    assert (changing.page.title()[:9], icon(changing.page)) == ("No answer", "b3261e")
     changing.answers = True
     changing.later()
     changing.page.get_by_text("The exporter does not answer.").wait_for(state="hidden")
-    assert changing.page.title().startswith("3 idle of 6")
+    assert (changing.page.title()[:11], icon(changing.page)) == ("3 idle of 6", "2e8555")
 
 
 def test_without_scripts_it_is_complete_and_renews_itself(browser: Browser, seen: Exporter) -> None:

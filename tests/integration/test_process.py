@@ -475,7 +475,7 @@ def test_once_ends_with_a_summary_in_numbers(fake_hub: FakeHub, run_command: Run
         target.at[fake_hub.server("busy").routespec].add_kernel("busy")  # type: ignore[union-attr]
         fake_hub.add_server("zoe", idle=5)
         expected = {"outcome": "worked", "servers": "4", "candidates": "3", "stopped": "0",
-                    "failed": "0", "withheld": "0", "causes": ""}  # fmt: skip
+                    "failed": "0", "withheld": "0", "under_way": "0", "causes": ""}  # fmt: skip
         assert summary(run_command, fake_hub) == expected, "monitoring"
         expected |= {"stopped": "2", "withheld": "1", "causes": "busy:1"}
         assert summary(run_command, fake_hub, "--enforce") == expected
@@ -490,7 +490,7 @@ def test_once_ends_with_a_summary_also_if_nothing_was_tried(
     fake_hub: FakeHub, run_command: RunCommand
 ) -> None:
     expected = {"outcome": "failed", "servers": "", "candidates": "", "stopped": "0",
-                "failed": "0", "withheld": "0", "causes": ""}  # fmt: skip
+                "failed": "0", "withheld": "0", "under_way": "0", "causes": ""}  # fmt: skip
     fake_hub.plan("GET", "/users", faults.html(), times=1)
     assert summary(run_command, fake_hub, "--enforce") == expected
     fake_hub.add_servers(250, idle=999_999)

@@ -346,17 +346,17 @@ MUTANTS = [
     # ---- the last pass --------------------------------------------------------------------------
     Mutant(
         "stops that go on are of the next pass too",
-        "culling/culler.py",
-        "self._audit.begin_pass([*self._claimed.values(), *fresh], failed)",
-        "self._audit.begin_pass(fresh, failed)",
+        "journal.py",
+        "dict.fromkeys(self._under_way, Outcome.UNDER_WAY)",
+        "dict.fromkeys(map(_key, fresh), Outcome.UNDER_WAY)",
         "integration/test_culler.py"
         "::test_a_stop_that_goes_on_over_polls_is_under_way_until_it_has_ended",
     ),
     Mutant(
         "a pass forgets the one before",
         "journal.py",
-        "self._began, self._outcomes = at, outcomes",
-        "self._began, self._outcomes = at, self._outcomes | outcomes",
+        "self._outcomes = dict.fromkeys(self._under_way, Outcome.UNDER_WAY)",
+        "self._outcomes |= dict.fromkeys(self._under_way, Outcome.UNDER_WAY)",
         "integration/test_culler.py"
         "::test_each_candidate_of_the_last_pass_counts_once_however_often_it_is_withheld",
     ),
@@ -374,6 +374,81 @@ MUTANTS = [
         "left = max(left, self.grace)",
         "pass",
         "unit/test_gate.py::test_the_grace_that_is_left_is_told",
+    ),
+    # ---- what the page adds up and remembers ----------------------------------------------------
+    Mutant(
+        "what comes next counts from the poll",
+        "serving/facts.py",
+        "one.seconds - (reading.last_success_age or 0.0)",
+        "one.seconds",
+        "integration/test_page.py"
+        "::test_what_comes_next_counts_from_the_poll_and_not_from_when_it_is_shown",
+    ),
+    Mutant(
+        "those that start are never next",
+        "domain/census.py",
+        "elif one.state is not pending and one.protection is None:",
+        "elif one.protection is None:",
+        "unit/test_census.py::test_only_those_who_can_become_candidates_are_next",
+    ),
+    Mutant(
+        "a stop that works at last ends the notice",
+        "journal.py",
+        "                self._not_stopped.pop(start, None)",
+        "                pass",
+        "unit/test_journal.py::test_a_stop_that_works_at_last_is_no_server_that_outlived_it",
+    ),
+    Mutant(
+        "many who compute hide no stop",
+        "journal.py",
+        "_add(self._withheld if isinstance(outcome, Withheld) else self._stops, start, entry)",
+        "_add(self._withheld, start, entry)",
+        "unit/test_journal.py"
+        "::test_many_who_compute_hide_no_stop_and_are_known_as_long_as_they_are_candidates",
+    ),
+    Mutant(
+        "an outcome told while a pass begins is not under way",
+        "journal.py",
+        "            self._under_way.discard(key)\n",
+        "",
+        "unit/test_journal.py::test_an_outcome_that_is_told_while_a_pass_begins_is_not_under_way",
+    ),
+    Mutant(
+        "roles that name users are shown only where names are allowed",
+        "serving/view.py",
+        "hidden = not reading.names_servers and names_people(",
+        "hidden = False and names_people(",
+        "integration/test_page.py"
+        "::test_roles_that_name_users_are_shown_only_where_names_are_allowed",
+    ),
+    Mutant(
+        "the pause button stays",
+        "serving/templates/page.js",
+        '  if (now.hasAttribute("data-keep")) return;\n',
+        "",
+        "integration/test_page_in_browser.py::test_whatever_comes_and_goes_what_a_person_does_stays",
+    ),
+    Mutant(
+        "parts of the page are told by their names",
+        "serving/templates/page.js",
+        "const found = fresh.id\n",
+        "const found = false\n",
+        "integration/test_page_in_browser.py::test_whatever_comes_and_goes_what_a_person_does_stays",
+    ),
+    Mutant(
+        "the icon follows",
+        "serving/templates/page.js",
+        '    morph(document.querySelector("link[rel=icon]")',
+        '    void (document.querySelector("link[rel=icon]")',
+        "integration/test_page_in_browser.py"
+        "::test_after_any_number_of_states_it_looks_as_if_it_was_loaded_anew",
+    ),
+    Mutant(
+        "a page that nobody looks at asks for nothing",
+        "serving/templates/page.js",
+        "if (paused || document.hidden) return;",
+        "if (paused) return;",
+        "integration/test_page_in_browser.py::test_a_page_that_nobody_looks_at_asks_for_nothing",
     ),
     # ---- gate -----------------------------------------------------------------------------------
     Mutant(
@@ -456,8 +531,8 @@ MUTANTS = [
     Mutant(
         "nothing is stopped before the first poll",
         "domain/gate.py",
-        "if suspended_by is None or left:",
-        "if left:",
+        "        if suspended_by is None:\n",
+        "        if False:\n",
         "unit/test_gate.py::test_before_the_first_poll_nothing_is_stopped",
     ),
     Mutant(
@@ -2180,8 +2255,8 @@ MUTANTS = [
     Mutant(
         "attempts, culls and failures are read at one moment",
         "metrics.py",
-        "        with self.counting:\n            return [family",
-        "        if self.counting:\n            return [family",
+        "        with self.counting:\n            own = [family",
+        "        if self.counting:\n            own = [family",
         "integration/test_metrics.py::test_attempts_culls_and_failures_add_up_in_every_scrape",
     ),
     Mutant(
@@ -2230,7 +2305,7 @@ MUTANTS = [
     Mutant(
         "an exporter that does not answer is told",
         "serving/templates/page.js",
-        "    lost.hidden = false;\n",
+        "  lost.hidden = false;\n",
         "",
         "integration/test_page_in_browser.py"
         "::test_an_exporter_that_does_not_answer_is_told_until_it_does",

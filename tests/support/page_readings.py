@@ -10,8 +10,7 @@ from hub_idle_exporter.domain.census import census_of, judge_all
 from hub_idle_exporter.domain.gate import ClockReading, GateReading, GateState
 from hub_idle_exporter.domain.labels import Cause, CullFailure, Outcome, Withheld
 from hub_idle_exporter.domain.model import Server, User
-from hub_idle_exporter.domain.policy import Globs, Judge, JudgedServer, Match, Policy, Reason, Rules
-from hub_idle_exporter.domain.policy import State as ServerState
+from hub_idle_exporter.domain.policy import Globs, Judge, Match, Policy, Reason, Rules
 from hub_idle_exporter.domain.poll_state import PollError, PollState, Snapshot
 from hub_idle_exporter.domain.probe_user import NO_SAFEGUARDS, Safeguards
 from hub_idle_exporter.domain.requirements import Severity, requirements, scope_findings
@@ -37,7 +36,7 @@ DEFAULT = Policy("default", HOUR)
 RULES = Rules((STAFF, GPU, DEFAULT))
 WHOLE = Safeguards(asks_servers=True, stop_tokens=True, lease=True)
 NOTHING = Totals(0, {}, {}, {}, {}, {}, {})
-NO_PASS = LastPass(0.0, {})
+NO_PASS = LastPass(None, {})
 
 
 def server(idle: float, age: float = 10 * HOUR, **more: Any) -> Server:
@@ -155,12 +154,9 @@ def entry(
     times: int = 1,
 ) -> Entry:
     """What became of a candidate, so many seconds ago."""
-    judged = JudgedServer(
-        user, "lab", server(2 * HOUR), DEFAULT, ServerState.IDLE, 2 * HOUR, 9 * HOUR, Reason.IDLE,
-        None,
-    )  # fmt: skip
     first = NOW - ago - 60.0 * (times - 1)
-    return Entry(judged, outcome, why, first, NOW - ago, times, cause)
+    of = (user, "lab", "default", Reason.IDLE, 2 * HOUR)
+    return Entry(*of, outcome, why, first, NOW - ago, times, cause)
 
 
 ORPHAN = entry(Outcome.FAILED, 600, "lost", "it still runs (an orphan)", CullFailure.NOT_STOPPED)

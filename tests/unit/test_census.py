@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from hub_idle_exporter.domain.census import (
@@ -15,7 +16,15 @@ from hub_idle_exporter.domain.census import (
     judge_all,
 )
 from hub_idle_exporter.domain.model import Server, User
-from hub_idle_exporter.domain.policy import Judge, JudgedServer, Policy, Reason, Rules, State
+from hub_idle_exporter.domain.policy import (
+    Judge,
+    JudgedServer,
+    NotCandidate,
+    Policy,
+    Reason,
+    Rules,
+    State,
+)
 from hub_idle_exporter.domain.scopes import Granted
 
 NOW = 1_800_000_000.0
@@ -103,6 +112,35 @@ def test_limits_people_think_in_are_bounds() -> None:
 def test_idle_servers_are_apart_in_a_histogram_of_their_own() -> None:
     census = census_of(judged(("a", 10, 100, None), ("b", 4000, 5000, None)), RULES)
     assert (census.idle_past.cumulative[-1], census.idle_past.total_seconds) == (1, 4000)
+
+
+def test_only_those_who_can_become_candidates_are_next() -> None:
+    """Not those that start, whose activity is unknown, or whom a policy exempts."""
+    seen = judged(("starts", 3500, 3500, "spawn"), ("unknown", None, None, None), ("a", 1, 2, None))
+    assert [one.judged.user for one in census_of(seen, RULES).next_due] == ["a"]
+    exempt = Rules((Policy("default", 3600, exempt=True),))
+    spared = [msgspec.structs.replace(one, protection=NotCandidate.EXEMPT) for one in seen]
+    assert census_of(spared, exempt).next_due == ()
+    assert set(census_of(spared, exempt).over_limit.values()) == {0}
+
+
+def test_a_policys_own_timeout_is_left_as_it_is_by_another_limit() -> None:
+    own = Policy("own", 7200, own_timeout=True)
+    seen = [
+        msgspec.structs.replace(one, policy=own)
+        for one in judged(("a", 4000, 5000, None), ("b", 9000, 9999, None))
+    ]
+    past = [msgspec.structs.replace(seen[0], reason=None), seen[1]]
+    past[1] = msgspec.structs.replace(past[1], reason=Reason.IDLE)
+    assert set(census_of(past, RULES).over_limit.values()) == {1}
+
+
+def test_idle_servers_that_are_no_candidates_are_counted() -> None:
+    seen = judged(("a", 4000, 5000, None), ("old", 10, 9000, None))
+    protected = [
+        msgspec.structs.replace(one, reason=None, not_candidate=NotCandidate.EXEMPT) for one in seen
+    ]
+    assert census_of(protected, RULES).idle_kept == 1  # not the one that is in use, and too old
 
 
 def test_the_next_ten_servers_are_told_with_the_limit_that_they_reach_first() -> None:

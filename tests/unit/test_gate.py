@@ -533,3 +533,18 @@ def test_without_culling_or_without_a_grace_nothing_is_told(
     watch.poll()
     watch.keeper.tell_if_grace_is_over()
     assert logged == []
+
+
+def test_when_stops_begin_is_told_where_it_is_known(watch: Watch) -> None:
+    assert watch.keeper.read().opens_in is None  # they have begun
+    watch.now += 61
+    assert watch.keeper.read().opens_in is None  # nobody knows when the Hub answers
+    watch.poll()
+    assert watch.keeper.read().opens_in == GRACE
+    assert "the Hub had not answered for 1m1s: 600 s left" in watch.keeper.read().why
+
+
+def test_before_the_first_poll_without_grace_the_poll_is_waited_for() -> None:
+    waiting = Watch(grace=0).keeper.read()
+    assert (waiting.state, waiting.opens_in) == (GateState.GRACE, None)
+    assert waiting.why == "the first poll has not ended yet"

@@ -1,11 +1,12 @@
 """What became of candidates: of the last pass, the last ones of all, and those that live on."""
 
+import dataclasses
 from datetime import UTC, datetime
 
 from hub_idle_exporter.domain.labels import CullFailure, Outcome, Withheld
 from hub_idle_exporter.domain.model import Server
 from hub_idle_exporter.domain.policy import JudgedServer, Policy, Reason, State
-from hub_idle_exporter.journal import Journal
+from hub_idle_exporter.journal import Entry, Journal
 
 DEFAULT = Policy("default", 3600.0)
 
@@ -16,7 +17,7 @@ def candidate(user: str, started: float = 1.0) -> JudgedServer:
 
 
 def test_no_pass_has_no_candidates() -> None:
-    assert (Journal().last_pass().began, dict(Journal().last_pass().outcomes)) == (0.0, {})
+    assert (Journal().last_pass().began, dict(Journal().last_pass().outcomes)) == (None, {})
 
 
 def test_each_candidate_of_a_pass_has_exactly_one_outcome() -> None:
@@ -53,7 +54,7 @@ def test_a_server_that_stays_withheld_is_one_entry_and_hides_no_stop() -> None:
     journal.ended(130.0, candidate("gone"), Outcome.STOPPED)
     journal.ended(160.0, candidate("busy"), Withheld.BUSY, "a kernel is still busy")
     newest = journal.newest(20)
-    assert [(one.server.user, one.first, one.last, one.times) for one in newest] == [
+    assert [(one.user, one.first, one.last, one.times) for one in newest] == [
         ("gone", 130.0, 130.0, 1),
         ("busy", 100.0, 160.0, 2),
     ]
@@ -73,8 +74,50 @@ def test_memory_is_bounded_and_what_was_seen_longest_ago_goes_first() -> None:
     journal = Journal()
     for number in range(500):
         journal.ended(float(number), candidate(f"u{number}"), Outcome.STOPPED)
+    journal.begin_pass(500.0, [])
     kept = journal.newest(1000)
     assert (len(kept), kept[0].first, kept[-1].first) == (200, 499.0, 300.0)
+
+
+def test_many_who_compute_hide_no_stop_and_are_known_as_long_as_they_are_candidates() -> None:
+    journal = Journal()
+    busy = [candidate(f"busy-{number}") for number in range(500)]
+    journal.ended(1.0, candidate("gone"), Outcome.STOPPED)
+    for at in range(2, 62):
+        journal.begin_pass(float(at), busy)
+        for one in busy:
+            journal.ended(float(at), one, Withheld.BUSY)
+    kept = journal.newest(1000)
+    assert [one.user for one in kept if one.outcome is Outcome.STOPPED] == ["gone"]
+    assert {(one.first, one.times) for one in kept[:-1] if one.user != "gone"} == {(2.0, 60)}
+    journal.begin_pass(99.0, [])
+    assert len(journal.newest(1000)) == 201
+
+
+def test_an_outcome_that_is_told_while_a_pass_begins_is_not_under_way() -> None:
+    """The culler unclaims a server only after its outcome is told, and a poll may come between."""
+    journal = Journal()
+    journal.begin_pass(100.0, [candidate("a")])
+    journal.ended(101.0, candidate("a"), Outcome.STOPPED)
+    journal.begin_pass(102.0, [])
+    assert dict(journal.last_pass().outcomes) == {}
+
+
+def test_a_stop_that_works_at_last_is_no_server_that_outlived_it() -> None:
+    journal = Journal()
+    journal.ended(1.0, candidate("a"), Outcome.FAILED, "it still runs", CullFailure.NOT_STOPPED)
+    journal.ended(40.0, candidate("a"), Outcome.STOPPED)
+    assert journal.not_stopped(0.0) == []
+    assert journal.newest(5)[-1].outcome is Outcome.FAILED
+
+
+def test_nothing_of_a_server_is_kept_but_what_is_shown() -> None:
+    """Its options are part of a page of the Hub's list, which would stay in memory as a whole."""
+    kept = {field.name for field in dataclasses.fields(Entry)}
+    assert kept == {
+        "user", "server", "policy", "reason", "idle", "outcome", "why", "first", "last", "times",
+        "cause",
+    }  # fmt: skip
 
 
 def test_a_server_that_may_have_outlived_its_stop_is_not_forgotten_for_others() -> None:
@@ -84,5 +127,5 @@ def test_a_server_that_may_have_outlived_its_stop_is_not_forgotten_for_others() 
     journal.ended(2.0, candidate("slow"), Outcome.FAILED, "slow", CullFailure.SLOW)
     for number in range(500):
         journal.ended(3.0, candidate(f"u{number}"), Withheld.BUSY)
-    assert [one.server.user for one in journal.not_stopped(0.0)] == ["orphan"]
+    assert [one.user for one in journal.not_stopped(0.0)] == ["orphan"]
     assert journal.not_stopped(1.5) == []

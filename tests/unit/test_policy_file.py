@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mutations import examples
 
+from hub_idle_exporter.domain.blind_spots import chosen_by_users
 from hub_idle_exporter.domain.model import Server, User
 from hub_idle_exporter.domain.policy import Globs, Policy
-from hub_idle_exporter.policy_file import chosen_by_users, parse
+from hub_idle_exporter.policy_file import parse
 from hub_idle_exporter.watched_file import FileError
 
 DEFAULT = Policy("default", 3600.0, 7200.0)

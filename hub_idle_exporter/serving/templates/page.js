@@ -1,25 +1,70 @@
-// Reads the page again and changes in place what differs, so that focus, selection, scroll position
-// and what is unfolded stay. Elements with data-keep belong to this script or to the person.
+// Reads the page again and changes in place what differs, so that focus, selection, scroll position,
+// what is unfolded and what is chosen stay. Elements with data-keep belong to this script.
 "use strict";
 const pause = document.getElementById("pause");
 const lost = document.getElementById("lost");
 const wait = 1000 * Number(document.body.dataset.refresh);
 let paused = false;
 
+function same(now, next) {
+  return now && now.nodeName === next.nodeName && (now.id || "") === (next.id || "");
+}
+
+// Elements with an id come and go, and never change places; what has none is told by its place.
+function morphChildren(now, next) {
+  let place = now.firstChild;
+  for (const fresh of [...next.childNodes]) {
+    const found = fresh.id
+      ? [...now.children].find((child) => same(child, fresh))
+      : same(place, fresh) && place;
+    if (!found) {
+      now.insertBefore(fresh, place);
+      continue;
+    }
+    while (place !== found) {
+      const gone = place;
+      place = place.nextSibling;
+      gone.remove();
+    }
+    morph(found, fresh);
+    place = found.nextSibling;
+  }
+  while (place) {
+    const gone = place;
+    place = place.nextSibling;
+    gone.remove();
+  }
+}
+
 function morph(now, next) {
-  if (now.nodeName !== next.nodeName || now.id !== next.id) return now.replaceWith(next);
   if (now.nodeType !== Node.ELEMENT_NODE) {
     if (now.data !== next.data) now.data = next.data;
     return;
   }
   if (now.hasAttribute("data-keep")) return;
+  const mine = (name) => name === "open" || name === "selected";
   for (const { name } of [...now.attributes])
-    if (!next.hasAttribute(name) && name !== "open") now.removeAttribute(name);
+    if (!next.hasAttribute(name) && !mine(name)) now.removeAttribute(name);
   for (const { name, value } of next.attributes)
-    if (now.getAttribute(name) !== value && name !== "open") now.setAttribute(name, value);
-  const [old, fresh] = [[...now.childNodes], [...next.childNodes]];
-  old.slice(fresh.length).forEach((node) => node.remove());
-  fresh.forEach((node, place) => (place < old.length ? morph(old[place], node) : now.append(node)));
+    if (now.getAttribute(name) !== value && !mine(name)) now.setAttribute(name, value);
+  const chosen = now.value;
+  morphChildren(now, next);
+  if (now.nodeName === "SELECT" && now.value !== chosen) {
+    now.value = chosen;
+    if (now.selectedIndex < 0) now.selectedIndex = 0; // that choice is gone
+  }
+}
+
+function fold(part) {
+  if (!matchMedia("(min-width: 48rem)").matches)
+    part.querySelectorAll("details.spread").forEach((one) => one.removeAttribute("open"));
+}
+
+function showLost() {
+  lost.hidden = false;
+  document.title = "No answer · JupyterHub idle servers";
+  const icon = document.querySelector("link[rel=icon]");
+  icon.href = icon.href.replace(/fill='%23\w+'/, "fill='%23b3261e'");
 }
 
 async function refresh() {
@@ -29,19 +74,17 @@ async function refresh() {
     if (!answer.ok) throw new Error(answer.statusText);
     const next = new DOMParser().parseFromString(await answer.text(), "text/html");
     if (paused) return;
-    morph(document.body, next.body);
+    fold(next); // what is new on a phone
+    morphChildren(document.body, next.body);
     document.title = next.title;
-    const icon = document.querySelector("link[rel=icon]");
-    morph(icon, next.querySelector("link[rel=icon]"));
+    morph(document.querySelector("link[rel=icon]"), next.querySelector("link[rel=icon]"));
     lost.hidden = true;
   } catch {
-    lost.hidden = false;
-    document.title = "No answer · JupyterHub idle servers";
+    if (!paused) showLost();
   }
 }
 
-if (!matchMedia("(min-width: 48rem)").matches)
-  document.querySelectorAll("details.spread").forEach((part) => part.removeAttribute("open"));
+fold(document);
 pause.hidden = false;
 pause.addEventListener("click", () => {
   paused = !paused;

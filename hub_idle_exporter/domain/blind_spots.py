@@ -1,13 +1,36 @@
 """What an exporter with these settings does not see, or does not heed, when it stops servers."""
 
-from ..domain.durations import shown
-from ..domain.policy import Policy, Rules
-from ..domain.settings import CullSettings
-from ..policy_file import chosen_by_users
-from ..poller import CHOSEN_BY_USERS, TOO_SHORT, is_short
+from .durations import shown
+from .gate import UNTIL_ALL_REPORTED
+from .policy import Policy, Rules
+from .settings import CullSettings
 
-# After an outage of the Hub, until everybody's activity is known again.
-_UNTIL_ALL_REPORTED = 330.0
+# Below this a server in use may look idle: the Hub learns about activity about every 300 s.
+_SHORT_TIMEOUT = 600.0
+TOO_SHORT = (
+    "the Hub learns about activity only about every 5 minutes, so servers in use may look idle: "
+    "use 10m or more"
+)
+CHOSEN_BY_USERS = "users choose user_options and server names, so anyone can exempt their server"
+
+
+def is_short(policy: Policy) -> bool:
+    """Tell whether servers in use may look idle by a policy."""
+    return policy.timeout < _SHORT_TIMEOUT and not policy.exempt
+
+
+def chosen_by_users(policies: tuple[Policy, ...]) -> list[str]:
+    """Name the policies that exempt servers only by what users choose themselves.
+
+    That is `user_options`, and the names of their servers.
+    """
+    return [
+        policy.name
+        for policy in policies
+        if policy.exempt
+        and (policy.match.user_options or policy.match.servers)
+        and (policy.match.users, policy.match.groups, policy.match.admin) == (None, None, None)
+    ]
 
 
 def blind_spots(cull: CullSettings, rules: Rules) -> list[str]:
@@ -26,11 +49,9 @@ def _of_enforcing(cull: CullSettings, rules: Rules) -> list[str]:
     unanswered, usual = shown(cull.max_unanswered), CullSettings()
     aged = [_aged(one) for one in rules.policies if one.max_age and not one.exempt]
     sentences = {
-        f"--grace={grace}: for {shown(_UNTIL_ALL_REPORTED)} after an outage of the Hub people at "
-        "work look idle, and whoever cannot be asked is stopped": (
-            cull.grace < _UNTIL_ALL_REPORTED
-        ),
-        f"--max-busy={busy}: whoever computes for longer without a break is stopped": (
+        f"--grace={grace}: for {shown(UNTIL_ALL_REPORTED)} after an outage of the Hub people at "
+        "work look idle, and whoever cannot be asked is stopped": (cull.grace < UNTIL_ALL_REPORTED),
+        f"--max-busy={busy}: a server that computes for longer than that is stopped": (
             cull.max_busy < usual.max_busy
         ),
         f"--max-unanswered={unanswered}: a server that gives no usable answer for so long is "
