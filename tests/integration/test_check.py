@@ -92,7 +92,8 @@ def test_a_missing_scope_is_named_with_what_it_is_for(
 # ---- the roles, and the probe user --------------------------------------------------------------
 
 ROLES = """\
-These roles are enough. Put them at the end of jupyterhub_config.py, in place of any that you pasted there before, and restart the Hub:
+These roles are enough. Put them at the end of jupyterhub_config.py, in place of any \
+that you pasted there before, and restart the Hub:
 c.JupyterHub.load_roles.extend([
     {
         'name': 'idle-exporter-scopes',
