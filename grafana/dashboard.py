@@ -95,7 +95,12 @@ STATE_COLOURS = {"active": "green", "idle": "orange", "pending": "blue"}
 LEGEND = "{{cluster}} {{hub}} {{instance}}"
 
 EXPORTER_WORDS = {1: ("up", "green"), 0: ("DOWN", "red"), 2: ("GONE", "red")}
-HUB_WORDS = {1: ("read", "green"), 0: ("NOT READ", "red"), 2: ("STALE", "red")}
+HUB_WORDS = {
+    1: ("read", "green"),
+    0: ("NOT READ", "red"),
+    2: ("STALE", "red"),
+    3: ("first poll", "blue"),
+}
 CULLING_WORDS = {
     q.OFF: ("off", "blue"),
     q.ON: ("on", "green"),
@@ -128,28 +133,31 @@ PROBLEM_WORDS = {
 
 def hubs() -> Any:
     """Answer first of all: does it work?"""
-    age = look(custom__width=78, unit="s", decimals=0, mappings=says({}))
+    age = look(custom__minWidth=70, unit="s", decimals=0, mappings=says({}))
+    count_of = look(custom__minWidth=54, decimals=0)  # they share what others leave
     return matrix(
         "Hubs: does it work?",
-        "One row an exporter, with the first of its problems, if any. Stopped, failed and idle"
-        " hours are of the range shown, all else is as of now; a dash says that nothing is known."
-        " off: monitoring, nothing is ever stopped, and nobody has to be asked. not asking: servers"
-        " are stopped that may be computing. standby: another exporter of this Hub stops servers.",
+        "One row per exporter, with the first of its problems, if any. Stopped, failed and idle"
+        " hours are totals of the selected time range; everything else is the current state. A"
+        " dash means unknown. off: monitoring only, nothing is ever stopped, so servers need not be"
+        " asked. not asking: servers that are computing may be stopped. standby: another exporter"
+        " of this Hub stops servers. first poll: the exporter has just started.",
         (24, 5),
         {column: q.cell(column, expression) for column, expression in q.HUBS.items()},
         {"name": "Hub / exporter"},
         {
+            "Hub / exporter": look(custom__width=230),
             "Exporter": words(76, EXPORTER_WORDS),
             "Hub": words(86, HUB_WORDS),
             "Culling": words(108, CULLING_WORDS),
             "Asks first": words(86, ASKS_WORDS),
             "Problem": words(134, PROBLEM_WORDS),
             "Data age": age,
-            "Servers": look(custom__width=72, decimals=0),
-            "Idle": look(custom__width=54, decimals=0),
+            "Servers": count_of,
+            "Idle": count_of,
             "Would stop": look(custom__width=90, decimals=0),
-            "Stopped": look(custom__width=74, decimals=0),
-            "Failed": look(custom__width=64, decimals=0),
+            "Stopped": count_of,
+            "Failed": count_of,
             "Idle hours": look(custom__width=84, decimals=0),
         },
     )
@@ -159,8 +167,8 @@ def numbers() -> Iterator[Any]:
     """Answer: how much is idle, what does it cost, is anybody harmed?"""
     yield number(
         "Idle now",
-        "Ready servers at or past the idle limit of their policy, exempt ones too, at all Hubs of"
-        " which anything is known.",
+        "Ready servers at or past the idle limit of their policy, including exempt ones, on all"
+        " Hubs with current data.",
         "none",
         now(q.total(q.IDLE), "idle"),
         levels=steps((None, "text"), (0.001, "orange")),
@@ -174,8 +182,9 @@ def numbers() -> Iterator[Any]:
     )
     yield number(
         "Would stop now",
-        "Servers that the policies would stop now, by idle limit or maximum age, whether culling is"
-        " on or not. Exempt servers are not among them; a computing one is, until it is asked.",
+        "Servers that the policies would stop now, because of their idle limit or maximum age,"
+        " whether culling is on or not. Exempt servers are not counted. Servers that are computing"
+        " are: they are spared only when they are asked.",
         "none",
         now(q.total(q.CANDIDATES), "would stop"),
         levels=steps((None, "text"), (1, "purple")),
@@ -183,26 +192,27 @@ def numbers() -> Iterator[Any]:
     idle_hours = f"{q.increase(IDLE_SECONDS, '$__range')} / 3600"
     yield cost(
         "Idle cost, range",
-        "What servers cost while they were idle past their limit, over the range shown. In"
-        " server-hours, unless a price of a server-hour is typed above.",
+        "What servers cost while they were idle past their limit, over the selected time range. In"
+        " server-hours, unless you enter the cost of a server-hour above.",
         idle_hours,
         "none",
         2,
     )
     yield cost(
-        "Idle cost, a month",
-        "At this rate: what the average number of idle servers of the range shown costs in a month"
-        " of 730 hours."
-        " The longer the range, the truer. In server-hours without a price above.",
-        f"sum (avg_over_time((sum by ({EXPORTER}) ({q.IDLE}))[$__range:1m])) * {q.HOURS_A_MONTH}",
+        "Idle cost per month",
+        "At this rate: what the average number of idle servers in the selected time range would"
+        " cost in a month of 730 hours. Times without data are left out of the average. The longer"
+        " the range, the better the estimate. In server-hours, unless you enter the cost of a"
+        " server-hour above.",
+        q.per_month(q.IDLE),
         THOUSANDS,
         0,
     )
     yield number(
         "Computing, spared",
         "Servers past their limit that the last culling pass asked, found computing and left alone."
-        " A dash where nobody is asked: culling is off, waits, or does not ask; and until the first"
-        " answers of a pass.",
+        " A dash if no server is asked, because culling is off or suspended or does not ask, and"
+        " until the first answers of a pass.",
         "none",
         now(q.total(q.COMPUTING), "computing"),
         levels=steps((None, "text")),
@@ -230,7 +240,8 @@ def servers_by_state() -> Any:
         fixed(
             lines(
                 "Servers by state",
-                "Every running or pending server, by state. Gaps are times without a good poll.",
+                "All running and pending servers, by state. Gaps are times without a successful"
+                " poll.",
                 "none",
                 (10, 9),
                 over_time(f"sum by (state) ({q.SERVERS})", "{{state}}"),
@@ -251,12 +262,13 @@ def what_limits_give_back() -> Any:
     names = {seconds: (name, "text") for name, seconds in LIMITS.items()}
     bar = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}
     green = {"mode": "fixed", "fixedColor": "green"}
-    panel = matrix(
+    return matrix(
         "What a limit would have given back",
-        "For --timeout set to each limit, policies with a timeout of their own and exemptions as"
-        " they are: how many servers would be stopped now, and over the range shown the hours that"
-        " servers ran beyond the limit. What was stopped meanwhile is not in it, nor what people"
-        " would have started again. Money: hours times the price typed above.",
+        "For each value of --timeout, with exemptions and policies' own timeouts unchanged: how"
+        " many servers would be stopped now, and for how many hours servers ran past the limit in"
+        " the selected time range. Servers that have been stopped in the meantime no longer add"
+        " hours, and servers that people would have started again are not subtracted. Money: hours"
+        " times the cost entered above.",
         (8, 9),
         {name: q.labelled(query, "column", name) for name, query in columns.items()},
         {"limit": "Limit"},
@@ -268,26 +280,15 @@ def what_limits_give_back() -> Any:
             ),
             "Money": look(custom__width=80, decimals=2),
         },
+        numbers=("limit",),
     )
-    panel.build().transformations.insert(2, LIMIT_AS_NUMBER)
-    return panel
-
-
-# Limits are labels: as text, "14400" would come before "900".
-LIMIT_AS_NUMBER = models.DataTransformerConfig(
-    id_val="convertFieldType",
-    options={
-        "conversions": [{"targetField": "limit", "destinationType": "number"}],
-        "fields": {},
-    },
-)
 
 
 def idle_by_policy() -> Any:
     """Answer: whose servers are idle?"""
     return by_policy_over_time(
         "Idle servers by policy",
-        "Ready servers at or past the idle limit of their policy. Exempt ones are never stopped.",
+        "Ready servers at or past the idle limit of their policy. Exempt servers are never stopped.",
         q.IDLE,
         (6, 9),
     )
@@ -316,7 +317,7 @@ def limits_and_policies() -> Iterator[Any]:
     yield policies()
     yield by_policy_over_time(
         "Servers by policy",
-        "Every running or pending server, by the policy that decides for it.",
+        "All running and pending servers, by the policy that applies to them.",
         q.SERVERS,
         (8, 8),
     )
@@ -330,7 +331,7 @@ def limits_and_policies() -> Iterator[Any]:
         named_alike(
             lines(
                 "Idle share by policy",
-                "Idle servers as a part of all servers, of each policy and of all together.",
+                "Idle servers as a share of all servers, for each policy and for all together.",
                 "percentunit",
                 (8, 8),
                 *(over_time(query, legend) for query, legend in shares),
@@ -342,8 +343,7 @@ def limits_and_policies() -> Iterator[Any]:
     yield fixed(
         lines(
             "Servers past each limit",
-            "How many servers --timeout set to each limit would have stopped, at each moment of the"
-            " range shown.",
+            "How many servers each value of --timeout would have stopped, at each moment.",
             "none",
             (8, 8),
             *(
@@ -375,8 +375,8 @@ def policies() -> Any:
     columns |= {name: q.total(facts, by) for name, facts in counts.items()}
     return matrix(
         "Policies",
-        "The limits in force at each Hub and the servers under each policy, now. Exempt servers are"
-        " never stopped; their limit only says what counts as idle.",
+        "The limits in force on each Hub and the servers under each policy, now. Exempt servers are"
+        " never stopped; their limit only decides what counts as idle.",
         (24, 7),
         {
             name: q.with_name(q.labelled(f"({query})", "column", name))
@@ -416,7 +416,7 @@ def spread(
         fixed(
             lines(
                 time_title,
-                f"{what}, over the range shown.",
+                f"{what}, at each moment.",
                 "none",
                 (16, 10),
                 *(over_time(expression, name) for name, expression in targets),
@@ -449,7 +449,7 @@ def culls() -> Iterator[Any]:
     third = (8, 8)
     yield by_policy_over_time(
         "Stopped, by policy",
-        "Servers stopped within the hour before, each verified.",
+        "Servers stopped within the previous hour, each one verified.",
         f"increase({metric(CULLS)}[1h])",
         third,
     )
@@ -465,10 +465,11 @@ def culls() -> Iterator[Any]:
     yield stacked(
         lines(
             "Last culling pass, by outcome",
-            "What became of the candidates of the last pass, at each moment. busy: a kernel is"
-            " computing. active_again: used since the listing, or the server knows of activity."
-            " probe_failed: it could not be asked, so it lives. limit: more than --max-culls."
-            " stale: the stop came too late. list: the list of users may have had gaps.",
+            "What became of the candidates of the last culling pass, at each moment. busy: a kernel"
+            " is computing. active_again: used since it was listed, or the server itself reports"
+            " activity. probe_failed: the server gave no usable answer, so it was left running."
+            " limit: --max-culls was reached. stale: the stop would have come too late. list: the"
+            " list of users may be incomplete.",
             "none",
             third,
             over_time(f"sum by (outcome) ({q.LAST_PASS}) > 0", "{{outcome}}"),
@@ -477,9 +478,9 @@ def culls() -> Iterator[Any]:
     yield stacked(
         lines(
             "Failed, by cause",
-            "Stops that failed within the hour before. not_stopped: the server lives on, an orphan"
-            " if the Hub has forgotten it, or nothing shows that it stopped. slow: still stopping"
-            " after 5 minutes.",
+            "Stops that failed within the previous hour. not_stopped: the server still runs (as an"
+            " orphan, if the Hub no longer knows it), or there is no proof that it stopped. slow:"
+            " still stopping after 5 minutes.",
             "none",
             third,
             over_time(q.increase(CULL_FAILURES, "1h", "cause"), "{{cause}}"),
@@ -488,17 +489,17 @@ def culls() -> Iterator[Any]:
     duration = "hub_idle_exporter_cull_duration_seconds"
     yield lines(
         "How long a stop takes",
-        "From the stop sent to the server verified as stopped, of the hour before.",
+        "From sending the stop until the server is verified as stopped, for the previous hour.",
         "s",
         third,
-        over_time(q.quantile(0.5, duration, "1h"), "half within"),
-        over_time(q.quantile(0.95, duration, "1h"), "95 % within"),
+        over_time(q.quantile(0.5, duration, "1h"), "median"),
+        over_time(q.quantile(0.95, duration, "1h"), "95th percentile"),
     )
     yield lines(
         "Servers asked, by answer",
-        "What servers said when they were asked right before a stop, within the hour before. One"
-        " that computes for an hour answers at each poll. failed: no answer could be had, and the"
-        " server was spared.",
+        "What servers answered when they were asked right before a stop, within the previous hour."
+        " A server that keeps computing is counted at each poll. failed: no usable answer, so the"
+        " server was left running.",
         "none",
         third,
         over_time(q.increase("hub_idle_exporter_busy_checks_total", "1h", "result"), "{{result}}"),
@@ -511,9 +512,9 @@ def idle_server_hours() -> Iterator[Any]:
     yield named_alike(
         stacked(
             lines(
-                "Idle server-hours in the hour before",
-                "Hours that servers ran idle past their limit. 5 means: as if five servers had been"
-                " idle past their limit all that hour.",
+                "Idle server-hours per hour",
+                "Hours that servers ran idle past their limit, within the previous hour. 5 means: as"
+                " if five servers had been idle past their limit for the whole hour.",
                 SERVER_HOURS,
                 (12, 8),
                 *(over_time(f"{query} / 3600", legend) for query, legend in targets),
@@ -524,7 +525,7 @@ def idle_server_hours() -> Iterator[Any]:
     yield named_alike(
         bars(
             "Idle server-hours by policy",
-            "Hours that servers ran idle past their limit, over the range shown.",
+            "Hours that servers ran idle past their limit, over the selected time range.",
             SERVER_HOURS,
             (6, 8),
             *(now(f"{query} / 3600", legend) for query, legend in targets),
@@ -533,11 +534,13 @@ def idle_server_hours() -> Iterator[Any]:
     everything = q.hours(f"sum({q.SERVERS})")
     yield (
         number(
-            "Idle part of all server-hours",
-            "Of the hours that servers ran over the range shown, the part that they ran idle past"
-            " their limit.",
+            "Idle share of server-hours",
+            "Of the hours that servers ran in the selected time range, the share that they were"
+            " idle past their limit.",
             "percentunit",
-            now(f"{q.increase(IDLE_SECONDS, '$__range')} / 3600 / ({everything} > 0)", "idle part"),
+            now(
+                f"{q.increase(IDLE_SECONDS, '$__range')} / 3600 / ({everything} > 0)", "idle share"
+            ),
             levels=steps((None, "green"), (0.3, "orange")),
         )
         .span(6)
@@ -561,8 +564,8 @@ def problems() -> Any:
     found["no exporter"] = q.or_zero(f"absent({q.EXPORTERS})")
     panel = number(
         "Problems, one by one",
-        "How many exporters have each problem. What follows from another one is not counted again."
-        " For each there is an alert with a page in docs/runbooks.",
+        "How many exporters have each problem. A problem that is caused by another one is not"
+        " counted again. The alerts and their runbooks (docs/runbooks) say what to do.",
         "none",
         *(now(expression, name) for name, expression in found.items()),
         levels=steps((None, "green"), (1, "red")),
@@ -577,29 +580,28 @@ def polls() -> Iterator[Any]:
     third = (8, 8)
     failures = q.increase("hub_idle_exporter_poll_failures_total", "1h", "cause")
     yield lines(
-        "Polls, and failed ones by cause",
-        "Polls attempted within the hour before, and those of them that failed.",
+        "Polls, and failures by cause",
+        "Polls attempted within the previous hour, and how many of them failed.",
         "none",
         third,
         over_time(failures, "failed: {{cause}}"),
         over_time(q.increase("hub_idle_exporter_polls_total", "1h"), "all polls"),
     )
-    age = f"time() - max_over_time({q.LAST_SUCCESS}[1d]) > 0"
     yield logarithmic(
         lines(
             "Age of data",
-            "Time since the last poll that worked; it grows while the exporter is down. Past three"
-            " intervals the data counts as stale, and /-/ready says 503.",
+            "Time since the last successful poll; it grows while the exporter is down. After three"
+            " intervals the data counts as stale, and /-/ready returns 503.",
             "s",
             third,
-            over_time(q.each(f"{age} < 86400"), LEGEND),
-            over_time(f"3 * {q.each(q.INTERVAL)}", f"stale past: {LEGEND}"),
+            over_time(f"({q.AGE}) > 0 < {DAY}", LEGEND),
+            over_time(f"3 * {q.each(q.INTERVAL)}", f"stale after: {LEGEND}"),
         )
     )
     yield logarithmic(
         lines(
             "How long a poll takes",
-            "Duration of the last poll, beside the interval between polls.",
+            "Duration of the last poll, and the interval between polls.",
             "s",
             third,
             over_time(q.each(metric("hub_idle_exporter_poll_duration_seconds")), LEGEND),
@@ -607,8 +609,8 @@ def polls() -> Iterator[Any]:
         )
     )
     yield lines(
-        "Hub requests: 95 % answered within",
-        "How long the Hub takes to answer us, by operation, in the ten minutes before.",
+        "Hub response time, 95th percentile",
+        "How long the Hub takes to answer the exporter, by operation, over the previous ten minutes.",
         "s",
         third,
         over_time(
@@ -619,7 +621,7 @@ def polls() -> Iterator[Any]:
     yield own_count(third)
     yield lines(
         "Clock skew",
-        "The Hub's clock minus the exporter's. Past 60 s, either way, nothing is culled.",
+        "The Hub's clock minus the exporter's. If they differ by more than 60 s, nothing is culled.",
         "s",
         third,
         over_time(q.each(metric("hub_idle_exporter_clock_skew_seconds")), LEGEND),
@@ -633,11 +635,10 @@ def own_count(size: tuple[int, int]) -> Any:
     pair = f"count by ({same}) ({q.HUB_READ}) == 1 and on ({same}) count by ({same}) ({own}) == 1"
     legend = "{{cluster}} {{hub}} {{namespace}}"
     return lines(
-        "The Hub's own count beside the true one",
-        "jupyterhub_running_servers drifts from the truth until the Hub is restarted. Shown where"
-        " the labels cluster, hub and namespace pair one exporter with one Hub; choose one of each"
-        " above where there are several without labels. Empty where the Hub's own metrics are not"
-        " collected.",
+        "The Hub's own count and the actual count",
+        "jupyterhub_running_servers drifts from the actual count until the Hub is restarted. Shown"
+        " only if the labels cluster, hub and namespace match one exporter with one Hub. Without"
+        " such labels, select one of each above. Empty if the Hub's own metrics are not collected.",
         "none",
         size,
         over_time(f"sum by ({same}) ({q.SERVERS}) and on ({same}) ({pair})", f"listed {legend}"),
@@ -652,7 +653,7 @@ def logarithmic(panel: Any) -> Any:
 
 
 def resources() -> Iterator[Any]:
-    """Answer: what does the exporter itself take, and who knocks at its door?"""
+    """Answer: what does the exporter itself take, and who is refused?"""
     quarter = (6, 8)
     yield lines(
         "Memory",
@@ -664,22 +665,22 @@ def resources() -> Iterator[Any]:
     cpu = f"rate({metric('process_cpu_seconds_total')}[$__rate_interval])"
     yield lines(
         "CPU",
-        "Part of one processor that the exporter uses.",
+        "How much of one CPU core the exporter uses.",
         "percentunit",
         quarter,
         over_time(q.each(cpu), LEGEND),
     )
     yield lines(
         "Refused requests",
-        "Requests to the exporter that were refused within the hour before: wrong passwords, too"
-        " many attempts, certificates.",
+        "Requests to the exporter that were refused within the previous hour, by cause: a wrong"
+        " password, too many attempts, a bad certificate.",
         "none",
         quarter,
         over_time(q.increase("hub_idle_exporter_web_refusals_total", "1h", "cause"), "{{cause}}"),
     )
     yield lines(
-        "Grace left",
-        "For how long nothing is stopped yet, after the start or an outage.",
+        "Grace period left",
+        "How long it is until servers may be stopped, after a start or an outage.",
         "s",
         quarter,
         over_time(q.each(metric("hub_idle_exporter_grace_seconds")), LEGEND),
@@ -696,11 +697,11 @@ def token() -> Any:
     looks |= {file: words(84, in_use) for file in FILES}
     return matrix(
         "Scopes, safeguards, files",
-        "What the token of each exporter may do: monitoring needs list:users and read:servers (and"
-        " read:users:groups for policies by group), culling the other scopes. What protects people:"
-        " each server is asked before a stop (busy_check), a stop is good for seconds only"
-        " (stop_token), one exporter per Hub stops servers (lease). Whether the newest policy and"
-        " web configuration files are in use: with a broken one, what was in force before stays.",
+        "Scopes of each exporter's token: monitoring needs list:users and read:servers (and"
+        " read:users:groups for policies by group); culling needs the others too. Safeguards: each"
+        " server is asked before a stop (busy_check), a stop expires within seconds (stop_token),"
+        " and only one exporter per Hub stops servers (lease). Files: if the newest policy file or"
+        " web configuration file is broken, the previous one stays in force.",
         (24, 5),
         {column: q.cell(column, query) for column, query in abilities()},
         {"name": "Hub / exporter"},
@@ -756,9 +757,9 @@ def versions() -> Any:
 
 FOLDED = {
     "Limits and policies": limits_and_policies,
-    "How idle times and ages are spread": how_spread,
+    "Idle times and ages": how_spread,
     "Culls": culls,
-    "What idleness costs": idle_server_hours,
+    "Cost of idle servers": idle_server_hours,
     "The exporter itself": the_exporter,
 }
 
@@ -816,8 +817,8 @@ def build() -> dict[str, Any]:
         dashboard.Dashboard("JupyterHub / Idle servers")
         .uid("hub-idle-exporter")
         .description(
-            "What is idle on a JupyterHub, what it costs, what a limit would do, what was culled"
-            " and spared, and whether culling works. Made by grafana/dashboard.py."
+            "What is idle on a JupyterHub, what it costs, what other limits would do, what was"
+            " culled and spared, and whether culling works. Generated by grafana/dashboard.py."
         )
         .tags(["jupyterhub", "hub-idle-exporter"])
         .readonly()

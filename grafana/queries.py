@@ -2,6 +2,8 @@
 
 An exporter is known by its labels `cluster`, `hub`, `job` and `instance`, of which the first two
 may not exist. Numbers of different exporters are added up, never compared or reduced to a maximum.
+Where Prometheus discovers pods, each rollout makes a new `instance` of the same exporter: by
+`cluster`, `hub` and `job` it is known whose place it takes.
 """
 
 from collections.abc import Sequence
@@ -10,6 +12,8 @@ from math import isinf
 MINUTE, HOUR, DAY = 60, 3600, 86400
 HOURS_A_MONTH = 730
 EXPORTER = "cluster, hub, job, instance"
+HUB = "cluster, hub, job"
+NAMELESS = "on (hub) vector(1)"  # matches what has no label `hub`
 CHOSEN = tuple(f'{label}=~"${label}"' for label in ("cluster", "hub", "job", "instance"))
 CHOSEN_HUBS = ('cluster=~"$cluster"', 'hub=~"$hub"', 'job=~"$hub_job"')
 
@@ -20,7 +24,7 @@ def metric(name: str, *matchers: str) -> str:
 
 
 def each(expression: str) -> str:
-    """Give one number an exporter; there is one already, this only drops other labels."""
+    """Give one number per exporter: there is only one, other labels are dropped."""
     return f"max by ({EXPORTER}) ({expression})"
 
 
@@ -36,6 +40,9 @@ INTERVAL = metric("hub_idle_exporter_poll_interval_seconds")
 LAST_SUCCESS = metric("hub_idle_exporter_last_poll_success_timestamp_seconds")
 LAST_PASS = metric("hub_idle_exporter_last_pass_candidates")
 STANDBY = f"{metric('hub_idle_exporter_standby')} == 1"
+READ_ONCE = f"{LAST_SUCCESS} > 0"
+POLL_FAILURES = metric("hub_idle_exporter_poll_failures_total")
+START = metric("process_start_time_seconds")
 ASKS = metric("hub_idle_exporter_busy_check")
 IDLE_SECONDS = "hub_idle_exporter_idle_server_seconds_total"
 CULLS = "hub_idle_exporter_culls_total"
@@ -101,6 +108,16 @@ def hours(servers: str) -> str:
     return f"sum_over_time(({servers})[$__range:1m]) / 60"
 
 
+def per_month(servers: str) -> str:
+    """Give the server-hours of a month in which there are as many as on average over the range.
+
+    Of each Hub the average is that of the time in which it was known. Pods that replace each other
+    are one Hub; one of which no exporter is left costs nothing any more.
+    """
+    average = f"avg_over_time((sum by ({HUB}) ({servers}))[$__range:1m])"
+    return f"sum ({average} and on ({HUB}) ({EXPORTERS})) * {HOURS_A_MONTH}"
+
+
 def quantile(share: float, histogram: str, window: str, by: str = "") -> str:
     """Estimate a quantile of a counting histogram; nothing where nothing was counted."""
     grouping = f"le, {by}" if by else "le"
@@ -122,8 +139,12 @@ def or_zero(expression: str) -> str:
 
 
 def by_policy(facts: str, window: str = "1h") -> tuple[tuple[str, str], tuple[str, str]]:
-    """Sum by policy, exempt ones apart from others of that name: (query, legend) of both."""
-    exempt = f"max_over_time({metric('jupyterhub_policy_exempt')}[{window}]) == 1"
+    """Sum by policy, exempt ones apart from others of that name: (query, legend) of both.
+
+    Exempt is what was so when it was last known, within the window: counters go on while a Hub is
+    not read.
+    """
+    exempt = f"last_over_time({metric('jupyterhub_policy_exempt')}[{window}]) == 1"
     known = f"on ({EXPORTER}, policy) {exempt}"
     return (
         (f"sum by (policy) ({facts} unless {known})", "{{policy}}"),
@@ -160,17 +181,31 @@ def unpriced(server_hours: str) -> str:
     return f"{server_hours} unless on () ({PRICE})"
 
 
-# ---- one row an exporter ----
+# ---- one row per exporter ----
 
 SEEN = f"last_over_time({BUILD_INFO}[7d])"
-GONE = f"last_over_time({BUILD_INFO}[1h]) unless on ({EXPORTER}) {UP}"
+# What may have taken the place of another: any exporter of a Hub that has a name; without a name, one
+# that was not there an hour ago.
+SUCCESSORS = (
+    f"{BUILD_INFO} unless {NAMELESS} or"
+    f" ({BUILD_INFO} unless on ({EXPORTER}) {BUILD_INFO} offset 1h)"
+)
+GONE = (
+    f"last_over_time({BUILD_INFO}[1h]) unless on ({EXPORTER}) {UP} unless on ({HUB}) ({SUCCESSORS})"
+)
 # 1 up, 0 down, 2: not even tried any more. Of `up` only exporters, by what they once said.
 EXPORTERS = f"{each(f'{UP} and on ({EXPORTER}) {SEEN}')} or 2 * {each(GONE)}"
 DOWN = f"{UP} == 0 and on ({EXPORTER}) {SEEN}"
 STALE = f"{HUB_READ} == 1 unless on ({EXPORTER}) {FRESH}"
-ASKING = metric("hub_idle_exporter_safeguard", 'safeguard="busy_check"')
+# A process that has yet to finish its first poll; if that takes too long, the Hub is not read.
+FIRST_POLL = (
+    f"{LAST_SUCCESS} == 0"
+    f" and on ({EXPORTER}) sum by ({EXPORTER}) ({POLL_FAILURES}) == 0"
+    f" unless on ({EXPORTER}) timestamp({START}) - {START} > 3 * {INTERVAL} + 120"
+)
+NOT_READ = f"{HUB_READ} == 0 unless on ({EXPORTER}) ({FIRST_POLL})"
 OTHER_SAFEGUARDS = metric("hub_idle_exporter_safeguard", 'safeguard=~"lease|stop_token"')
-NOT_ASKED = f"{enforcement('on')} and on ({EXPORTER}) {ASKING} == 0"
+NOT_ASKED = f"{enforcement('on')} and on ({EXPORTER}) {ASKS} == 0"
 LESS_PROTECTION = (
     f"{enforcement('on')} and on ({EXPORTER}) {OTHER_SAFEGUARDS} == 0"
     f" unless on ({EXPORTER}) ({NOT_ASKED})"
@@ -178,8 +213,24 @@ LESS_PROTECTION = (
 SUSPENDED = (
     f"{enforcement('suspended')} unless on ({EXPORTER}) ({HUB_READ} == 0 or {STANDBY} or {STALE})"
 )
-AGE = f"time() - {each(f'max_over_time({LAST_SUCCESS}[7d]) > 0')}"
-STILL_RUNNING = metric(CULL_FAILURES, 'cause="not_stopped"')
+AGE = f"time() - {each(f'max_over_time({LAST_SUCCESS}[7d]) > 0')} and on ({EXPORTER}) ({EXPORTERS})"
+
+
+def counted(counter: str, window: str = "$__range", *matchers: str) -> str:
+    """Count events of each exporter over a window, and of those whose place it has taken.
+
+    These are known where the labels name the Hub, and one exporter alone is left of it.
+    """
+    increase = f"increase({metric(counter, *matchers)}[{window}])"
+    last = f"count by ({HUB}) ({EXPORTERS}) == 1 unless {NAMELESS}"
+    heir = f"({EXPORTERS}) and on ({HUB}) ({last})"
+    return (
+        f"0 * ({heir}) + on ({HUB}) group_left () sum by ({HUB}) ({increase})"
+        f" or (sum by ({EXPORTER}) ({increase}) unless on ({HUB}) ({heir}))"
+    )
+
+
+STILL_RUNNING = counted(CULL_FAILURES, "6h", 'cause="not_stopped"')
 REFUSED = metric(CULL_FAILURES, 'cause!~"not_stopped|slow"')
 FAILING = (
     f"sum by ({EXPORTER}) (increase({REFUSED}[1h]))"
@@ -190,10 +241,11 @@ FAILING = (
 PROBLEMS = {
     "exporter down": DOWN,
     "exporter gone": GONE,
-    "Hub not read": f"{HUB_READ} == 0",
+    "Hub not read": NOT_READ,
     "data stale": STALE,
     "servers not asked": NOT_ASKED,
-    "still running": f"increase({STILL_RUNNING}[6h]) > 0.5",
+    # What is left of a replaced pod still runs.
+    "still running": f"({STILL_RUNNING}) > 0.5",
     "suspended": SUSPENDED,
     "less protection": LESS_PROTECTION,
     "stops failing": FAILING,
@@ -232,33 +284,32 @@ PROBLEM = first_of(
 )
 
 
-def over_range(counter: str) -> str:
-    """Count events of each exporter over the range shown."""
-    return f"sum by ({EXPORTER}) (increase({metric(counter)}[$__range]))"
-
-
 HUBS = {
     "Exporter": EXPORTERS,
-    "Hub": f"2 * {each(STALE)} or {each(HUB_READ)}",
+    "Hub": f"2 * {each(STALE)} or {code(3, FIRST_POLL)} or {each(HUB_READ)}",
     "Culling": CULLING,
-    "Asks first": f"2 * {each(enforcement('off'))} or {each(ASKS)}",
+    "Asks first": (
+        f"2 * {each(enforcement('off'))} or {each(f'{ASKS} and on ({EXPORTER}) {READ_ONCE}')}"
+    ),
     "Problem": PROBLEM,
     "Data age": f"clamp_min({AGE}, 0)",
     "Servers": total(SERVERS, EXPORTER),
     "Idle": total(IDLE, EXPORTER),
     "Would stop": total(CANDIDATES, EXPORTER),
-    "Stopped": over_range(CULLS),
-    "Failed": over_range(CULL_FAILURES),
-    "Idle hours": f"{over_range(IDLE_SECONDS)} / 3600",
+    "Stopped": counted(CULLS),
+    "Failed": counted(CULL_FAILURES),
+    "Idle hours": f"({counted(IDLE_SECONDS)}) / 3600",
 }
 
 
 def cell(column: str, expression: str) -> str:
     """Make cells of a table: the exporter's name and the column as labels, NaN for unknown.
 
-    The unknown ones keep a column in its place when nobody knows anything of it.
+    The unknown ones keep a column in its place when nobody knows anything of it. What is known of
+    an exporter that is no more makes no row.
     """
-    return with_name(labelled(f"({expression} or NaN * ({EXPORTERS}))", "column", column))
+    cells = f"({expression} or NaN * ({EXPORTERS})) and on ({EXPORTER}) ({EXPORTERS})"
+    return with_name(labelled(f"({cells})", "column", column))
 
 
 def with_name(expression: str, labels: Sequence[str] = ("cluster", "hub", "instance")) -> str:

@@ -41,6 +41,9 @@ from hub_idle_exporter.metrics import Metrics
 SCRAPE = 30
 LENGTH = 7.5 * HOUR  # an hour and a half more than is shown, for queries that look back
 GRACE = 600.0
+# A target that is gone is forgotten at once by Prometheus, which OpenMetrics cannot say: its last
+# samples count for five minutes. So a new pod is scraped when they no longer do.
+FORGOTTEN_AFTER = 300
 
 POLICIES = (
     Policy("staff", HOUR, exempt=True, match=Match(groups=Globs(["staff"]))),
@@ -124,9 +127,14 @@ class Sidecar:
     start: float
 
     def __post_init__(self) -> None:
-        self.gate = GateReading(GateState.OFF, "")
         self.chance = random.Random(self.of.seed)  # noqa: S311
         self.everybody = people(self.of.people, self.chance, self.start)
+        self._begin(0)
+
+    def _begin(self, pod: int) -> None:
+        """Start as a process that knows nothing yet."""
+        self.pod = pod
+        self.gate = GateReading(GateState.OFF, "")
         granted = Granted.of([f"{scope}" for scope in Scope])
         # In monitor mode there is nothing to guard.
         safeguards = Safeguards(
@@ -151,6 +159,8 @@ class Sidecar:
         """Read, judge, count and, where it is on, cull."""
         for person in self.everybody:
             live(person, self.chance, now)
+        if self.of.pod(self.end - now) != self.pod:
+            self._begin(self.of.pod(self.end - now))
         self.metrics.polls.inc()
         if self.of.is_away(self.end - now):
             self._fail(now)
@@ -255,10 +265,12 @@ class Sidecar:
 
     def scraped(self, now: float) -> Iterator[str]:
         """Write what one scrape gives."""
-        if self.end - now < self.of.exporter_forgotten_for:
+        before_end = self.end - now
+        if before_end < self.of.exporter_forgotten_for or self._is_new(before_end):
             return
-        labels = f'job="hub-idle-exporter",instance="{self.of.instance}"{self.of.labels}'
-        down = self.end - now < self.of.exporter_down_for
+        address = self.of.address(before_end)
+        labels = f'job="hub-idle-exporter",instance="{address}"{self.of.labels}'
+        down = before_end < self.of.exporter_down_for
         yield f"up{{{labels}}} {int(not down)} {now:.0f}\n"
         if not down:
             yield from samples(self.metrics.registry.collect(), labels, now)
@@ -266,11 +278,14 @@ class Sidecar:
             yield f"process_cpu_seconds_total{{{labels}}} {0.004 * lived:.3f} {now:.0f}\n"
             memory = 52e6 + 2e6 * self.chance.random() + 2000 * len(self.everybody)
             yield f"process_resident_memory_bytes{{{labels}}} {memory:.0f} {now:.0f}\n"
-        if not self.of.is_away(self.end - now):
+        if not self.of.is_away(before_end):
             drift = 9 + int(now - self.start) // 3600
             running = sum(person.started is not None for person in self.everybody) + drift
             hub = f'job="jupyterhub",instance="{self.of.own_instance}"{self.of.labels}'
             yield f"jupyterhub_running_servers{{{hub}}} {running} {now:.0f}\n"
+
+    def _is_new(self, before_end: float) -> bool:
+        return any(0 <= when - before_end < FORGOTTEN_AFTER for when in self.of.rolled_out)
 
 
 def samples(families: Iterable[Metric], labels: str, when: float) -> Iterator[str]:

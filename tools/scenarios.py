@@ -1,4 +1,4 @@
-"""What happens in the simulated histories of which pictures are drawn: ten scenarios."""
+"""What happens in the simulated histories of which pictures are drawn: eleven scenarios."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,8 @@ class SimulatedHub:
     """A Hub with its exporter, and what happens to them; times are seconds before the end.
 
     `extra` are labels that Prometheus adds besides job and instance. `enforced_for` 0 is
-    monitoring; without `asks` servers are stopped without being asked.
+    monitoring; without `asks` servers are stopped without being asked. `rolled_out`: when other
+    pods replaced the exporter, each with an address of its own.
     """
 
     people: int = 200
@@ -25,6 +26,7 @@ class SimulatedHub:
     asks: bool = True
     exporter_down_for: float = 0.0
     exporter_forgotten_for: float = 0.0
+    rolled_out: tuple[float, ...] = ()
     hub_down_for: float = 0.0
     polls_hang_for: float = 0.0
     policy_broken_for: float = 0.0
@@ -44,6 +46,14 @@ class SimulatedHub:
     def own_instance(self) -> str:
         """Give the address at which the Hub's own metrics are."""
         return f"{self.instance.partition(':')[0]}:8081"
+
+    def pod(self, before_end: float) -> int:
+        """Count the pods that were replaced until then."""
+        return sum(before_end <= when for when in self.rolled_out)
+
+    def address(self, before_end: float) -> str:
+        """Give the `instance` of the exporter that ran then."""
+        return f"10.0.0.{self.pod(before_end)}:9899" if self.rolled_out else self.instance
 
     def is_away(self, before_end: float) -> bool:
         """Tell whether the Hub does not answer."""
@@ -90,5 +100,8 @@ SCENARIOS = {
     "monitoring": _one("", enforced_for=0),
     "three-hubs": _three(),
     "not-asking": _one(asks=False),
+    "rolled-out": Scenario(
+        (SimulatedHub(extra={"hub": "physics"}, rolled_out=(4 * HOUR, 0.5 * HOUR)),)
+    ),
     "policy-broken": _one(policy_broken_for=0.7 * HOUR),
 }

@@ -14,6 +14,8 @@ import pytest
 import rules_checks
 from planted_faults import DASHBOARD, RULES, Fault
 
+from hub_idle_exporter.domain import census
+
 REPO = Path(__file__).resolve().parents[2]
 
 
@@ -53,15 +55,15 @@ def test_dashboard_opens_on_what_people_ask_first() -> None:
         "In use now",
         "Would stop now",
         "Idle cost, range",
-        "Idle cost, a month",
+        "Idle cost per month",
         "Computing, spared",
         "Servers by state",
         "What a limit would have given back",
         "Idle servers by policy",
         "Limits and policies",
-        "How idle times and ages are spread",
+        "Idle times and ages",
         "Culls",
-        "What idleness costs",
+        "Cost of idle servers",
         "The exporter itself",
     ]
 
@@ -75,6 +77,26 @@ def test_panel_too_many_is_caught(vocabulary: promql_checks.Vocabulary) -> None:
     assert dashboard_checks.faults(board, vocabulary) == [
         "dashboard: 11 panels are open, more than 10"
     ]
+
+
+def test_limits_are_those_that_the_exporter_counts() -> None:
+    by_title = {
+        panel["title"]: panel
+        for panel in dashboard_checks.panels(json.loads((REPO / DASHBOARD).read_text()))
+    }
+    past = by_title["Servers past each limit"]["targets"]
+    asked = [re.findall(r'limit="(\d+)"', target["expr"]) for target in past]
+    assert asked == [[str(limit)] for limit in census.LIMITS]
+    (names,) = [
+        one["value"][0]["options"]
+        for override in by_title["What a limit would have given back"]["fieldConfig"]["overrides"]
+        for one in override["properties"]
+        if override["matcher"]["options"] == "Limit" and one["id"] == "mappings"
+    ]
+    texts = {int(limit): name["text"] for limit, name in names.items()}
+    assert texts == {
+        limit: target["legendFormat"] for limit, target in zip(census.LIMITS, past, strict=True)
+    }
 
 
 def test_classes_of_idle_time_cover_every_server(vocabulary: promql_checks.Vocabulary) -> None:

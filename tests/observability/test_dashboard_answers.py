@@ -9,7 +9,7 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,67 +50,180 @@ HUBS = (
     hub("slow", interval=900),
     SimulatedHub(40, instance="alone:9899", enforced_for=0),
 )
-# What these Hubs do not come to, told by as few series as the table needs.
-STATES = {
-    "standby": ("suspended", 1, {"busy_check": 1, "stop_token": 1, "lease": 0}),
-    "suspended": ("suspended", 0, {"busy_check": 0, "stop_token": 0, "lease": 0}),
-    "grace": ("grace", 0, {"busy_check": 1, "stop_token": 1, "lease": 1}),
-    "less-safe": ("on", 0, {"busy_check": 1, "stop_token": 0, "lease": 1}),
+Samples = Mapping[str, float]
+
+OWN = "hub_idle_exporter_"
+SAFEGUARDS = ("busy_check", "stop_token", "lease")
+
+
+def enforcing(state: str) -> Samples:
+    """Say that an exporter is in a state of enforcement."""
+    states = ("off", "grace", "suspended", "on")
+    return {f'{OWN}enforcement{{state="{each}"}}': int(each == state) for each in states}
+
+
+def without(*missing: str) -> Samples:
+    """Say which safeguards are in place; the first has a metric of its own."""
+    gauges = {f'{OWN}safeguard{{safeguard="{each}"}}': each not in missing for each in SAFEGUARDS}
+    return {**gauges, f"{OWN}busy_check": "busy_check" not in missing}
+
+
+def started(ago: float, failed: int = 0) -> Samples:
+    """Say that a process has not read the Hub since its start."""
+    return {
+        "jupyterhub_up": 0,
+        f"{OWN}last_poll_success_timestamp_seconds": 0,
+        f'{OWN}poll_failures_total{{cause="connection"}}': failed,
+        f'{OWN}poll_failures_total{{cause="scope"}}': 0,
+        "process_start_time_seconds": END - ago,
+        **enforcing("suspended" if failed else "grace"),
+        **without(*SAFEGUARDS),
+    }
+
+
+def well(when: float) -> Samples:
+    """Give what an exporter says of itself when all is well, as far as the table needs it."""
+    return {
+        "up": 1,
+        "jupyterhub_up": 1,
+        f'{OWN}build_info{{version="1"}}': 1,
+        f"{OWN}poll_interval_seconds": 60,
+        f"{OWN}last_poll_success_timestamp_seconds": when - 10,
+        **enforcing("on"),
+        **without(),
+    }
+
+
+END = float(int(time.time()))
+# What the simulated Hubs do not come to.
+STATES: dict[str, Samples] = {
+    "standby": {f"{OWN}standby": 1, **enforcing("suspended"), **without("lease")},
+    "suspended": {**enforcing("suspended"), **without(*SAFEGUARDS)},
+    "grace": enforcing("grace"),
+    "less-safe": without("stop_token"),
+    "first-poll": started(90),
+    "first-poll-failed": started(90, failed=1),
+    "first-poll-hangs": started(HOUR),
 }
 
 
-def told(cluster: str, when: float) -> Iterator[str]:
-    """Write what an exporter in such a state says of itself."""
-    state, standby, safeguards = STATES[cluster]
-    own = "hub_idle_exporter_"
-    samples = {
-        ("up", ""): 1,
-        ("jupyterhub_up", ""): 1,
-        (f"{own}build_info", ',version="1"'): 1,
-        (f"{own}poll_interval_seconds", ""): 60,
-        (f"{own}last_poll_success_timestamp_seconds", ""): when - 10,
-        (f"{own}standby", ""): standby,
-        (f"{own}busy_check", ""): safeguards["busy_check"],
-        **{
-            (f"{own}enforcement", f',state="{each}"'): int(each == state)
-            for each in ("off", "grace", "suspended", "on")
-        },
-        **{
-            (f"{own}safeguard", f',safeguard="{name}"'): value for name, value in safeguards.items()
-        },
-    }
-    target = f'job="hub-idle-exporter",instance="hub:9899",cluster="{cluster}",hub="h"'
-    for (name, labels), value in samples.items():
-        yield f"{name}{{{target}{labels}}} {value} {when:.0f}\n"
+@dataclass(frozen=True)
+class Pod:
+    """An exporter of a Hub: 40 of 100 servers are always idle, 12 are stopped in an hour.
+
+    A policy was exempt until ten minutes before the end. One that ends left a server running three
+    hours before the end. Times are seconds before the end.
+    """
+
+    instance: str
+    labels: str
+    since: float
+    until: float = 0.0
+
+    def told(self) -> Iterator[str]:
+        """Write what it said all along, each minute."""
+        for before_end in range(int(self.since), int(self.until) - 1, -60):
+            yield from told(self._samples(before_end), END - before_end, self.labels, self.instance)
+
+    def _samples(self, before_end: float) -> Samples:
+        lived = self.since - before_end
+        return {
+            **well(END - before_end),
+            'jupyterhub_servers{policy="staff",state="idle"}': 40,
+            'jupyterhub_servers{policy="staff",state="active"}': 60,
+            'jupyterhub_servers_over_limit{limit="900"}': 40,
+            'jupyterhub_policy_exempt{policy="staff"}': int(before_end > 600),
+            f'{OWN}idle_server_seconds_total{{policy="staff"}}': 40 * lived,
+            f'{OWN}culls_total{{policy="staff",reason="idle"}}': lived // 300,
+            f'{OWN}cull_failures_total{{cause="not_stopped"}}': int(
+                before_end < 3 * HOUR and self.until > 0
+            ),
+        }
+
+
+# A target that is gone counts for five minutes here; Prometheus itself forgets it at once.
+FORGOTTEN = 300
+
+
+def replaced(labels: str) -> tuple[Pod, ...]:
+    """Let a pod replace another, four hours and half an hour before the end."""
+    return (
+        Pod("10.0.0.1:9899", labels, 6 * HOUR, 4 * HOUR),
+        Pod("10.0.0.2:9899", labels, 4 * HOUR - FORGOTTEN, HOUR / 2),
+        Pod("10.0.0.3:9899", labels, HOUR / 2 - FORGOTTEN),
+    )
+
+
+def of_hub(cluster: str) -> str:
+    """Give the labels of a Hub."""
+    return f'job="hub-idle-exporter",cluster="{cluster}",hub="h"'
+
+
+PODS = (
+    *replaced(of_hub("replaced")),
+    *replaced('job="nameless"'),
+    Pod("10.0.0.1:9899", of_hub("retired"), 6 * HOUR, 4 * HOUR),
+    # Down for a third of the time.
+    Pod("10.0.0.1:9899", of_hub("back"), 6 * HOUR, 4 * HOUR),
+    Pod("10.0.0.1:9899", of_hub("back"), 2 * HOUR),
+    # One of two is gone; without the name of a Hub it may have been the only one of its Hub.
+    Pod("10.0.0.1:9899", of_hub("one-of-two"), 6 * HOUR, HOUR / 2),
+    Pod("10.0.0.2:9899", of_hub("one-of-two"), 6 * HOUR),
+    Pod("10.0.0.1:9899", 'job="one-of-two"', 6 * HOUR, HOUR / 2),
+    Pod("10.0.0.2:9899", 'job="one-of-two"', 6 * HOUR),
+)
+
+
+def told(samples: Samples, when: float, labels: str, instance: str) -> Iterator[str]:
+    """Write samples with the labels of a target."""
+    for key, value in samples.items():
+        name, _, own = key.rstrip("}").partition("{")
+        target = ",".join(filter(None, (labels, f'instance="{instance}"', own)))
+        yield f"{name}{{{target}}} {float(value)} {when:.0f}\n"
+
+
+def all_told() -> Iterator[str]:
+    """Write everything that Prometheus is to know."""
+    for cluster, samples in STATES.items():
+        yield from told({**well(END), **samples}, END, of_hub(cluster), "hub:9899")
+    for pod in PODS:
+        yield from pod.told()
+    yield from history.history(END, HUBS, LENGTH)
 
 
 @dataclass
 class Dashboard:
-    """The dashboard over those histories; `end` is their last moment."""
+    """The dashboard over those histories, at their end."""
 
     prometheus: PrometheusServer
-    end: float
     board: dict[str, Any]
 
-    def answers(self, title: str, cost: str = "", **chosen: str) -> list[dict[str, Any]]:
-        """Give all series that the queries of a panel find at the end."""
+    def answers(
+        self,
+        title: str,
+        cost: str = "",
+        window: str = "30m",
+        before_end: float = 0.0,
+        **chosen: str,
+    ) -> list[dict[str, Any]]:
+        """Give all series that the queries of a panel find at a moment, the end unless given."""
         return [
             series | {"legend": target["legendFormat"]}
             for target in self._panel(title)["targets"]
             for series in self.prometheus.instant(
-                dashboard_checks.expanded(target["expr"], "30m", cost, **chosen), self.end
+                dashboard_checks.expanded(target["expr"], window, cost, **chosen), END - before_end
             )
         ]
 
-    def numbers(self, title: str, cost: str = "", **chosen: str) -> dict[str, float]:
+    def numbers(self, title: str, cost: str = "", **asked: Any) -> dict[str, float]:
         """Give legend → number."""
-        found = self.answers(title, cost, **chosen)
+        found = self.answers(title, cost, **asked)
         return {series["legend"]: float(series["value"][1]) for series in found}
 
-    def table(self, title: str, key: str = "name", **chosen: str) -> dict[str, dict[str, Any]]:
+    def table(self, title: str, key: str = "name", **asked: Any) -> dict[str, dict[str, Any]]:
         """Give the rows of a table: key → column → what is shown."""
         rows: dict[str, dict[str, Any]] = {}
-        for series in self.answers(title, **chosen):
+        for series in self.answers(title, **asked):
             column = series["metric"]["column"]
             cells = rows.setdefault(series["metric"][key], {})
             assert column not in cells, (title, column, "two exporters in one cell")
@@ -137,16 +250,14 @@ class Dashboard:
 def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
     """Let Prometheus answer for all the Hubs."""
     program, promtool = tool_or_skip("prometheus"), tool_or_skip("promtool")
-    folder, end = tmp_path_factory.mktemp("answers"), float(int(time.time()))
+    folder = tmp_path_factory.mktemp("answers")
     with (folder / "history.om").open("w") as output:
-        for cluster in STATES:
-            output.writelines(told(cluster, end))
-        output.writelines(history.history(end, HUBS, LENGTH))
+        output.writelines(all_told())
     create = [promtool, "tsdb", "create-blocks-from", "openmetrics", "-q", "history.om", "data"]
     subprocess.run(create, cwd=folder, check=True, capture_output=True)
     board = json.loads((REPO / DASHBOARD).read_text())
     with PrometheusServer(program, folder, {}) as prometheus:
-        yield Dashboard(prometheus, end, board)
+        yield Dashboard(prometheus, board)
 
 
 WORDS = ("Exporter", "Hub", "Culling", "Asks first", "Problem")
@@ -169,19 +280,27 @@ WORDS = ("Exporter", "Hub", "Culling", "Asks first", "Problem")
         ("suspended", ("up", "read", "SUSPENDED", "NO", "suspended")),
         ("grace", ("up", "read", "grace", "yes", "none")),
         ("less-safe", ("up", "read", "on, less safe", "yes", "less protection")),
+        ("first-poll", ("up", "first poll", "grace", UNKNOWN, "none")),
+        ("first-poll-failed", ("up", "NOT READ", "waits for Hub", UNKNOWN, "Hub not read")),
+        ("first-poll-hangs", ("up", "NOT READ", "grace", UNKNOWN, "Hub not read")),
     ],
 )
 def test_first_table_says_whether_it_works(
     dashboard: Dashboard, cluster: str, words: tuple[str, ...]
 ) -> None:
-    row = dashboard.table("Hubs: does it work?")[f"{cluster} / h / hub:9899"]
+    row = dashboard.table("Hubs: does it work?", cluster=cluster)[f"{cluster} / h / hub:9899"]
     assert tuple(row[column] for column in WORDS) == words
 
 
 def test_each_exporter_has_a_row_though_job_and_instance_are_the_same(dashboard: Dashboard) -> None:
-    rows = dashboard.table("Hubs: does it work?")
+    rows = dashboard.table("Hubs: does it work?", job="hub-idle-exporter")
     names = {f"{of.extra['cluster']} / h / hub:9899" if of.extra else of.instance for of in HUBS}
-    assert rows.keys() == names | {f"{cluster} / h / hub:9899" for cluster in STATES}
+    names |= {f"{cluster} / h / hub:9899" for cluster in STATES}
+    assert rows.keys() == names | {
+        "replaced / h / 10.0.0.3:9899",
+        "back / h / 10.0.0.1:9899",
+        "one-of-two / h / 10.0.0.2:9899",
+    }
     chosen = dashboard.table("Hubs: does it work?", cluster="healthy|nobody")
     assert chosen.keys() == {"healthy / h / hub:9899", "nobody / h / hub:9899"}
 
@@ -200,14 +319,14 @@ def test_nothing_is_shown_where_nothing_is_known(dashboard: Dashboard, cluster: 
 
 
 def test_numbers_on_top_are_the_sums_of_the_table(dashboard: Dashboard) -> None:
-    rows = dashboard.table("Hubs: does it work?").values()
+    rows = dashboard.table("Hubs: does it work?", job="hub-idle-exporter").values()
     for title, column in (("Idle now", "Idle"), ("Would stop now", "Would stop")):
-        (shown,) = dashboard.numbers(title).values()
+        (shown,) = dashboard.numbers(title, job="hub-idle-exporter").values()
         assert shown == sum(row[column] for row in rows if row[column] != UNKNOWN) > 0
 
 
 def test_hub_without_servers_shows_zeros(dashboard: Dashboard) -> None:
-    for title in (*NOW, "Computing, spared", "Idle cost, range", "Idle cost, a month"):
+    for title in (*NOW, "Computing, spared", "Idle cost, range", "Idle cost per month"):
         assert list(dashboard.numbers(title, cluster="nobody").values()) == [0]
 
 
@@ -221,7 +340,7 @@ def test_computing_servers_are_unknown_where_nobody_asks(dashboard: Dashboard) -
 def test_price_turns_server_hours_into_money(
     dashboard: Dashboard, typed: str, price: float
 ) -> None:
-    for title in ("Idle cost, range", "Idle cost, a month"):
+    for title in ("Idle cost, range", "Idle cost per month"):
         hours = dashboard.numbers(title)["server-hours"]
         assert hours > 0
         assert dashboard.numbers(title, typed) == {"money": pytest.approx(hours * price)}
@@ -229,20 +348,21 @@ def test_price_turns_server_hours_into_money(
 
 @pytest.mark.parametrize("typed", ["", "0", "much", "0,12", "1 000", "-1", 'a"b', "$1"])
 def test_without_a_price_there_is_no_money_and_no_error(dashboard: Dashboard, typed: str) -> None:
-    for title in ("Idle cost, range", "Idle cost, a month"):
+    for title in ("Idle cost, range", "Idle cost per month"):
         assert dashboard.numbers(title, typed).keys() == {"server-hours"}
     found = dashboard.answers("What a limit would have given back", typed)
     assert {series["metric"]["column"] for series in found} == {"Would stop now", "Server-hours"}
 
 
 def test_problem_is_counted_once(dashboard: Dashboard) -> None:
-    found = dashboard.numbers("Problems, one by one")
+    found = dashboard.numbers("Problems, one by one", job="hub-idle-exporter")
     assert {name: count for name, count in found.items() if count} == {
         "exporter down": 1,
         "exporter gone": 1,
-        "Hub not read": 1,
+        "Hub not read": 3,
         "data stale": 1,
         "servers not asked": 1,
+        "still running": 2,
         "suspended": 1,
         "less protection": 1,
         "policy file broken": 1,
@@ -251,7 +371,7 @@ def test_problem_is_counted_once(dashboard: Dashboard) -> None:
 
 def test_own_count_is_compared_with_that_of_the_same_hub_alone(dashboard: Dashboard) -> None:
     """One series of each kind for each Hub: without labels only where there is but one of both."""
-    found = dashboard.answers("The Hub's own count beside the true one", cluster="healthy|nobody")
+    found = dashboard.answers("The Hub's own count and the actual count", cluster="healthy|nobody")
     pairs = sorted((one["metric"]["cluster"], one["legend"].partition(" {")[0]) for one in found)
     both = ("its own count", "listed")
     assert pairs == [(cluster, kind) for cluster in ("healthy", "nobody") for kind in both]
@@ -275,3 +395,104 @@ def test_exempt_policies_are_told_apart(dashboard: Dashboard) -> None:
     found = dashboard.answers("Idle servers by policy", cluster="healthy")
     named = {one["legend"].replace("{{policy}}", one["metric"]["policy"]) for one in found}
     assert named == {"default", "gpu", "scratch", "staff (exempt)"}
+
+
+def test_policy_that_is_no_longer_exempt_is_shown_so_at_once(dashboard: Dashboard) -> None:
+    """Counters too, which outlive the facts about a Hub that is not read."""
+    for title in ("Idle servers by policy", "Idle server-hours by policy"):
+        before = dashboard.answers(title, before_end=660.0, cluster="back")
+        after = dashboard.answers(title, before_end=480.0, cluster="back")
+        assert [one["legend"] for one in before] == ["{{policy}} (exempt)"]
+        assert [one["legend"] for one in after] == ["{{policy}}"]
+
+
+# ---- pods that replace each other ----
+
+SIX_HOURS = {"window": "6h"}
+MONTH = 40 * 730
+
+
+@pytest.mark.parametrize(
+    ("what", "chosen"),
+    [
+        ("named Hub", {"cluster": "replaced"}),
+        ("no name", {"job": "nameless"}),
+        ("down for a third", {"cluster": "back"}),
+    ],
+)
+def test_idle_cost_per_month_is_that_of_the_time_known(
+    dashboard: Dashboard, what: str, chosen: dict[str, str]
+) -> None:
+    found = dashboard.numbers("Idle cost per month", **SIX_HOURS, **chosen)
+    assert found == {"server-hours": pytest.approx(MONTH)}, what
+
+
+def test_idle_cost_per_month_of_hubs_is_the_sum_of_each(dashboard: Dashboard) -> None:
+    """Though they were not known at the same time; one that is no longer there costs nothing."""
+    several = "replaced|back|retired|healthy|exporter-down|monitoring"
+    together = dashboard.numbers("Idle cost per month", cluster=several, **SIX_HOURS)
+    each = [
+        dashboard.numbers("Idle cost per month", cluster=cluster, **SIX_HOURS)
+        for cluster in several.split("|")
+    ]
+    assert each[2] == {}
+    assert sum(one.get("server-hours", 0.0) for one in each) == pytest.approx(
+        together["server-hours"]
+    )
+
+
+@pytest.mark.parametrize("chosen", [{"cluster": "replaced"}, {"job": "nameless"}])
+def test_hours_over_the_range_are_those_of_all_pods(
+    dashboard: Dashboard, chosen: dict[str, str]
+) -> None:
+    """Forty servers idle for six hours, but for a few minutes in which no pod is scraped."""
+    hours = pytest.approx(240, rel=0.06)
+    assert dashboard.numbers("Idle cost, range", **SIX_HOURS, **chosen) == {"server-hours": hours}
+    limits = dashboard.table("What a limit would have given back", "limit", **SIX_HOURS, **chosen)
+    assert limits["900"]["Server-hours"] == hours
+    part = dashboard.numbers("Idle share of server-hours", **SIX_HOURS, **chosen)
+    assert part == {"idle share": pytest.approx(0.4, rel=0.06)}
+    by_policy = dashboard.answers("Idle server-hours by policy", **SIX_HOURS, **chosen)
+    assert sum(float(one["value"][1]) for one in by_policy) == hours
+
+
+def test_replaced_pod_has_no_row_and_leaves_its_numbers_to_the_next(dashboard: Dashboard) -> None:
+    rows = dashboard.table("Hubs: does it work?", cluster="replaced", **SIX_HOURS)
+    (row,) = rows.values()
+    assert rows.keys() == {"replaced / h / 10.0.0.3:9899"}
+    assert tuple(row[column] for column in WORDS) == ("up", "read", "on", "yes", "still running")
+    assert row["Idle hours"] == pytest.approx(240, rel=0.06)
+    assert row["Stopped"] == pytest.approx(72, rel=0.06)
+    assert row["Failed"] == pytest.approx(1, rel=0.06)
+    assert row["Data age"] == 10
+
+
+def test_without_a_name_of_the_hub_each_pod_has_its_own_numbers(dashboard: Dashboard) -> None:
+    """Whose successor it is, nobody knows. The sums are right all the same."""
+    rows = dashboard.table("Hubs: does it work?", job="nameless", **SIX_HOURS)
+    assert rows.keys() == {"10.0.0.3:9899"}
+    assert rows["10.0.0.3:9899"]["Idle hours"] == pytest.approx(40 * 25 / 60, rel=0.06)
+    problems = dashboard.numbers("Problems, one by one", job="nameless")
+    assert {name for name, count in problems.items() if count} == {"still running"}
+
+
+def test_exporter_is_gone_where_nothing_has_taken_its_place(dashboard: Dashboard) -> None:
+    """An exporter that was there before is no successor, unless it is known to be of that Hub."""
+    rows = dashboard.table("Hubs: does it work?", job="one-of-two")
+    assert {name: (row["Exporter"], row["Problem"]) for name, row in rows.items()} == {
+        "10.0.0.1:9899": ("GONE", "exporter gone"),
+        "10.0.0.2:9899": ("up", "none"),
+    }
+    rows = dashboard.table("Hubs: does it work?", cluster="one-of-two")
+    assert {name: row["Exporter"] for name, row in rows.items()} == {
+        "one-of-two / h / 10.0.0.2:9899": "up"
+    }
+
+
+def test_age_of_data_has_no_line_of_a_replaced_pod(dashboard: Dashboard) -> None:
+    ages = [
+        one["metric"]["instance"]
+        for one in dashboard.answers("Age of data", cluster="replaced")
+        if not one["legend"].startswith("stale")
+    ]
+    assert ages == ["10.0.0.3:9899"]

@@ -276,7 +276,7 @@ def numbers(answer: list[dict[str, Any]]) -> list[float]:
 # -- every query finds data
 
 # There is a price here.
-NONE_HERE = {"Idle cost, range server-hours", "Idle cost, a month server-hours"}
+NONE_HERE = {"Idle cost, range server-hours", "Idle cost per month server-hours"}
 
 
 def test_every_query_of_panels_and_annotations_finds_data(run: Run) -> None:
@@ -362,7 +362,7 @@ def test_counts_of_servers_are_the_hubs(run: Run, moment: str) -> None:
     ):
         by_policy = Counter(one.policy for one in counted)
         assert run.panel(title, at) == {name: by_policy[of] for of, name in NAME_OF.items()}
-    counts = run.panel("The Hub's own count beside the true one", at)
+    counts = run.panel("The Hub's own count and the actual count", at)
     assert counts["listed"] == len(servers)
 
 
@@ -459,7 +459,7 @@ def test_culls_are_those_of_the_log(run: Run) -> None:
     }
     by_reason = run.panel("Stopped, by reason")
     assert {name: round(value) for name, value in by_reason.items()} == {"idle": 2, "max_age": 1}
-    assert run.panel("How long a stop takes").keys() == {"half within", "95 % within"}
+    assert run.panel("How long a stop takes").keys() == {"median", "95th percentile"}
 
 
 def test_failures_are_those_of_the_log(run: Run) -> None:
@@ -489,9 +489,9 @@ def test_idle_server_hours_are_the_exporters(run: Run) -> None:
         run.prometheus.over('sum(jupyterhub_servers{state="idle"})', run.start, run.after)
     )
     a_month = sum(idle) / len(idle) * 730 * 0.12
-    assert run.number("Idle cost, a month") == pytest.approx(a_month, rel=0.1)
+    assert run.number("Idle cost per month") == pytest.approx(a_month, rel=0.1)
     assert sum(run.panel("Idle server-hours by policy").values()) == pytest.approx(hours, rel=0.25)
-    assert 0.2 < run.number("Idle part of all server-hours") < 1
+    assert 0.2 < run.number("Idle share of server-hours") < 1
 
 
 def test_health_is_told(run: Run) -> None:

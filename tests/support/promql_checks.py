@@ -141,10 +141,21 @@ def _selector_faults(
         return
     yield from _label_faults(selector, vocabulary.labels[name])
     function = _function_around(parents)
-    if vocabulary.types[name] == "counter" and function not in COUNTING:
+    if vocabulary.types[name] == "counter" and function not in COUNTING and not _never(parents):
         yield f"counter {name} outside rate() and increase()"
     if vocabulary.types[name] == "gauge" and function in COUNTING:
         yield f"{function}() of gauge {name}"
+
+
+def _never(parents: tuple[Any, ...]) -> bool:
+    """Tell whether a counter is asked only whether it is still 0."""
+    return any(
+        is_a(node, "BinaryExpr")
+        and str(node.op) == "=="
+        and is_a(node.rhs, "NumberLiteral")
+        and node.rhs.val == 0
+        for node in parents
+    )
 
 
 def _function_around(parents: tuple[Any, ...]) -> str | None:
