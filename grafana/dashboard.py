@@ -288,7 +288,8 @@ def idle_by_policy() -> Any:
     """Answer: whose servers are idle?"""
     return by_policy_over_time(
         "Idle servers by policy",
-        "Ready servers at or past the idle limit of their policy. Exempt servers are never stopped.",
+        "Ready servers at or past the idle limit of their policy. Exempt servers are never"
+        " stopped.",
         q.IDLE,
         (6, 9),
     )
@@ -513,8 +514,8 @@ def idle_server_hours() -> Iterator[Any]:
         stacked(
             lines(
                 "Idle server-hours per hour",
-                "Hours that servers ran idle past their limit, within the previous hour. 5 means: as"
-                " if five servers had been idle past their limit for the whole hour.",
+                "Hours that servers ran idle past their limit, within the previous hour. 5 means"
+                " the same as five servers idle past their limit for the whole hour.",
                 SERVER_HOURS,
                 (12, 8),
                 *(over_time(f"{query} / 3600", legend) for query, legend in targets),
@@ -610,7 +611,8 @@ def polls() -> Iterator[Any]:
     )
     yield lines(
         "Hub response time, 95th percentile",
-        "How long the Hub takes to answer the exporter, by operation, over the previous ten minutes.",
+        "How long the Hub takes to answer the exporter, by operation, over the previous ten"
+        " minutes.",
         "s",
         third,
         over_time(
@@ -621,7 +623,8 @@ def polls() -> Iterator[Any]:
     yield own_count(third)
     yield lines(
         "Clock skew",
-        "The Hub's clock minus the exporter's. If they differ by more than 60 s, nothing is culled.",
+        "The Hub's clock minus the exporter's. If they differ by more than 60 s, nothing is"
+        " culled.",
         "s",
         third,
         over_time(q.each(metric("hub_idle_exporter_clock_skew_seconds")), LEGEND),

@@ -184,8 +184,8 @@ def unpriced(server_hours: str) -> str:
 # ---- one row per exporter ----
 
 SEEN = f"last_over_time({BUILD_INFO}[7d])"
-# What may have taken the place of another: any exporter of a Hub that has a name; without a name, one
-# that was not there an hour ago.
+# What may have taken the place of another exporter: any other one of a Hub that has a name; without
+# a name, one that was not there an hour ago.
 SUCCESSORS = (
     f"{BUILD_INFO} unless {NAMELESS} or"
     f" ({BUILD_INFO} unless on ({EXPORTER}) {BUILD_INFO} offset 1h)"

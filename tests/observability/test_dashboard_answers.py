@@ -408,7 +408,7 @@ def test_policy_that_is_no_longer_exempt_is_shown_so_at_once(dashboard: Dashboar
 
 # ---- pods that replace each other ----
 
-SIX_HOURS = {"window": "6h"}
+SIX_HOURS: dict[str, Any] = {"window": "6h"}
 MONTH = 40 * 730
 
 
@@ -421,7 +421,7 @@ MONTH = 40 * 730
     ],
 )
 def test_idle_cost_per_month_is_that_of_the_time_known(
-    dashboard: Dashboard, what: str, chosen: dict[str, str]
+    dashboard: Dashboard, what: str, chosen: dict[str, Any]
 ) -> None:
     found = dashboard.numbers("Idle cost per month", **SIX_HOURS, **chosen)
     assert found == {"server-hours": pytest.approx(MONTH)}, what
@@ -443,7 +443,7 @@ def test_idle_cost_per_month_of_hubs_is_the_sum_of_each(dashboard: Dashboard) ->
 
 @pytest.mark.parametrize("chosen", [{"cluster": "replaced"}, {"job": "nameless"}])
 def test_hours_over_the_range_are_those_of_all_pods(
-    dashboard: Dashboard, chosen: dict[str, str]
+    dashboard: Dashboard, chosen: dict[str, Any]
 ) -> None:
     """Forty servers idle for six hours, but for a few minutes in which no pod is scraped."""
     hours = pytest.approx(240, rel=0.06)
