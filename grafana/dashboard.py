@@ -146,7 +146,7 @@ def hubs() -> Any:
         {column: q.cell(column, expression) for column, expression in q.HUBS.items()},
         {"name": "Hub / exporter"},
         {
-            "Hub / exporter": look(custom__width=230),
+            "Hub / exporter": look(custom__width=215),
             "Exporter": words(76, EXPORTER_WORDS),
             "Hub": words(86, HUB_WORDS),
             "Culling": words(108, CULLING_WORDS),
@@ -595,7 +595,7 @@ def polls() -> Iterator[Any]:
             " intervals the data counts as stale, and /-/ready returns 503.",
             "s",
             third,
-            over_time(f"({q.AGE}) > 0 < {DAY}", LEGEND),
+            over_time(f"({q.age('1d')}) > 0 < {DAY}", LEGEND),
             over_time(f"3 * {q.each(q.INTERVAL)}", f"stale after: {LEGEND}"),
         )
     )

@@ -213,7 +213,12 @@ LESS_PROTECTION = (
 SUSPENDED = (
     f"{enforcement('suspended')} unless on ({EXPORTER}) ({HUB_READ} == 0 or {STANDBY} or {STALE})"
 )
-AGE = f"time() - {each(f'max_over_time({LAST_SUCCESS}[7d]) > 0')} and on ({EXPORTER}) ({EXPORTERS})"
+
+
+def age(window: str) -> str:
+    """Give the time since the last good poll within the window, of exporters that have a row."""
+    last = each(f"max_over_time({LAST_SUCCESS}[{window}]) > 0")
+    return f"time() - {last} and on ({EXPORTER}) ({EXPORTERS})"
 
 
 def counted(counter: str, window: str = "$__range", *matchers: str) -> str:
@@ -236,6 +241,7 @@ FAILING = (
     f"sum by ({EXPORTER}) (increase({REFUSED}[1h]))"
     f" > 0.1 * sum by ({EXPORTER}) "
     f"(increase({metric('hub_idle_exporter_cull_attempts_total')}[1h]))"
+    f" and on ({EXPORTER}) {UP}"
 )
 # Each is counted once: what follows from another is not among them.
 PROBLEMS = {
@@ -292,7 +298,7 @@ HUBS = {
         f"2 * {each(enforcement('off'))} or {each(f'{ASKS} and on ({EXPORTER}) {READ_ONCE}')}"
     ),
     "Problem": PROBLEM,
-    "Data age": f"clamp_min({AGE}, 0)",
+    "Data age": f"clamp_min({age('7d')}, 0)",
     "Servers": total(SERVERS, EXPORTER),
     "Idle": total(IDLE, EXPORTER),
     "Would stop": total(CANDIDATES, EXPORTER),

@@ -112,7 +112,7 @@ class Pod:
     """An exporter of a Hub: 40 of 100 servers are always idle, 12 are stopped in an hour.
 
     A policy was exempt until ten minutes before the end. One that ends left a server running three
-    hours before the end. Times are seconds before the end.
+    hours before the end, and failed nine times within the last hour. Times are seconds before the end.
     """
 
     instance: str
@@ -135,10 +135,13 @@ class Pod:
             'jupyterhub_policy_exempt{policy="staff"}': int(before_end > 600),
             f'{OWN}idle_server_seconds_total{{policy="staff"}}': 40 * lived,
             f'{OWN}culls_total{{policy="staff",reason="idle"}}': lived // 300,
-            f'{OWN}cull_failures_total{{cause="not_stopped"}}': int(
-                before_end < 3 * HOUR and self.until > 0
-            ),
+            f'{OWN}cull_attempts_total{{policy="staff",reason="idle"}}': lived // 300,
+            f'{OWN}cull_failures_total{{cause="not_stopped"}}': self._failed(before_end, 3 * HOUR),
+            f'{OWN}cull_failures_total{{cause="http"}}': 9 * self._failed(before_end, HOUR),
         }
+
+    def _failed(self, before_end: float, since: float) -> bool:
+        return self.until > 0 and before_end < since
 
 
 # A target that is gone counts for five minutes here; Prometheus itself forgets it at once.
@@ -463,7 +466,7 @@ def test_replaced_pod_has_no_row_and_leaves_its_numbers_to_the_next(dashboard: D
     assert tuple(row[column] for column in WORDS) == ("up", "read", "on", "yes", "still running")
     assert row["Idle hours"] == pytest.approx(240, rel=0.06)
     assert row["Stopped"] == pytest.approx(72, rel=0.06)
-    assert row["Failed"] == pytest.approx(1, rel=0.06)
+    assert row["Failed"] == pytest.approx(1 + 9, rel=0.06)
     assert row["Data age"] == 10
 
 
