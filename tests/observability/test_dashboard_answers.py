@@ -111,8 +111,9 @@ STATES: dict[str, Samples] = {
 class Pod:
     """An exporter of a Hub: 40 of 100 servers are always idle, 12 are stopped in an hour.
 
-    A policy was exempt until ten minutes before the end. One that ends left a server running three
-    hours before the end, and failed nine times within the last hour. Times are seconds before the end.
+    A policy was exempt until ten minutes before the end. An exporter that ends left a server
+    running three hours before the end, and failed nine times within the last hour. Times are
+    seconds before the end.
     """
 
     instance: str
