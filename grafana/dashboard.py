@@ -150,7 +150,7 @@ def hubs() -> Any:
             "Exporter": words(76, EXPORTER_WORDS),
             "Hub": words(86, HUB_WORDS),
             "Culling": words(108, CULLING_WORDS),
-            "Asks first": words(86, ASKS_WORDS),
+            "Asks first": words(92, ASKS_WORDS),
             "Problem": words(134, PROBLEM_WORDS),
             "Data age": age,
             "Servers": count_of,
