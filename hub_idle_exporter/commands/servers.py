@@ -138,7 +138,7 @@ def _on_idle_ones(busy_check: BusyCheck) -> str:
     if_it_can = " if it can (--busy-check=auto)" if busy_check is BusyCheck.AUTO else ""
     return (
         "A candidate is past its limit. This command asks no server whether it is in use; with "
-        f"--enforce the exporter asks{if_it_can} right before each stop, and stops none that is."
+        f"--enforce the exporter asks{if_it_can} right before each stop."
     )
 
 

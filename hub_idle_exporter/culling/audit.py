@@ -13,6 +13,10 @@ from ..domain.labels import CullFailure, Outcome, Withheld
 from ..domain.policy import JudgedServer
 from ..metrics import Metrics
 
+_NOT_VERIFIED = (
+    "the exporter ended before it was known whether the server stopped: it may still run, and the "
+    "Hub may no longer know about it (an orphan)"
+)
 _CUT_SHORT = "the exporter ended before the Hub answered; whether the server stopped is not known"
 
 log = structlog.get_logger()
@@ -23,8 +27,9 @@ class Audit:
 
     def __init__(self, metrics: Metrics, clocks: Callable[[], ClockReading] = read_clocks) -> None:
         self._metrics, self._clocks = metrics, clocks
-        self._lock = threading.Lock()  # of the next one
+        self._lock = threading.Lock()  # of the next two
         self._sending: list[JudgedServer] = []
+        self._not_verified: dict[tuple[str, str], JudgedServer] = {}
 
     def begin_pass(
         self, fresh: Iterable[JudgedServer], failed: Iterable[JudgedServer] = ()
@@ -52,15 +57,19 @@ class Audit:
                 self._sending.remove(server)
 
     def cut_short(self) -> None:
-        """Record the stops that are being sent while the process ends."""
+        """Record the stops that are being sent, or not verified yet, while the process ends."""
         with self._lock:
             for server in self._sending:
                 log.warning("stop_cut_short", **fields(server), why=_CUT_SHORT)
+            for server in self._not_verified.values():
+                log.warning("stop_cut_short", **fields(server), why=_NOT_VERIFIED)
 
     def sent(self, server: JudgedServer) -> None:
         """Record that a stop was sent, and did not come too late."""
         with self._metrics.counting:
             self._metrics.attempts.labels(*_labels(server)).inc()
+        with self._lock:
+            self._not_verified[server.user, server.server] = server
         log.info("stopping_server", **fields(server))
 
     def stopped(self, server: JudgedServer, seconds: float) -> None:
@@ -69,6 +78,7 @@ class Audit:
             self._metrics.cull_duration.observe(seconds)
             self._metrics.culls.labels(*_labels(server)).inc()
             self._metrics.journal.ended(self._clocks().wall, server, Outcome.STOPPED)
+        self._is_known(server)
         log.info("culled", **fields(server), outcome="stopped", seconds=seconds)
 
     def failed(self, server: JudgedServer, cause: CullFailure, why: str) -> None:
@@ -76,7 +86,13 @@ class Audit:
         with self._metrics.counting:
             self._metrics.cull_failures.labels(cause).inc()
             self._metrics.journal.ended(self._clocks().wall, server, Outcome.FAILED, why, cause)
+        self._is_known(server)
         log.error("cull_failed", **fields(server), outcome="failed", cause=cause, why=why)
+
+    def _is_known(self, server: JudgedServer) -> None:
+        """Take note that the result of a stop is known."""
+        with self._lock:
+            self._not_verified.pop((server.user, server.server), None)
 
 
 def fields(server: JudgedServer) -> dict[str, Any]:

@@ -57,10 +57,10 @@ def roles(
     return "\n".join(["c.JupyterHub.load_roles.extend([", *found, "])"])
 
 
-def names_people(roles: str, probe_user: str) -> bool:
-    """Tell whether a filter in roles names a user or a server, of others than the probe user."""
-    of_prober = re.escape(f"user={probe_user}'")
-    return re.search(f"!(?!{of_prober})(user|server)=", roles) is not None
+def names_people(text: str, probe_user: str) -> bool:
+    """Tell whether a filter in a text names a user or a server, of others than the probe user."""
+    of_prober = re.escape(f"user={probe_user}")
+    return re.search(rf"!(?!{of_prober}(?:['\s,;.)]|$))(user|server)=", text) is not None
 
 
 def _without(granted: Granted, user: str) -> Granted:

@@ -93,4 +93,5 @@ class Page:
             recent=recent,
             not_stopped=not_stopped,
             asked=asked,
+            web_config_valid=metrics.web_config_valid,
         )

@@ -70,7 +70,8 @@ class Reading:
     """Everything the page is made from, as of the time `now` of our clocks.
 
     `started` is when this exporter started, in seconds since 1970. `recent` are the last stops and
-    withheld candidates, `not_stopped` servers that may have outlived their stop.
+    withheld candidates, `not_stopped` servers that may have outlived their stop. `web_config_valid`
+    tells that the current version of the web configuration file is in use, or there is none.
     """
 
     now: ClockReading
@@ -86,6 +87,7 @@ class Reading:
     recent: Sequence[Entry] = ()
     not_stopped: Sequence[Entry] = ()
     asked: ServerFilter = ServerFilter()
+    web_config_valid: bool = True
 
     @property
     def census(self) -> Census | None:

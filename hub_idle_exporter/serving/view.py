@@ -10,8 +10,9 @@ from enum import StrEnum
 from typing import TypeVar
 
 from ..domain.gate import GateState
+from ..domain.labels import Outcome, Withheld
 from ..domain.policy import Reason, State
-from ..domain.requirements import Requirement, Severity
+from ..domain.requirements import Finding, Requirement, Severity
 from ..domain.roles import names_people
 from ..domain.settings import BusyCheck
 from ..domain.totals import Counts, Totals
@@ -20,6 +21,10 @@ from .reading import Reading
 from .wording import ANSWERS, FAILED, MEANINGS, POLL_FAILURES, WITHHELD
 
 _REFRESH_SECONDS = (5, 60)
+# A pass in which nothing else happened has neither stopped nor rightly spared a server.
+_IN_VAIN: frozenset[Outcome | Withheld] = frozenset(
+    (Outcome.FAILED, Withheld.PROBE_FAILED, Withheld.LIST, Withheld.STALE)
+)
 
 _Value = TypeVar("_Value", bound=str)
 
@@ -129,7 +134,8 @@ class View:
         if self.freshness is Freshness.FAILED or self.reading.not_stopped:
             return "red"
         well = self.freshness is Freshness.FRESH and self.mode.tone is not Tone.WARN
-        unmet = self.unmet.findings or self.reading.state.policy_error
+        broken = self.reading.state.policy_error or not self.reading.web_config_valid
+        unmet = self.unmet.findings or broken
         left_out = self.facts is not None and self.facts.unreadable_users
         return "green" if well and not (unmet or left_out) else "amber"
 
@@ -194,6 +200,9 @@ def _enforcing(reading: Reading, unmet: Unmet) -> Mode:
         return Mode(headline, "Silent computations are stopped.", Tone.WARN)
     if unmet.lacks:
         return Mode("Enforcing, with less protection", f"{_sentence(unmet.lacks[0])}.", Tone.WARN)
+    if reading.last_pass.outcomes and set(reading.last_pass.outcomes) <= _IN_VAIN:
+        why = "In the last pass no candidate could be stopped, or asked. The log says why."
+        return Mode("Enforcing, but nothing can be stopped", why, Tone.WARN)
     why = "Servers past their limit are stopped, unless they say that they are in use."
     return Mode("Enforcing", why, Tone.GOOD)
 
@@ -219,11 +228,18 @@ def _unmet(reading: Reading) -> Unmet:
     if state.snapshot is None and not fatal:
         return Unmet()
     found = (Severity.WARNING, Severity.SUSPENDS)
-    sentences = tuple(str(one) for one in state.findings if one.severity in found)
+    sentences = tuple(_shown(reading, one) for one in state.findings if one.severity in found)
     enforcing = reading.enforces and state.suspended_by == ()
     lacks = state.safeguards.lacks if enforcing else ()
     hidden = not reading.names_servers and names_people(state.roles, state.probe_user_name)
     return Unmet(sentences, lacks, "" if hidden else state.roles, hidden)
+
+
+def _shown(reading: Reading, finding: Finding) -> str:
+    """Say what is missing, unless that names users who must not be named here."""
+    if reading.names_servers or not names_people(str(finding), reading.state.probe_user_name):
+        return str(finding)
+    return "a requirement is not met that names users: `hub-idle-exporter check` says which"
 
 
 def _culls(reading: Reading) -> Culls:

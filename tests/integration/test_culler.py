@@ -13,11 +13,12 @@ from fake_hub import FakeHub, Fault, Reply, Request, Server
 
 from hub_idle_exporter.clocks import steady
 from hub_idle_exporter.culling import clearance, probe, removal
+from hub_idle_exporter.culling.audit import Audit
 from hub_idle_exporter.culling.cull_pass import RouteTable
 from hub_idle_exporter.culling.probe import Prober
 from hub_idle_exporter.domain.busy_check import JUPYTER, Activity, ServerKind, Work
 from hub_idle_exporter.domain.busy_check import Reply as ServerReply
-from hub_idle_exporter.domain.labels import ProbeResult
+from hub_idle_exporter.domain.labels import CullFailure, ProbeResult
 from hub_idle_exporter.domain.model import Route
 from hub_idle_exporter.domain.settings import ConnectionSettings
 from hub_idle_exporter.hub.client import Hub
@@ -1542,6 +1543,28 @@ def test_a_server_is_asked_as_one_kind_after_another_by_one_token(make_rig: Make
     assert sorted(paths[:2]) == ["api/kernels", "api/terminals"]
     assert paths[2:] == ["rstudio/jobs", "rstudio/status"]
     assert len({request.token for request in rig.target.log()}) == 1
+
+
+def test_each_stop_that_is_not_verified_when_the_exporter_ends_has_a_line(
+    rig: Rig, logged: Events
+) -> None:
+    """A server may live on, and no later exporter can know of it: the Hub has forgotten it."""
+    audit = Audit(rig.metrics)
+    for user in ("stopped", "failed", "open"):
+        rig.run(user)
+    rig.poller.poll()
+    census = rig.latest.state.snapshot
+    assert census is not None
+    by_user = {one.user: one for one in census.census.candidates}
+    for one in by_user.values():
+        audit.sent(one)
+    audit.stopped(by_user["stopped"], 1.0)
+    audit.failed(by_user["failed"], CullFailure.SLOW, "it is slow")
+    logged.clear()
+    audit.cut_short()
+    cut = [line for line in logged if line["event"] == "stop_cut_short"]
+    assert [line["user"] for line in cut] == ["open"]
+    assert "it may still run" in cut[0]["why"]
 
 
 # ---- the last pass ------------------------------------------------------------------------------

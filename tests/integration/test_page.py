@@ -504,6 +504,42 @@ def test_roles_that_name_users_are_shown_only_where_names_are_allowed() -> None:
         assert ("Run <code>hub-idle-exporter check</code> for the roles" in source) is not named
 
 
+def test_findings_that_name_users_are_shown_only_where_names_are_allowed() -> None:
+    """What the probe user may do too much names whom it may do it to."""
+    wide = "the user idle-prober has more scopes than it needs: admin:users!user=alice b"
+    finding = Finding(Subject.PROBE_USER, Severity.SUSPENDS, wide)
+    of_prober = Finding(
+        Subject.PROBE_USER, Severity.SUSPENDS, "grant read:servers!user=idle-prober"
+    )
+    given = reading(state={"findings": (finding, of_prober)}, gate=GateState.SUSPENDED, why=wide)
+    hidden, shown = text_of(given), text_of(per_server(given))
+    assert "alice" not in hidden
+    assert "`hub-idle-exporter check` says which" in hidden
+    assert "grant read:servers!user=idle-prober" in hidden
+    assert wide in shown
+
+
+@pytest.mark.parametrize(
+    "outcomes",
+    [{Withheld.PROBE_FAILED: 30}, {Outcome.FAILED: 2}, {Withheld.LIST: 300}, {Withheld.STALE: 1}],
+    ids=str,
+)
+def test_a_pass_in_which_nothing_could_be_stopped_is_amber(
+    outcomes: dict[Outcome | Withheld, int],
+) -> None:
+    given = reading(last_pass=LastPass(NOW, outcomes))
+    assert colours(given) == ("mode warn", AMBER)
+    assert "Enforcing, but nothing can be stopped" in text_of(given)
+    fine = reading(last_pass=LastPass(NOW, {**outcomes, Withheld.BUSY: 1}))
+    assert colours(fine) == ("mode good", GREEN)
+
+
+def test_a_broken_web_configuration_is_told() -> None:
+    given = reading(web_config_valid=False)
+    assert "The web configuration file was changed and is invalid." in text_of(given)
+    assert colours(given)[1] == AMBER
+
+
 def test_a_policy_that_is_gone_stays_chosen_in_the_filter() -> None:
     source = html(view_of(reading(asked=ServerFilter(policy="old"))))
     assert '<option value="old" selected>old (no such policy)</option>' in source

@@ -149,6 +149,22 @@ def test_a_stop_that_the_hub_has_not_answered_at_the_end_has_a_line(
     assert exporter.events("stopping_server") == []
 
 
+def test_a_stop_that_is_not_verified_at_the_end_has_a_line(
+    fake_hub: FakeHub, run_exporter: RunExporter
+) -> None:
+    """Whoever reads the log has to know that the server may live on: no later exporter can."""
+    with FakeServer() as server:
+        fake_hub.add_server("ana", idle=7200, age=9000, target=server, stop_takes=60.0)
+        fake_hub.slow_stop_timeout = 0.0
+        exporter = run_exporter(fake_hub, *CULLING)
+        exporter.wait_event("stopping_server")
+        assert exporter.stop() == 0
+    ends = exporter.events("stop_cut_short") + exporter.events("cull_failed")
+    assert ends
+    assert {line["user"] for line in ends} == {"ana"}
+    assert all("not known" in line["why"] or "known whether" in line["why"] for line in ends)
+
+
 # ---- the token ----------------------------------------------------------------------------------
 
 

@@ -130,6 +130,9 @@ def test_sigterm_at_each_step_ends_it_at_once_and_each_stop_has_a_line() -> None
             assert "Traceback" not in exporter.text, step.name
             told = exporter.events("stopping_server") + exporter.events("stop_cut_short")
             assert {line["user"] for line in told} >= ({USER} if place.stops() else set())
+            ends = ("culled", "cull_failed", "stop_cut_short")
+            ended = {line["user"] for kind in ends for line in exporter.events(kind)}
+            assert ended >= {line["user"] for line in exporter.events("stopping_server")}, step.name
             recovers(place)
 
     at_each_step(run)

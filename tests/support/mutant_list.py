@@ -444,11 +444,42 @@ MUTANTS = [
         "::test_after_any_number_of_states_it_looks_as_if_it_was_loaded_anew",
     ),
     Mutant(
-        "a page that nobody looks at asks for nothing",
+        "another answer is not taken for the page",
         "serving/templates/page.js",
-        "if (paused || document.hidden) return;",
+        '    if (!answer.ok || !["lost", "pause", "end"].every((id) => next.getElementById(id)))',
+        "    if (!answer.ok)",
+        "integration/test_page_in_browser.py"
+        "::test_another_answer_is_not_taken_for_the_page_and_the_alarm_goes_on_working",
+    ),
+    Mutant(
+        "an older answer does not replace a newer one",
+        "serving/templates/page.js",
+        "if (paused || mine !== asked) return;",
         "if (paused) return;",
-        "integration/test_page_in_browser.py::test_a_page_that_nobody_looks_at_asks_for_nothing",
+        "integration/test_page_in_browser.py::test_an_older_answer_does_not_replace_a_newer_one",
+    ),
+    Mutant(
+        "a stop that is not verified at the end has a line",
+        "culling/audit.py",
+        "            self._not_verified[server.user, server.server] = server",
+        "            pass",
+        "integration/test_culler.py"
+        "::test_each_stop_that_is_not_verified_when_the_exporter_ends_has_a_line",
+    ),
+    Mutant(
+        "a finding that names users is not shown",
+        "serving/view.py",
+        "tuple(_shown(reading, one) for",
+        "tuple(str(one) for",
+        "integration/test_page.py"
+        "::test_findings_that_name_users_are_shown_only_where_names_are_allowed",
+    ),
+    Mutant(
+        "a pass in which nothing could be stopped is not green",
+        "serving/view.py",
+        "    if reading.last_pass.outcomes and set(",
+        "    if False and set(",
+        "integration/test_page.py::test_a_pass_in_which_nothing_could_be_stopped_is_amber",
     ),
     # ---- gate -----------------------------------------------------------------------------------
     Mutant(

@@ -3,8 +3,8 @@
 "use strict";
 const pause = document.getElementById("pause");
 const lost = document.getElementById("lost");
-const wait = 1000 * Number(document.body.dataset.refresh);
 let paused = false;
+let asked = 0; // how often; an older answer does not replace a newer one
 
 function same(now, next) {
   return now && now.nodeName === next.nodeName && (now.id || "") === (next.id || "");
@@ -60,27 +60,35 @@ function fold(part) {
     part.querySelectorAll("details.spread").forEach((one) => one.removeAttribute("open"));
 }
 
+function wait() {
+  return 1000 * Number(document.body.dataset.refresh);
+}
+
 function showLost() {
   lost.hidden = false;
-  document.title = "No answer · JupyterHub idle servers";
+  document.title = "Not refreshed · JupyterHub idle servers";
   const icon = document.querySelector("link[rel=icon]");
   icon.href = icon.href.replace(/fill='%23\w+'/, "fill='%23b3261e'");
 }
 
 async function refresh() {
-  if (paused || document.hidden) return;
+  if (paused) return;
+  const mine = ++asked;
   try {
-    const answer = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(wait) });
-    if (!answer.ok) throw new Error(answer.statusText);
+    const signal = AbortSignal.timeout(wait());
+    const answer = await fetch(location.href, { cache: "no-store", signal });
     const next = new DOMParser().parseFromString(await answer.text(), "text/html");
-    if (paused) return;
+    if (paused || mine !== asked) return;
+    // A login page, or one that was cut off, is not this one.
+    if (!answer.ok || !["lost", "pause", "end"].every((id) => next.getElementById(id)))
+      throw new Error("this is another page");
     fold(next); // what is new on a phone
     morphChildren(document.body, next.body);
     document.title = next.title;
     morph(document.querySelector("link[rel=icon]"), next.querySelector("link[rel=icon]"));
     lost.hidden = true;
   } catch {
-    if (!paused) showLost();
+    if (!paused && mine === asked) showLost();
   }
 }
 
@@ -93,4 +101,6 @@ pause.addEventListener("click", () => {
   refresh();
 });
 document.addEventListener("visibilitychange", refresh);
-setInterval(refresh, wait);
+(function next() {
+  setTimeout(() => refresh().finally(next), wait());
+})();
