@@ -71,7 +71,9 @@ def test_rules_pass_promtools_checks(promtool: str) -> None:
     assert checked(promtool, REPO / "prometheus") == []
 
 
-@pytest.mark.parametrize("file", TESTS)
+@pytest.mark.parametrize(
+    "file", [TESTS[0], *(pytest.param(one, marks=pytest.mark.slow(one)) for one in TESTS[1:])]
+)
 def test_rules_pass_promtools_tests(promtool: str, file: str) -> None:
     assert promtool_says(promtool, REPO / "prometheus", "test", "rules", file) == []
 
@@ -106,6 +108,7 @@ def test_every_alert_has_a_fault_that_it_is_about(cases: list[Case]) -> None:
     assert len({case.name for case in cases}) == len(cases)
 
 
+@pytest.mark.slow("faults of one Hub")
 @pytest.mark.parametrize("case", ALONE, ids=lambda case: case.name)
 def test_a_fault_of_one_hub_is_alerted_once(case: Case, promtool: str, tmp_path: Path) -> None:
     assert played(promtool, REPO / RULES, tmp_path, case, among_three=False) == []

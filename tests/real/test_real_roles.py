@@ -23,6 +23,7 @@ def paste(hub: RealHub, printed: str) -> str:
     return str(lines)
 
 
+@pytest.mark.slow("roles pasted into a real Hub")
 @pytest.mark.parametrize(
     ("scopes", "of_prober", "stopped"),
     [
