@@ -8,8 +8,8 @@ demo: ## a real JupyterHub with simulated people, culled while you watch
 	@$(PYTHON) tools/environment.py .venv-demo requirements/demo.txt
 	@exec .venv-demo/bin/python -m hub_idle_exporter demo
 
-# Four at once on two cores: most of the time a test waits for a Hub, a kernel or a browser.
-PYTEST = TMPDIR="$(CURDIR)/.tmp" $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+# Six at once on two cores: most of the time a test waits for a Hub, a kernel or a browser.
+PYTEST = TMPDIR="$(CURDIR)/.tmp" $(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder
 
 test: check ## style, types, layers, and all tests except those that wait for minutes
 	@mkdir -p .tmp

@@ -117,6 +117,7 @@ def test_classes_of_idle_time_cover_every_server(vocabulary: promql_checks.Vocab
         assert bounds[-1][0] == "+Inf"
 
 
+@pytest.mark.slow("faults planted in the dashboard")
 @pytest.mark.parametrize("fault", planted_faults.IN_DASHBOARD, ids=lambda fault: fault.name)
 def test_planted_fault_is_caught(
     fault: Fault, vocabulary: promql_checks.Vocabulary, tmp_path: Path
