@@ -32,7 +32,20 @@ RunCommand = Callable[..., subprocess.CompletedProcess[str]]
 GIVEN = "the Hub's"
 REPO = Path(__file__).parents[1]
 # What takes longest begins, so that all else runs beside it.
-LONGEST = ("test_real_outage", "test_real_culling", "test_other_hubs", "test_demo")
+LONGEST = (
+    "test_real_outage",
+    "test_other_hubs",
+    "test_demo",
+    "test_real_culling",
+    "test_process",
+    "test_real_policies",
+    "test_real_stops",
+    "test_properties",
+    "test_page_in_browser",
+    "test_real_probe_user",
+    "test_compose",
+    "test_culler",
+)
 ORDER = (*LONGEST, "real", "observability", "integration", "unit")
 
 
