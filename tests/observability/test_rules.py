@@ -147,12 +147,18 @@ def test_planted_fault_is_caught(
     assert any(fault.caught in line for line in said), said
 
 
+def _played(name: str, planted: Path, promtool: str, among_three: bool) -> list[str]:
+    """Play a case; most mistakes show with one Hub, which takes a third of the time."""
+    (case,) = [one for one in (AMONG_THREE if among_three else ALONE) if one.name == name]
+    return played(promtool, planted, planted.parent, case, among_three=among_three)
+
+
 def _said(
     fault: Fault, planted: Path, vocabulary: promql_checks.Vocabulary, promtool: str
 ) -> list[str]:
     if fault.case:
-        (case,) = [one for one in AMONG_THREE if one.name == fault.case]
-        return played(promtool, planted, planted.parent, case, among_three=True)
+        said = _played(fault.case, planted, promtool, among_three=False)
+        return said or _played(fault.case, planted, promtool, among_three=True)
     if fault.caught == "duplicate":  # which promtool alone can say
         return checked(promtool, planted.parent)
     return rules_checks.faults(planted.read_text(), vocabulary, REPO)
