@@ -1,6 +1,7 @@
-"""Reads our clocks; what is decided gets a reading as an argument."""
+"""Reads our clocks, and writes times; what is decided gets a reading as an argument."""
 
 import time
+from datetime import UTC, datetime
 
 from .domain.gate import ClockReading
 
@@ -16,3 +17,8 @@ def steady() -> float:
 def read_clocks() -> ClockReading:
     """Read our clocks now."""
     return ClockReading(steady(), time.time())
+
+
+def machine_moment(seconds: float) -> str:
+    """Write a time (seconds since 1970) in UTC, as programs and `datetime` of HTML take it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

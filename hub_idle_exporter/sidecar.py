@@ -43,6 +43,8 @@ from .watched_file import FileError
 _UNSURE = (Withheld.PROBE_FAILED, Withheld.GATE, Withheld.UNASKED, Withheld.STALE)
 # Less than the ten seconds that `docker stop` waits before it kills.
 _END_SECONDS = 8
+# A poll that is about to end is waited for, so that nothing is logged after the last line.
+_LAST_POLL_SECONDS = 0.5
 
 _Built = TypeVar("_Built")
 logger = structlog.get_logger()
@@ -206,6 +208,7 @@ def run(settings: Settings, environ: Mapping[str, str]) -> int:
         stopping.set()
         web.stop()
         sidecar.release()
+        polling.join(_LAST_POLL_SECONDS)
     logger.info("stopped", crashed=bool(crashes))
     signal.alarm(0)
     return 1 if crashes else 0

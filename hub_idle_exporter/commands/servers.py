@@ -32,7 +32,7 @@ def list_servers(settings: Settings, environ: Mapping[str, str], as_json: bool =
     if state.snapshot is None:
         click.echo(f"hub-idle-exporter: {_problem(state)}", err=True)
         return 1
-    servers = _most_idle_first(state.snapshot)
+    servers = state.snapshot.census.named
     notes = _left_out(state.snapshot)
     if as_json:
         click.echo(json.dumps([_row(one) for one in servers], indent=2, ensure_ascii=False))
@@ -85,10 +85,6 @@ def _listing(settings: Settings, environ: Mapping[str, str]) -> Sidecar:
 
 def _problem(state: PollState) -> str:
     return printable(state.error.sentence if state.error else _UNREAD)
-
-
-def _most_idle_first(snapshot: Snapshot) -> list[JudgedServer]:
-    return sorted(snapshot.census.named, key=lambda one: -(one.idle or 0.0))
 
 
 def _row(one: JudgedServer) -> dict[str, Any]:
@@ -160,7 +156,7 @@ def _frame(
     state: PollState, snapshot: Snapshot, settings: Settings, now: str, room: int | None
 ) -> Frame:
     """Lay out what a poll found."""
-    servers = _most_idle_first(snapshot)
+    servers = snapshot.census.named
     candidates = sum(one.reason is not None for one in servers)
     found = table(servers, room)
     notes = [

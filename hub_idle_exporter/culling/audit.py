@@ -27,9 +27,9 @@ class Audit:
 
     def __init__(self, metrics: Metrics, clocks: Callable[[], ClockReading] = read_clocks) -> None:
         self._metrics, self._clocks = metrics, clocks
-        self._lock = threading.Lock()  # of the next two
-        self._sending: list[JudgedServer] = []
-        self._not_verified: dict[tuple[str, str], JudgedServer] = {}
+        self._lock = threading.Lock()  # of the next one
+        # Stops whose result is not known, and what it would mean if the process ended now.
+        self._open: dict[tuple[str, str], tuple[JudgedServer, str]] = {}
 
     def begin_pass(
         self, fresh: Iterable[JudgedServer], failed: Iterable[JudgedServer] = ()
@@ -48,28 +48,28 @@ class Audit:
     @contextmanager
     def sending(self, server: JudgedServer) -> Iterator[None]:
         """Remember a stop until it is known whether it was sent; nothing is logged before."""
+        key = (server.user, server.server)
         with self._lock:
-            self._sending.append(server)
+            self._open[key] = server, _CUT_SHORT
         try:
             yield
         finally:
             with self._lock:
-                self._sending.remove(server)
+                if self._open.get(key) == (server, _CUT_SHORT):
+                    del self._open[key]
 
     def cut_short(self) -> None:
         """Record the stops that are being sent, or not verified yet, while the process ends."""
         with self._lock:
-            for server in self._sending:
-                log.warning("stop_cut_short", **fields(server), why=_CUT_SHORT)
-            for server in self._not_verified.values():
-                log.warning("stop_cut_short", **fields(server), why=_NOT_VERIFIED)
+            for server, why in self._open.values():
+                log.warning("stop_cut_short", **fields(server), why=why)
 
     def sent(self, server: JudgedServer) -> None:
         """Record that a stop was sent, and did not come too late."""
         with self._metrics.counting:
             self._metrics.attempts.labels(*_labels(server)).inc()
         with self._lock:
-            self._not_verified[server.user, server.server] = server
+            self._open[server.user, server.server] = server, _NOT_VERIFIED
         log.info("stopping_server", **fields(server))
 
     def stopped(self, server: JudgedServer, seconds: float) -> None:
@@ -92,7 +92,7 @@ class Audit:
     def _is_known(self, server: JudgedServer) -> None:
         """Take note that the result of a stop is known."""
         with self._lock:
-            self._not_verified.pop((server.user, server.server), None)
+            self._open.pop((server.user, server.server), None)
 
 
 def fields(server: JudgedServer) -> dict[str, Any]:

@@ -2,11 +2,10 @@
 
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 import structlog
 
-from ..clocks import read_clocks
+from ..clocks import machine_moment, read_clocks
 from ..domain.gate import ClockReading, Gate, GateReading, GateState
 from ..domain.poll_state import LatestState, PollState
 
@@ -74,7 +73,7 @@ class Gatekeeper:
                 "grace_started",
                 why=gate.grace_why,
                 seconds=gate.grace,
-                until=datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                until=machine_moment(until),
             )
 
     def tell_if_grace_is_over(self) -> None:

@@ -61,16 +61,22 @@ class Gate:
     grace_until: float
     last_answer: float  # when the Hub last answered, monotonic; the start, before any answer
     wall_offset: float  # wall clock minus monotonic clock
+    grace_since: float  # when the last grace period began, monotonic
+    grace_why: str
     hub_offset: float | None = None  # Hub's clock minus monotonic clock
-    grace_since: float = 0.0  # when the last grace period began, monotonic
-    grace_why: str = ""
 
     @classmethod
     def at_start(cls, enforce: bool, grace: float, now: ClockReading) -> "Gate":
         """Begin with a grace period: the sidecar may have started together with its Hub."""
-        until = now.monotonic + grace
-        gate = cls(enforce, grace, until, now.monotonic, now.wall - now.monotonic)
-        return replace(gate, grace_since=now.monotonic, grace_why="the exporter has started")
+        return cls(
+            enforce,
+            grace,
+            grace_until=now.monotonic + grace,
+            last_answer=now.monotonic,
+            wall_offset=now.wall - now.monotonic,
+            grace_since=now.monotonic,
+            grace_why="the exporter has started",
+        )
 
     def answered(self, now: ClockReading, hub_time: float | None, took: float = 0.0) -> "Gate":
         """Record that the Hub answered.
@@ -108,9 +114,12 @@ class Gate:
 
     def taken_over(self, now: ClockReading) -> "Gate":
         """Begin a grace period: another exporter has enforced until now."""
-        gate = replace(self, grace_until=max(self.grace_until, now.monotonic + self.grace))
-        why = "another exporter stopped servers until now"
-        return replace(gate, grace_since=now.monotonic, grace_why=why)
+        return replace(
+            self,
+            grace_until=max(self.grace_until, now.monotonic + self.grace),
+            grace_since=now.monotonic,
+            grace_why="another exporter stopped servers until now",
+        )
 
     def clock_skew(self) -> float | None:
         """Return the Hub's clock minus ours, in seconds; None before a `Date` was read."""

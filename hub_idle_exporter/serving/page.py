@@ -5,7 +5,7 @@ from functools import cache
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from .. import __version__
-from ..clocks import read_clocks
+from ..clocks import machine_moment, read_clocks
 from ..config import shown_settings
 from ..culling.gatekeeper import Gatekeeper
 from ..domain.poll_state import LatestState
@@ -22,7 +22,6 @@ from .wording import (
     about,
     brief,
     clock,
-    machine_moment,
     moment,
     number,
     spoken,

@@ -86,11 +86,6 @@ def clock(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%H:%M") + f"{_NBSP}UTC"
 
 
-def machine_moment(seconds: float) -> str:
-    """Write a time as the `datetime` attribute of HTML requires."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def number(count: float) -> str:
     """Write a whole number with thousands separators."""
     return f"{count:,.0f}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import fake_hub as faults
 import in_process
 import pytest
+from expected_roles import expected_roles
 from fake_hub import MINT, MONITOR, OF_PROBER, PROBER, FakeHub, Reply, Request, closed_port, reply
 
 ENFORCE = [*MONITOR, "delete:servers", "proxy", *MINT]
@@ -91,32 +92,10 @@ def test_a_missing_scope_is_named_with_what_it_is_for(
 
 # ---- the roles, and the probe user --------------------------------------------------------------
 
-ROLES = """\
-These roles are enough. Put them at the end of jupyterhub_config.py, in place of any \
-that you pasted there before, and restart the Hub:
-c.JupyterHub.load_roles.extend([
-    {
-        'name': 'idle-exporter-scopes',
-        'services': ['hub-idle-exporter'],
-        'scopes': [
-            'list:users',
-            'read:servers',
-            'delete:servers',
-            'proxy',
-            'tokens!user=idle-prober',
-            'tokens!service=idle-prober',
-        ],
-    },
-    {
-        'name': 'idle-prober-scopes',
-        'users': ['idle-prober'],
-        'scopes': [
-            'access:servers',
-            'delete:servers',
-        ],
-    },
-])
-"""
+ROLES = (
+    "These roles are enough. Put them at the end of jupyterhub_config.py, in place of any that you "
+    f"pasted there before, and restart the Hub:\n{expected_roles('hub-idle-exporter')}\n"
+)
 
 
 @pytest.mark.parametrize("version", ["6.1.1", "5.4.6"])

@@ -15,6 +15,7 @@ import pytest
 import requests
 import yaml
 from conftest import RunExporter
+from expected_roles import expected_roles
 from exporter_process import Exporter
 from fake_hub import FakeHub, FakeServer, hang
 from page_readings import (
@@ -25,6 +26,7 @@ from page_readings import (
     NOTHING,
     NOW,
     ORPHAN,
+    RULES,
     STATES,
     WHOLE,
     Document,
@@ -39,12 +41,16 @@ from page_readings import (
     text_of_source,
     with_scopes,
 )
+from prometheus_client import CollectorRegistry
 
+from hub_idle_exporter.clocks import read_clocks
+from hub_idle_exporter.culling.gatekeeper import Gatekeeper
+from hub_idle_exporter.domain.census import judge_all
 from hub_idle_exporter.domain.gate import GateState
 from hub_idle_exporter.domain.labels import Cause, CullFailure, Outcome, ProbeResult, Withheld
 from hub_idle_exporter.domain.model import User
-from hub_idle_exporter.domain.policy import Policy, Reason, Rules, State
-from hub_idle_exporter.domain.poll_state import PollError
+from hub_idle_exporter.domain.policy import Judge, Policy, Reason, Rules, State
+from hub_idle_exporter.domain.poll_state import LatestState, PollError
 from hub_idle_exporter.domain.probe_user import NO_SAFEGUARDS
 from hub_idle_exporter.domain.requirements import (
     Finding,
@@ -57,8 +63,9 @@ from hub_idle_exporter.domain.scopes import Granted, Scope
 from hub_idle_exporter.domain.settings import BusyCheck, ConnectionSettings, CullSettings
 from hub_idle_exporter.domain.totals import Counts
 from hub_idle_exporter.journal import LastPass
+from hub_idle_exporter.metrics import Metrics
 from hub_idle_exporter.serving.facts import MOST_SERVERS, IdleBar
-from hub_idle_exporter.serving.page import html
+from hub_idle_exporter.serving.page import Page, html
 from hub_idle_exporter.serving.reading import Listed, Reading, ServerFilter
 from hub_idle_exporter.serving.view import Freshness, ScopeStatus, view_of
 from hub_idle_exporter.serving.wording import (
@@ -295,29 +302,7 @@ def test_what_will_be_stopped_with_less_protection_is_said_before() -> None:
     assert colours(waiting) == ("mode warn", AMBER)
 
 
-ROLES = """\
-c.JupyterHub.load_roles.extend([
-    {
-        'name': 'idle-exporter-scopes',
-        'services': ['idle-exporter'],
-        'scopes': [
-            'list:users',
-            'read:servers',
-            'delete:servers',
-            'proxy',
-            'tokens!user=idle-prober',
-            'tokens!service=idle-prober',
-        ],
-    },
-    {
-        'name': 'idle-prober-scopes',
-        'users': ['idle-prober'],
-        'scopes': [
-            'access:servers',
-            'delete:servers',
-        ],
-    },
-])"""
+ROLES = expected_roles("idle-exporter")
 
 
 def preformatted(given: Reading) -> list[str]:
@@ -472,6 +457,25 @@ def test_a_server_that_outlived_its_stop_comes_first_and_is_red() -> None:
     seven = text_of(reading(not_stopped=[ORPHAN] * 7))
     assert "7 servers may still be running although they were stopped." in seven
     assert "and 2 more" in seven
+
+
+def test_the_newest_twenty_are_told_and_servers_that_live_on_for_a_day() -> None:
+    state = reading().state
+    latest, settings = LatestState(state), reading().settings
+    gatekeeper = Gatekeeper(True, 0.0, latest)
+    metrics = Metrics(CollectorRegistry(), latest, gatekeeper.read, settings.poll)
+    users = [User(f"u{number_}", False, (), {"": server(2 * HOUR)}) for number_ in range(25)]
+    stopped = list(judge_all(Judge(RULES, Granted()), users, NOW))
+    wall = read_clocks().wall
+    for one in stopped:
+        metrics.journal.ended(wall, one, Outcome.STOPPED)
+    lives = (Outcome.FAILED, "it still runs", CullFailure.NOT_STOPPED)
+    metrics.journal.ended(wall - 23 * HOUR, stopped[0], *lives)
+    metrics.journal.ended(wall - 25 * HOUR, stopped[1], *lives)
+    document = Document(Page(latest, gatekeeper, metrics, settings).render(ServerFilter()))
+    outcomes = [cell for cell in document.all("td") if cell.get("data-column") == "Outcome"]
+    assert len(outcomes) == 20
+    assert "1 server may still be running" in "".join(document.text)
 
 
 def test_what_lies_long_back_is_told_with_its_day() -> None:

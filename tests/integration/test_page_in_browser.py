@@ -335,8 +335,8 @@ TURNS = """async () => {
 
 def test_an_older_answer_does_not_replace_a_newer_one(changing: Changing) -> None:
     changing.held = True  # the next answer waits
-    changing.later()
-    changing.page.wait_for_function("true")
+    with changing.page.expect_request("http://page/"):
+        changing.later()
     changing.given = reading(exporter_version="newer")
     changing.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     changing.says("hub-idle-exporter newer.")

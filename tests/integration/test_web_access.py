@@ -66,6 +66,11 @@ class Files:
     def source(self) -> WebConfigSource:
         return WebConfigSource(self.path, lambda _seconds: False).read_first()
 
+    def serve(self, service: Service, text: str) -> None:
+        """Write a configuration, and let the service use it."""
+        self.write(text)
+        service.config = self.source().value
+
     def client(self, name: str | None = None, server_name: str | None = None) -> ssl.SSLContext:
         """Return the context of a client, with a certificate if it has a name."""
         context = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
@@ -384,8 +389,7 @@ def ask(service: Service, tls: ssl.SSLContext | None, path: str = "/metrics") ->
 
 
 def test_tls(service: Service, files: Files) -> None:
-    files.write(PLAIN_TLS % "")
-    service.config = files.source().value
+    files.serve(service, PLAIN_TLS % "")
     assert service.web.address.startswith("https://")
     assert ask(service, files.client()) == 200
     with pytest.raises((ConnectionError, http.client.HTTPException)):
@@ -404,8 +408,7 @@ def test_tls(service: Service, files: Files) -> None:
 def test_other_versions_of_tls_are_not_spoken(
     service: Service, files: Files, served: str, spoken: ssl.TLSVersion
 ) -> None:
-    files.write(PLAIN_TLS % f", {served}")
-    service.config = files.source().value
+    files.serve(service, PLAIN_TLS % f", {served}")
     assert ask(service, files.client()) == 200
     client = files.client()
     client.minimum_version = client.maximum_version = spoken
@@ -415,8 +418,7 @@ def test_other_versions_of_tls_are_not_spoken(
 
 def test_the_cipher_suite_is_the_one_that_is_configured(service: Service, files: Files) -> None:
     suites = "[TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384]"
-    files.write(PLAIN_TLS % f", max_version: TLS12, cipher_suites: {suites}")
-    service.config = files.source().value
+    files.serve(service, PLAIN_TLS % f", max_version: TLS12, cipher_suites: {suites}")
     with (
         service.connect() as plain,
         files.client().wrap_socket(plain, server_hostname="127.0.0.1") as secure,
@@ -429,8 +431,7 @@ def test_the_cipher_suite_is_the_one_that_is_configured(service: Service, files:
 def test_who_has_no_client_certificate_sees_health_alone(
     service: Service, files: Files, path: str
 ) -> None:
-    files.write(CLIENTS % "")
-    service.config = files.source().value
+    files.serve(service, CLIENTS % "")
     expected = 404 if path == "/nowhere" else 200
     assert ask(service, files.client("scraper"), path) == expected
     assert ask(service, files.client(), path) == (200 if path in OPEN else 403)
@@ -439,8 +440,7 @@ def test_who_has_no_client_certificate_sees_health_alone(
 def test_a_client_certificate_of_another_authority_is_refused(
     service: Service, files: Files
 ) -> None:
-    files.write(CLIENTS % "")
-    service.config = files.source().value
+    files.serve(service, CLIENTS % "")
     foreign = files.client()
     trustme.CA().issue_cert("prometheus.example.org").configure_cert(foreign)
     with pytest.raises((ssl.SSLError, ConnectionError)):
@@ -454,16 +454,14 @@ def test_a_client_certificate_of_another_authority_is_refused(
 def test_only_the_names_that_are_allowed(
     service: Service, files: Files, allowed: str, scraper: int, other: int
 ) -> None:
-    files.write(CLIENTS % f", client_allowed_sans: [{allowed}]")
-    service.config = files.source().value
+    files.serve(service, CLIENTS % f", client_allowed_sans: [{allowed}]")
     assert ask(service, files.client("scraper")) == scraper
     assert ask(service, files.client("other")) == other
 
 
 def test_a_certificate_only_if_it_is_given(service: Service, files: Files) -> None:
     options = ", client_ca_file: ca.crt, client_auth_type: VerifyClientCertIfGiven"
-    files.write(PLAIN_TLS % options)
-    service.config = files.source().value
+    files.serve(service, PLAIN_TLS % options)
     assert ask(service, files.client()) == 200
     assert ask(service, files.client("scraper")) == 200
 
@@ -471,8 +469,7 @@ def test_a_certificate_only_if_it_is_given(service: Service, files: Files) -> No
 def test_those_who_do_not_finish_the_handshake_do_not_keep_others_from_metrics(
     service: Service, files: Files
 ) -> None:
-    files.write(PLAIN_TLS % "")
-    service.config = files.source().value
+    files.serve(service, PLAIN_TLS % "")
     waiting = [service.connect() for _ in range(100)]
     for number, connection in enumerate(waiting):
         connection.sendall(b"\x16\x03\x01\x02\x00\x01"[: number % 7])
@@ -571,8 +568,7 @@ def test_a_request_that_began_before_certificates_were_needed_is_refused(
     with service.connect() as connection, capture_logs() as events:
         connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n")
         service.ask()
-        files.write(CLIENTS % "")
-        service.config = files.source().value
+        files.serve(service, CLIENTS % "")
         connection.sendall(b"x")
         assert connection.recv(100).startswith(b"HTTP/1.1 403")
     assert errors(events) == []
@@ -581,8 +577,7 @@ def test_a_request_that_began_before_certificates_were_needed_is_refused(
 def test_requests_of_a_client_that_has_hung_up_are_no_errors(
     service: Service, files: Files
 ) -> None:
-    files.write(CLIENTS % "")
-    service.config = files.source().value
+    files.serve(service, CLIENTS % "")
     plain = service.connect()
     with (
         capture_logs() as events,

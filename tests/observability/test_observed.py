@@ -22,6 +22,7 @@ import rules_checks
 from conftest import cleaned, tool_or_skip
 from exporter_process import Exporter, Metrics
 from fake_hub import Jupyter
+from page_readings import text_of_source
 from planted_faults import DASHBOARD, RULES
 from prometheus_process import PrometheusServer, Scraped
 from real_hub import RealHub
@@ -74,6 +75,7 @@ class Run:
     servers_after: list[Seen]
     log: list[dict[str, str]]
     metrics: Metrics
+    page: str
 
     def expand(self, expression: str) -> str:
         """Put values where Grafana does: everything chosen, the run as the range.
@@ -249,6 +251,7 @@ def observed(start: float, hub: RealHub, prometheus: PrometheusServer, exporter:
         seen(hub),
         exporter.events(),
         metrics,
+        text_of_source(exporter.get("/").text),
     )
 
 
@@ -421,6 +424,25 @@ def test_policies_are_those_of_the_file_and_the_servers_under_each(run: Run) -> 
     would_stop = {policy: row["Would stop now"] for policy, row in table.items()}
     assert would_stop == {"default": 5, "gpu": 1, "staff": 0}
     assert run.number("Would stop now", run.before) == 6
+
+
+def test_the_page_shows_the_same_numbers_as_the_dashboard_and_the_hub(run: Run) -> None:
+    states = Counter(one.state for one in run.servers_after)
+    candidates = round(run.number("Would stop now"))
+    for words in (
+        f"Servers {len(run.servers_after)} In use {states['active']} Idle {states['idle']} ",
+        f"Would stop now {candidates} ",
+        f"Starting or stopping {states['pending']}",
+        "a kernel was busy 1",
+        "1 server may still be running although it was stopped.",
+        "Since the start: 3 stopped, 1 failed",
+    ):
+        assert words in run.page, words
+    rows = run.table("What a limit would have given back", "limit")
+    for words, minutes in LIMITS.items():
+        count = round(rows[str(round(minutes * MINUTE))]["Would stop now"])
+        in_force = " (in force)" if minutes == 60 else ""
+        assert f" {words}{in_force} {count} " in run.page, words
 
 
 # -- panels show what the exporter's own /metrics says

@@ -392,6 +392,14 @@ MUTANTS = [
         "unit/test_census.py::test_only_those_who_can_become_candidates_are_next",
     ),
     Mutant(
+        "a server that lives on is told for a day",
+        "serving/page.py",
+        "NOT_STOPPED_SECONDS = 86400.0",
+        "NOT_STOPPED_SECONDS = 60.0",
+        "integration/test_page.py"
+        "::test_the_newest_twenty_are_told_and_servers_that_live_on_for_a_day",
+    ),
+    Mutant(
         "a stop that works at last ends the notice",
         "journal.py",
         "                self._not_stopped.pop(start, None)",
@@ -461,7 +469,7 @@ MUTANTS = [
     Mutant(
         "a stop that is not verified at the end has a line",
         "culling/audit.py",
-        "            self._not_verified[server.user, server.server] = server",
+        "            self._open[server.user, server.server] = server, _NOT_VERIFIED",
         "            pass",
         "integration/test_culler.py"
         "::test_each_stop_that_is_not_verified_when_the_exporter_ends_has_a_line",
@@ -506,8 +514,8 @@ MUTANTS = [
     Mutant(
         "grace after the start",
         "domain/gate.py",
-        "until = now.monotonic + grace\n",
-        "until = now.monotonic\n",
+        "grace_until=now.monotonic + grace,",
+        "grace_until=now.monotonic,",
         "unit/test_gate.py::test_grace_after_the_start",
     ),
     Mutant(
@@ -1144,8 +1152,8 @@ MUTANTS = [
     Mutant(
         "grace after another exporter",
         "domain/gate.py",
-        "now.monotonic + self.grace))",
-        "now.monotonic))",
+        "now.monotonic + self.grace),",
+        "now.monotonic),",
         "unit/test_gate.py::test_grace_after_another_exporter",
     ),
     Mutant(
@@ -2404,6 +2412,13 @@ MUTANTS = [
         "over = self._grace_told and not reading.grace_left",
         "over = self._grace_told",
         "unit/test_gate.py::test_a_grace_that_ends_while_something_else_forbids_stops_says_what",
+    ),
+    Mutant(
+        "a grace is told to end only after a poll",
+        "culling/gatekeeper.py",
+        "over = over and reading.state is not GateState.GRACE",
+        "over = bool(over)",
+        "unit/test_gate.py::test_a_grace_ends_only_when_a_poll_has_told_what_is_allowed",
     ),
     Mutant(
         "a new grace is told",

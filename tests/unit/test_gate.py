@@ -509,6 +509,18 @@ def test_a_grace_that_ends_while_something_else_forbids_stops_says_what(logged: 
     assert "a scope is missing" in logged[1]["why"]
 
 
+def test_a_grace_ends_only_when_a_poll_has_told_what_is_allowed(logged: Logged) -> None:
+    """A Hub whose first list takes longer than the grace: nothing may be stopped before it."""
+    watch = Watch()
+    watch.keeper.tell_of_grace()
+    watch.watch(GRACE)
+    watch.keeper.tell_if_grace_is_over()
+    assert told(logged) == ["grace_started"]
+    watch.poll()
+    watch.keeper.tell_if_grace_is_over()
+    assert told(logged) == ["grace_started", "grace_ended"]
+
+
 def test_no_grace_ends_while_the_hub_is_away(logged: Logged) -> None:
     watch = Watch()
     watch.keeper.tell_of_grace()
