@@ -45,6 +45,7 @@ LONGEST = (
     "test_real_probe_user",
     "test_compose",
     "test_culler",
+    "test_servers",
 )
 ORDER = (*LONGEST, "real", "observability", "integration", "unit")
 

@@ -200,6 +200,7 @@ def people_of(stack: dict[str, Any], hub: LocalHub, folder: Path) -> Iterator[No
         assert people.wait(20) == 0
 
 
+@pytest.mark.slow("the Hub of the stack")
 def test_hub_of_the_stack_has_people_and_serves_exporter_and_prometheus(
     compose: str, tmp_path: Path
 ) -> None:
@@ -230,6 +231,7 @@ def build_steps() -> list[tuple[str, str]]:
     return [(word, rest) for word, _, rest in parted if word in ("RUN", "COPY")]
 
 
+@pytest.mark.slow("install steps of the Dockerfile")
 def test_install_steps_of_the_dockerfile_work_in_a_clean_directory(tmp_path: Path) -> None:
     source, environment = tmp_path / "src", tmp_path / "venv"
     for instruction, rest in build_steps():
@@ -252,6 +254,7 @@ def test_install_steps_of_the_dockerfile_work_in_a_clean_directory(tmp_path: Pat
     assert not (environment / "bin" / "pip").exists()
 
 
+@pytest.mark.slow("faults planted in the compose stack")
 @pytest.mark.parametrize("fault", planted_faults.IN_COMPOSE, ids=lambda fault: fault.name)
 def test_planted_fault_is_caught(fault: Fault, compose: str, tmp_path: Path) -> None:
     copy = tmp_path / "copy"

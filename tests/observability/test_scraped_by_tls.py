@@ -54,6 +54,7 @@ def exporter(fake_hub: FakeHub, folder: Path) -> Iterator[Exporter]:
         yield running
 
 
+@pytest.mark.slow("a Prometheus that scrapes by TLS")
 def test_prometheus_gets_in_as_its_configuration_says(exporter: Exporter, folder: Path) -> None:
     address = exporter.address.removeprefix("https://")
     asks: dict[str, Mapping[str, object]] = {

@@ -91,6 +91,7 @@ def test_everyone_ends_as_they_should_and_nothing_is_left(demo: subprocess.Popen
     assert living_in(folder) == []
 
 
+@pytest.mark.slow("demo")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_in_the_middle_leave_nothing(
     demo: subprocess.Popen[str], number: signal.Signals

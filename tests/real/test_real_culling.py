@@ -224,6 +224,7 @@ def test_stop_that_fails_is_no_cull_though_the_hub_says_yes(
     assert ("bob", "lab") in hub.rows()  # its record stays, for whoever looks for the orphan
 
 
+@pytest.mark.slow("a stop of 15 seconds")
 def test_stop_of_15_seconds_is_counted_once_when_it_has_stopped(
     clean_paper_hub: RealHub, run_exporter: RunExporter
 ) -> None:
