@@ -41,6 +41,8 @@ USERS = ["ana", "bo", "cy", "di", "we ird@ex.org", "ünï"]
 STAFF = ["ana", "ünï"]
 SLOW_STOP = 0.3
 
+pytestmark = pytest.mark.slow("the tests' own Hubs")
+
 
 @dataclass(frozen=True)
 class Pair:

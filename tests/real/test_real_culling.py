@@ -208,6 +208,7 @@ def test_gate_that_closes_between_listing_and_stop_spares(
 # ---- stops that fail, or take their time ---------------------------------------------------------
 
 
+@pytest.mark.slow("a stop that fails")
 def test_stop_that_fails_is_no_cull_though_the_hub_says_yes(
     clean_paper_hub: RealHub, run_exporter: RunExporter
 ) -> None:

@@ -135,6 +135,7 @@ def test_check_says_what_is_missing_for_asking_and_prints_the_roles(
     assert "the Hub shows no user nobody" in done.stdout
 
 
+@pytest.mark.slow("a Hub that is down")
 def test_hub_that_is_down_is_said_once_per_change_and_recovered_from(
     make_hub: MakeHub, run_exporter: RunExporter
 ) -> None:

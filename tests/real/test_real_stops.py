@@ -108,6 +108,7 @@ def two_exporters(hub: RealHub, run_exporter: RunExporter) -> tuple[Exporter, Ex
     return first, second
 
 
+@pytest.mark.slow("an exporter that takes over")
 def test_of_two_enforcing_processes_one_stops_and_the_other_takes_over(
     clean_paper_hub: RealHub, run_exporter: RunExporter
 ) -> None:
