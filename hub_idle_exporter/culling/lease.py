@@ -79,8 +79,13 @@ class Election:
         threading.Thread(target=self._run, name="lease", daemon=True).start()
 
     def take(self) -> None:
-        """Take the lease if it is free; the gatekeeper is told if another exporter holds it."""
+        """Take the lease if it is free; the gatekeeper is told if another exporter holds it.
+
+        None is taken while the sidecar shuts down: a poll may end after the lease was released.
+        """
         with self._lock:
+            if self._stopping.is_set():
+                return
             if not self._latest.state.safeguards.lease:
                 self._lease = None
                 self._gatekeeper.hold_back(None)

@@ -201,6 +201,20 @@ def test_two_that_try_at_the_same_moment_are_never_both_elected(make_rig: MakeRi
     assert sorted([state(first), state(second)]) == ["on", "suspended"]
 
 
+def test_an_exporter_that_ends_while_it_polls_leaves_no_lease(make_rig: MakeRig) -> None:
+    """Nobody would enforce until that one had expired."""
+    rig = make_rig()
+    rig.poll()
+
+    def ends() -> None:
+        rig.stopping.set()
+        rig.enforcement.release()
+
+    rig.hub.plan("GET", "/users", faults.after(ends), times=1)
+    rig.poller.poll()
+    assert leases(rig.hub) == []
+
+
 def test_a_late_revoke_cannot_hit_anothers_lease(make_rig: MakeRig) -> None:
     """Ids are used again once a token has expired."""
     rig = make_rig()

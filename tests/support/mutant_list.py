@@ -1115,6 +1115,13 @@ MUTANTS = [
         "integration/test_one_enforcer.py::test_a_lease_that_was_revoked_is_lost",
     ),
     Mutant(
+        "a poll that ends after the lease was released takes none",
+        "culling/lease.py",
+        "            if self._stopping.is_set():\n                return\n",
+        "",
+        "integration/test_one_enforcer.py::test_an_exporter_that_ends_while_it_polls_leaves_no_lease",
+    ),
+    Mutant(
         "the lease is renewed",
         "culling/lease.py",
         "            if self._lease is not None:\n                self._try(self._renew",
