@@ -7,9 +7,9 @@ The package is copied below .cache for each mutant; the tree itself is not touch
 where a mutant survives its test, or where the tests fail without any mutant.
 """
 
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterable
@@ -17,10 +17,25 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = "hub_idle_exporter"
-AT_ONCE = 2
+AT_ONCE = 3  # on two cores: many a test waits
 TEST_SECONDS, ALL_SECONDS = 60, 600
+# All that the tests import and that is not ours is imported once, and the runs are forked from
+# there: to import it takes longer than most of the tests.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(
+    [
+        "pytest",
+        "xdist.plugin",
+        "hypothesis.strategies",
+        "requests",
+        "structlog",
+        "prometheus_client",
+    ]
+)
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 from mutant_list import MUTANTS, Mutant  # noqa: E402
@@ -32,9 +47,7 @@ class StaleError(Exception):
 
 def copied(below: Path) -> Path:
     """Copy the package into a directory of its own; give that directory."""
-    place = Path(below) / PACKAGE
-    shutil.copytree(ROOT / PACKAGE, place, ignore=shutil.ignore_patterns("__pycache__"))
-    return place
+    return shutil.copytree(ROOT / PACKAGE, Path(below) / PACKAGE)
 
 
 def apply(mutant: Mutant, package: Path) -> None:
@@ -47,24 +60,36 @@ def apply(mutant: Mutant, package: Path) -> None:
     file.write_text(text.replace(mutant.old, mutant.new))
 
 
-def run_tests(tests: Iterable[str], place: Path, seconds: int) -> subprocess.CompletedProcess[str]:
-    """Run tests against the package in `place`, which Python finds first, being started there."""
+def run_tests(tests: Iterable[str], place: Path, seconds: int, *more: str) -> tuple[int, str]:
+    """Run tests against the package in `place`; return the exit code and what was printed.
+
+    What hypothesis tries is always the same, so that a mutant is not caught by luck.
+    """
     nodes = [str(ROOT / "tests" / test) for test in tests]
-    options = ["-q", "-x", "-p", "no:cacheprovider", f"--timeout={seconds}"]
-    command = [sys.executable, "-m", "pytest", *options, f"--rootdir={ROOT}"]
-    command += ["-c", str(ROOT / "pyproject.toml"), *nodes]
-    try:
-        return subprocess.run(
-            command,
-            cwd=place,
-            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(place)},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=2 * seconds,  # a thread that a failed test left running
-        )
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 2, "", f"not over after {2 * seconds} s")
+    options = ["-q", "-x", "-p", "no:cacheprovider", "--hypothesis-seed=0", f"--timeout={seconds}"]
+    options += [*more, f"--rootdir={ROOT}", "-c", str(ROOT / "pyproject.toml")]
+    printed = place / "printed"
+    process = PROCESSES.Process(target=_tested, args=([*options, *nodes], place, printed))
+    process.start()
+    process.join(2 * seconds)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    return process.exitcode or 0, printed.read_text(errors="replace")
+
+
+def _tested(arguments: list[str], place: Path, printed: Path) -> None:
+    """Be the process of one run: Python finds the package in `place` first."""
+    with printed.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(place)
+    os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(place)}
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, str(place))
+    code = pytest.main(arguments)
+    sys.stdout.flush()
+    os._exit(code)  # a thread that a failed test left running keeps nobody waiting
 
 
 def verdict_on(mutant: Mutant, scratch: Path) -> str | None:
@@ -74,11 +99,11 @@ def verdict_on(mutant: Mutant, scratch: Path) -> str | None:
             apply(mutant, copied(Path(place)))
         except StaleError as stale:
             return str(stale)
-        done = run_tests([mutant.test], Path(place), TEST_SECONDS)
-    if done.returncode == 0:
+        code, printed = run_tests([mutant.test], Path(place), TEST_SECONDS)
+    if code == 0:
         return f"SURVIVES {mutant.test}"
-    if done.returncode != 1:
-        return f"cannot be tested by {mutant.test}:\n{done.stdout[-2000:]}{done.stderr[-500:]}"
+    if code != 1:
+        return f"cannot be tested by {mutant.test} ({code}):\n{printed[-2000:]}"
     return None
 
 
@@ -87,11 +112,13 @@ def pass_unchanged(mutants: list[Mutant], scratch: Path) -> bool:
     with TemporaryDirectory(dir=scratch) as place:
         copied(Path(place))
         tests = sorted({mutant.test for mutant in mutants})
-        done = run_tests(tests, Path(place), ALL_SECONDS)
-    if done.returncode != 0:
-        print(done.stdout[-6000:], done.stderr[-2000:], sep="\n")
+        code, printed = run_tests(
+            tests, Path(place), ALL_SECONDS, f"-n{AT_ONCE}", "--dist=loadfile"
+        )
+    if code != 0:
+        print(printed[-6000:])
         print("the tests fail without any mutant: mend that first")
-    return done.returncode == 0
+    return code == 0
 
 
 def main(words: list[str]) -> int:

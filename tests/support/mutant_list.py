@@ -292,7 +292,7 @@ MUTANTS = [
         "domain/census.py",
         "one.protection or one.policy.own_timeout or",
         "one.protection or",
-        f"{PROPERTIES}::test_a_limit_would_make_candidates_of_those_the_oracle_names",
+        "unit/test_census.py::test_a_policys_own_timeout_is_left_as_it_is_by_another_limit",
     ),
     Mutant(
         "what another limit would do counts nobody twice who is too old",
