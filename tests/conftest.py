@@ -157,6 +157,7 @@ def real_hub(tmp_path_factory: pytest.TempPathFactory, hub_python: Path) -> Iter
 def cleaned(paper_hub: RealHub) -> RealHub:
     """Stop everything on a Hub of paper, and let every server answer as idle again."""
     paper_hub.stop_all()
+    paper_hub.revoke_leases()
     paper_hub.paper.heal()
     paper_hub.paper.requests.clear()
     paper_hub.paper.jupyter = Jupyter()
@@ -174,6 +175,7 @@ def clean_paper_hub(paper_hub: RealHub) -> RealHub:
 def clean_real_hub(real_hub: RealHub) -> RealHub:
     """The session's Hub of real servers with nothing running."""
     real_hub.stop_all()
+    real_hub.revoke_leases()
     return real_hub
 
 

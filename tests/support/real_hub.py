@@ -298,6 +298,12 @@ class RealHub(LocalHub):
 
         self.wait(stopped, timeout, "all servers stopped")
 
+    def revoke_leases(self) -> None:
+        """Let the next exporter enforce at once: one that ends during a stop leaves a lease."""
+        tokens = f"/users/{PROBER}/tokens"
+        for token in self.get(tokens)["api_tokens"]:
+            self.api("DELETE", f"{tokens}/{token['id']}")
+
     def servers(self, token: str | None = None) -> dict[Key, dict[str, Any]]:
         """Return all running or pending servers by (user, server), as the API shows them."""
         found: dict[Key, dict[str, Any]] = {}
