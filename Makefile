@@ -11,7 +11,7 @@ demo: ## a real JupyterHub with simulated people, culled while you watch
 # Six at once on two cores: most of the time a test waits for a Hub, a kernel or a browser.
 PYTEST = TMPDIR="$(CURDIR)/.tmp" $(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder
 
-test: check ## style, types, layers, and all tests except those that wait for minutes
+test: check ## style, types, layers, and all tests but the slow ones
 	@mkdir -p .tmp
 	$(PYTEST) -m "not slow"
 

@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from .domain.labels import CullFailure, Outcome, Withheld
-from .domain.policy import JudgedServer, Reason
+from .domain.policy import JudgedServer, Reason, ServerKey
 
 # How many are kept at most of those that are no candidates any more.
 _MOST_KEPT = 200
 
-ServerKey = tuple[str, str]
 _Start = tuple[str, str, datetime | None]
 _Entries = dict[tuple[_Start, Outcome | Withheld], "Entry"]
 
@@ -58,6 +57,7 @@ class Journal:
         self._lock = threading.Lock()
         self._began: float | None = None
         self._outcomes: dict[ServerKey, Outcome | Withheld] = {}
+        # Not the culler's: by its own lock a pass would begin with some that have ended meanwhile.
         self._under_way: set[ServerKey] = set()
         self._stops: _Entries = {}
         self._withheld: _Entries = {}
@@ -71,9 +71,9 @@ class Journal:
         `failed` are candidates whose stop has failed a short time ago, and is not tried again yet.
         """
         with self._lock:
-            self._under_way.update(map(_key, fresh))
+            self._under_way.update(one.key for one in fresh)
             self._outcomes = dict.fromkeys(self._under_way, Outcome.UNDER_WAY)
-            self._outcomes |= {_key(one): Outcome.FAILED for one in failed}
+            self._outcomes |= {one.key: Outcome.FAILED for one in failed}
             self._began = at
             self._forget()
 
@@ -86,7 +86,7 @@ class Journal:
         cause: CullFailure | None = None,
     ) -> None:
         """Record what became of a candidate."""
-        key, start = _key(server), (*_key(server), server.seen.started)
+        key, start = server.key, (*server.key, server.seen.started)
         policy, reason, idle = server.policy.name, server.reason, server.idle
         entry = Entry(*key, policy, reason, idle, outcome, why, at, at, cause=cause)
         with self._lock:
@@ -125,10 +125,6 @@ class Journal:
         with self._lock:
             entries = list(self._not_stopped.values())
         return [one for one in reversed(entries) if one.last >= since]
-
-
-def _key(server: JudgedServer) -> ServerKey:
-    return server.user, server.server
 
 
 def _add(entries: _Entries, start: _Start, entry: Entry) -> None:

@@ -10,7 +10,7 @@ import structlog
 from ..clocks import read_clocks
 from ..domain.gate import ClockReading
 from ..domain.labels import CullFailure, Outcome, Withheld
-from ..domain.policy import JudgedServer
+from ..domain.policy import JudgedServer, ServerKey
 from ..metrics import Metrics
 
 _NOT_VERIFIED = (
@@ -29,7 +29,7 @@ class Audit:
         self._metrics, self._clocks = metrics, clocks
         self._lock = threading.Lock()  # of the next one
         # Stops whose result is not known, and what it would mean if the process ended now.
-        self._open: dict[tuple[str, str], tuple[JudgedServer, str]] = {}
+        self._open: dict[ServerKey, tuple[JudgedServer, str]] = {}
 
     def begin_pass(
         self, fresh: Iterable[JudgedServer], failed: Iterable[JudgedServer] = ()
@@ -48,15 +48,14 @@ class Audit:
     @contextmanager
     def sending(self, server: JudgedServer) -> Iterator[None]:
         """Remember a stop until it is known whether it was sent; nothing is logged before."""
-        key = (server.user, server.server)
         with self._lock:
-            self._open[key] = server, _CUT_SHORT
+            self._open[server.key] = server, _CUT_SHORT
         try:
             yield
         finally:
             with self._lock:
-                if self._open.get(key) == (server, _CUT_SHORT):
-                    del self._open[key]
+                if self._open.get(server.key) == (server, _CUT_SHORT):
+                    del self._open[server.key]
 
     def cut_short(self) -> None:
         """Record the stops that are being sent, or not verified yet, while the process ends."""
@@ -69,7 +68,7 @@ class Audit:
         with self._metrics.counting:
             self._metrics.attempts.labels(*_labels(server)).inc()
         with self._lock:
-            self._open[server.user, server.server] = server, _NOT_VERIFIED
+            self._open[server.key] = server, _NOT_VERIFIED
         log.info("stopping_server", **fields(server))
 
     def stopped(self, server: JudgedServer, seconds: float) -> None:
@@ -92,7 +91,7 @@ class Audit:
     def _is_known(self, server: JudgedServer) -> None:
         """Take note that the result of a stop is known."""
         with self._lock:
-            self._open.pop((server.user, server.server), None)
+            self._open.pop(server.key, None)
 
 
 def fields(server: JudgedServer) -> dict[str, Any]:

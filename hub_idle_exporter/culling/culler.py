@@ -14,7 +14,7 @@ import structlog
 
 from ..clocks import steady
 from ..domain.labels import ProbeResult, Withheld
-from ..domain.policy import JudgedServer
+from ..domain.policy import JudgedServer, ServerKey
 from ..domain.probe_user import Safeguards
 from ..domain.settings import CullSettings
 from ..hub.client import Hub
@@ -38,8 +38,6 @@ _FOLLOW_SECONDS, _LONGEST_FOLLOW_SECONDS = 1.0, 5.0
 _BACK_OFF_SECONDS, _LONGEST_BACK_OFF_SECONDS = 30.0, 3600.0
 
 log = structlog.get_logger()
-
-ServerKey = tuple[str, str]
 
 
 @dataclass
@@ -68,7 +66,7 @@ class Failures:
 
 
 def _start_of(server: JudgedServer) -> tuple[ServerKey, datetime | None]:
-    return (server.user, server.server), server.seen.started
+    return server.key, server.seen.started
 
 
 class Culler:
@@ -122,7 +120,7 @@ class Culler:
         for one in self._not_under_way(candidates):
             (failed if self._failures.holds_off(one, now) else fresh).append(one)
         self._audit.begin_pass(fresh, failed)
-        self._claimed.update((one.user, one.server) for one in fresh)
+        self._claimed.update(one.key for one in fresh)
         new = CullPass(fresh, self._settings, self._hub, safeguards, self._clock)
         if not fresh:
             new.done.set()
@@ -142,7 +140,7 @@ class Culler:
             self._audit.withheld(candidate, Withheld.LIST, why)
 
     def _not_under_way(self, candidates: Iterable[JudgedServer]) -> list[JudgedServer]:
-        return [c for c in candidates if (c.user, c.server) not in self._claimed]
+        return [one for one in candidates if one.key not in self._claimed]
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -226,7 +224,7 @@ class Culler:
         self._ended(current, candidate, current.count_withheld(cause))
 
     def _ended(self, current: CullPass, server: JudgedServer, last: bool) -> None:
-        self._claimed.discard((server.user, server.server))
+        self._claimed.discard(server.key)
         if last:
             _say_if_nothing_works(current)
             current.done.set()

@@ -21,6 +21,7 @@ from .model import Server, User, utc
 from .scopes import Granted, Scope
 
 DEFAULT = "default"
+ServerKey = tuple[str, str]  # its user and its name, which is "" for a default server
 
 
 class State(StrEnum):
@@ -194,6 +195,11 @@ class JudgedServer(msgspec.Struct, frozen=True, gc=False):
     reason: Reason | None
     not_candidate: NotCandidate | None
     protection: NotCandidate | None = None
+
+    @property
+    def key(self) -> ServerKey:
+        """Return its user and its name."""
+        return self.user, self.server
 
     @property
     def why(self) -> str:

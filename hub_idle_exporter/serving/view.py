@@ -201,8 +201,8 @@ def _enforcing(reading: Reading, unmet: Unmet) -> Mode:
     if unmet.lacks:
         return Mode("Enforcing, with less protection", f"{_sentence(unmet.lacks[0])}.", Tone.WARN)
     if reading.last_pass.outcomes and set(reading.last_pass.outcomes) <= _IN_VAIN:
-        why = "In the last pass no candidate could be stopped, or asked. The log says why."
-        return Mode("Enforcing, but nothing can be stopped", why, Tone.WARN)
+        why = "No candidate could be stopped, or asked. The log says why."
+        return Mode("Enforcing, but the last pass stopped nothing", why, Tone.WARN)
     why = "Servers past their limit are stopped, unless they say that they are in use."
     return Mode("Enforcing", why, Tone.GOOD)
 
@@ -239,7 +239,7 @@ def _shown(reading: Reading, finding: Finding) -> str:
     """Say what is missing, unless that names users who must not be named here."""
     if reading.names_servers or not names_people(str(finding), reading.state.probe_user_name):
         return str(finding)
-    return "a requirement is not met that names users: `hub-idle-exporter check` says which"
+    return "an unmet requirement names users, so it is not shown here: run hub-idle-exporter check"
 
 
 def _culls(reading: Reading) -> Culls:

@@ -44,6 +44,7 @@ from page_readings import (
 from prometheus_client import CollectorRegistry
 
 from hub_idle_exporter.clocks import read_clocks
+from hub_idle_exporter.culling.audit import Audit
 from hub_idle_exporter.culling.gatekeeper import Gatekeeper
 from hub_idle_exporter.domain.census import judge_all
 from hub_idle_exporter.domain.gate import GateState
@@ -61,7 +62,7 @@ from hub_idle_exporter.domain.requirements import (
 )
 from hub_idle_exporter.domain.scopes import Granted, Scope
 from hub_idle_exporter.domain.settings import BusyCheck, ConnectionSettings, CullSettings
-from hub_idle_exporter.domain.totals import Counts
+from hub_idle_exporter.domain.totals import Counts, Totals
 from hub_idle_exporter.journal import LastPass
 from hub_idle_exporter.metrics import Metrics
 from hub_idle_exporter.serving.facts import MOST_SERVERS, IdleBar
@@ -478,6 +479,28 @@ def test_the_newest_twenty_are_told_and_servers_that_live_on_for_a_day() -> None
     assert "1 server may still be running" in "".join(document.text)
 
 
+def test_counts_and_the_last_stops_are_of_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop that is counted while the page is made is in both, or in neither."""
+    latest, settings = LatestState(reading().state), reading().settings
+    gatekeeper = Gatekeeper(True, 0.0, latest)
+    metrics = Metrics(CollectorRegistry(), latest, gatekeeper.read, settings.poll)
+    one = next(judge_all(Judge(RULES, Granted()), [people()[1]], NOW))
+    stop = threading.Thread(target=Audit(metrics).stopped, args=(one, 0.1))
+    counted = metrics.totals
+
+    def counted_and_then_one_more() -> Totals:
+        found = counted()
+        stop.start()
+        stop.join(0.2)  # it has to wait until the page is made
+        return found
+
+    monkeypatch.setattr(metrics, "totals", counted_and_then_one_more)
+    said = text_of_source(Page(latest, gatekeeper, metrics, settings).render(ServerFilter()))
+    stop.join(10)
+    assert "Since the start: 0 stopped" in said
+    assert "The last stops and withheld candidates None yet." in said
+
+
 def test_what_lies_long_back_is_told_with_its_day() -> None:
     long_ago = entry(Outcome.STOPPED, 86400)
     assert "2026-11-17 11:06:40 UTC default" in text_of(reading(recent=[long_ago]))
@@ -518,7 +541,7 @@ def test_findings_that_name_users_are_shown_only_where_names_are_allowed() -> No
     given = reading(state={"findings": (finding, of_prober)}, gate=GateState.SUSPENDED, why=wide)
     hidden, shown = text_of(given), text_of(per_server(given))
     assert "alice" not in hidden
-    assert "`hub-idle-exporter check` says which" in hidden
+    assert "run hub-idle-exporter check" in hidden
     assert "grant read:servers!user=idle-prober" in hidden
     assert wide in shown
 
@@ -533,9 +556,17 @@ def test_a_pass_in_which_nothing_could_be_stopped_is_amber(
 ) -> None:
     given = reading(last_pass=LastPass(NOW, outcomes))
     assert colours(given) == ("mode warn", AMBER)
-    assert "Enforcing, but nothing can be stopped" in text_of(given)
+    assert "Enforcing, but the last pass stopped nothing" in text_of(given)
     fine = reading(last_pass=LastPass(NOW, {**outcomes, Withheld.BUSY: 1}))
     assert colours(fine) == ("mode good", GREEN)
+
+
+def test_a_finding_is_never_green_in_monitor_mode_either() -> None:
+    """Its box is calm there: nothing is stopped anyway."""
+    blind = Finding(Subject.HIDDEN_POLICY_DATA, Severity.SUSPENDS, "a policy matches on groups")
+    watching: dict[str, Any] = {"enforce": False, "gate": GateState.OFF, "why": "monitoring only"}
+    assert colours(reading(state={"findings": (blind,)}, **watching)) == ("mode calm", AMBER)
+    assert colours(reading(**watching)) == ("mode calm", GREEN)
 
 
 def test_a_broken_web_configuration_is_told() -> None:

@@ -368,6 +368,18 @@ def text(page: Page) -> list[str]:
     return (page.locator("body").text_content() or "").split()
 
 
+def test_it_refreshes_as_often_as_the_newest_page_says(changing: Changing) -> None:
+    """The exporter may have been started again with another --interval."""
+    assert changing.page.locator("body").get_attribute("data-refresh") == "60"
+    changing.given = reading(interval=5.0, exporter_version="newer")
+    changing.later()
+    changing.says("hub-idle-exporter newer.")
+    assert changing.page.locator("body").get_attribute("data-refresh") == "5"
+    changing.given = reading(interval=5.0, exporter_version="newest")
+    changing.page.clock.run_for(6_000)
+    changing.says("hub-idle-exporter newest.")
+
+
 def test_it_can_be_paused_and_resumed(changing: Changing) -> None:
     changing.page.get_by_role("button", name="Pause refreshing").click()
     asked = len(changing.asked)

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, assume, event, given, settings
 from world import BAD_LISTS, BAD_STOPS, KERNELS, KINDS, ODD, SETTINGS, Act, Disturbance, World
 
 from hub_idle_exporter.culling.gatekeeper import Gatekeeper
-from hub_idle_exporter.domain.census import census_of, judge_all
+from hub_idle_exporter.domain.census import MOST_NEXT, census_of, judge_all
 from hub_idle_exporter.domain.gate import ClockReading, GateState
 from hub_idle_exporter.domain.model import User
 from hub_idle_exporter.domain.policy import Judge, Policy, Rules
@@ -241,7 +241,9 @@ def test_the_next_servers_become_candidates_when_it_is_told(
             if any(one is not None and one > NOW for one in times):
                 continue  # it counts as active now, and will for longer than can be told
             one = told.get((sent["name"], name))
-            later = NOW + timedelta(seconds=400 * 86400 if one is None else one.seconds + 0.001)
+            # Of those that are not told of there is none, or none before the last that is told of.
+            unseen = seconds[-1] - 0.001 if len(seconds) == MOST_NEXT else 400 * 86400
+            later = NOW + timedelta(seconds=unseen if one is None else one.seconds + 0.001)
             becomes = oracle.opinion(sent, name, given, held, later).reason
             already = oracle.opinion(sent, name, given, held, NOW).reason
             assert (becomes is not None and already is None) == (one is not None)

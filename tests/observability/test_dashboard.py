@@ -140,6 +140,26 @@ def test_documentation_names_every_panel_and_row() -> None:
     assert table == titles
 
 
+def test_documentation_names_no_panel_that_is_not_there() -> None:
+    """In a paragraph on the dashboard, what begins with a capital in italics is its title."""
+    board = json.loads((REPO / DASHBOARD).read_text())
+    titles = {panel["title"] for panel in dashboard_checks.panels(board)}
+    titles |= {row["title"] for row in board["panels"]}
+    titles |= {one.get("label") for one in board["templating"]["list"]}
+    others = {"Dashboards → New → Import"}
+    unknown = {
+        f"{page.name}: {name}"
+        for page in (REPO / "docs").rglob("*.md")
+        for paragraph in page.read_text().split("\n\n")
+        if "dashboard" in paragraph.lower()
+        for name in re.findall(
+            r"(?<![*\w])\*([A-Z][^*]{2,60})\*(?!\*)", " ".join(paragraph.split())
+        )
+        if name not in titles | others
+    }
+    assert not unknown
+
+
 def test_documentation_explains_what_the_first_table_says() -> None:
     """All words but those for what is well."""
     text = (REPO / "docs" / "dashboards.md").read_text()

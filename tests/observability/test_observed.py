@@ -59,6 +59,12 @@ class Seen:
             return "pending"
         return "idle" if self.idle >= LIMIT_OF[self.policy] else "active"
 
+    @property
+    def is_candidate(self) -> bool:
+        if self.pending or self.policy == "staff":
+            return False
+        return self.state == "idle" or (self.policy == "gpu" and self.age >= DAY)
+
 
 @dataclass
 class Run:
@@ -369,17 +375,20 @@ def test_counts_of_servers_are_the_hubs(run: Run, moment: str) -> None:
     assert counts["listed"] == len(servers)
 
 
+def over(servers: list[Seen], minutes: float) -> int:
+    """Count what a limit would stop.
+
+    Only those under `default` follow `--timeout`; the others are stopped anyway, or never.
+    """
+    anyway = sum(one.is_candidate for one in servers if one.policy == "gpu")
+    ours = [one for one in servers if one.policy == "default" and not one.pending]
+    return anyway + sum(one.idle >= minutes * MINUTE for one in ours)
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_what_a_limit_would_do_is_what_the_hub_says(run: Run, moment: str) -> None:
-    """Only those under `default` follow `--timeout`; the others are stopped anyway, or never."""
     at, servers = getattr(run, moment), getattr(run, f"servers_{moment}")
-    ready = [one for one in servers if not one.pending]
-    anyway = sum(one.policy == "gpu" and (one.idle >= 2 * HOUR or one.age >= DAY) for one in ready)
-    idle = [one.idle for one in ready if one.policy == "default"]
-    expected = {
-        str(round(minutes * MINUTE)): anyway + sum(of >= minutes * MINUTE for of in idle)
-        for minutes in LIMITS.values()
-    }
+    expected = {str(round(minutes * MINUTE)): over(servers, minutes) for minutes in LIMITS.values()}
     rows = run.table("What a limit would have given back", "limit", at)
     assert {limit: row["Would stop now"] for limit, row in rows.items()} == expected
     assert expected["900"] > expected["3600"] > expected["28800"] >= expected["86400"]
@@ -428,7 +437,8 @@ def test_policies_are_those_of_the_file_and_the_servers_under_each(run: Run) -> 
 
 def test_the_page_shows_the_same_numbers_as_the_dashboard_and_the_hub(run: Run) -> None:
     states = Counter(one.state for one in run.servers_after)
-    candidates = round(run.number("Would stop now"))
+    candidates = sum(one.is_candidate for one in run.servers_after)
+    assert candidates == run.number("Would stop now") > 0
     for words in (
         f"Servers {len(run.servers_after)} In use {states['active']} Idle {states['idle']} ",
         f"Would stop now {candidates} ",
@@ -438,11 +448,23 @@ def test_the_page_shows_the_same_numbers_as_the_dashboard_and_the_hub(run: Run) 
         "Since the start: 3 stopped, 1 failed",
     ):
         assert words in run.page, words
-    rows = run.table("What a limit would have given back", "limit")
     for words, minutes in LIMITS.items():
-        count = round(rows[str(round(minutes * MINUTE))]["Would stop now"])
         in_force = " (in force)" if minutes == 60 else ""
-        assert f" {words}{in_force} {count} " in run.page, words
+        expected = over(run.servers_after, minutes)
+        assert f" {words}{in_force} {expected} " in run.page, words
+
+
+def test_the_pages_policies_and_idle_times_are_the_hubs(run: Run) -> None:
+    for policy in LIMIT_OF:
+        ours = [one for one in run.servers_after if one.policy == policy]
+        states, would_stop = Counter(one.state for one in ours), sum(o.is_candidate for o in ours)
+        exempt = " exempt" if policy == "staff" else ""
+        limits = rf"{policy}{exempt} [\w ]+? (none|[\w ]+?) "
+        numbers_of = f"{states['active']} {states['idle']} {would_stop} "
+        assert re.search(limits + numbers_of, run.page), policy
+    spread = run.page.partition("past the limit of their policy.")[2].partition("Policies:")[0]
+    bars = re.findall(r"(?:min|h|d|longer) (\d+)", spread)
+    assert sum(map(int, bars)) == sum(not one.pending for one in run.servers_after), spread
 
 
 # -- panels show what the exporter's own /metrics says

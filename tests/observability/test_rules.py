@@ -83,6 +83,13 @@ def test_rules_pass_promtools_tests(promtool: str, file: str) -> None:
     assert promtool_says(promtool, REPO / "prometheus", "test", "rules", file) == []
 
 
+@pytest.mark.parametrize("file", TESTS)
+def test_no_test_of_the_rules_is_there_twice(file: str) -> None:
+    tests = yaml.safe_load((REPO / "prometheus" / file).read_text())["tests"]
+    names = [test["name"] for test in tests]
+    assert sorted(set(names)) == sorted(names)
+
+
 def test_rules_have_no_fault(vocabulary: promql_checks.Vocabulary) -> None:
     text = (REPO / RULES).read_text()
     assert rules_checks.faults(text, vocabulary, REPO) == []

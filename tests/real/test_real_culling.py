@@ -271,6 +271,3 @@ def test_named_server_is_removed_minutes_after_its_stop_unless_used_since(
     exporter.wait_event("named_server_kept", user="bob", timeout=30)
     assert ("ana", "go") not in hub.rows()
     assert runs(hub, "bob", "used")
-
-
-# ---- who may be stopped at all -------------------------------------------------------------------

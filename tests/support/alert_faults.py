@@ -356,6 +356,20 @@ FAULTS = [
         silent=(50, 558),
     ),
     Case(
+        "the exporter is away for three and a half hours, and back with a grace of ten minutes",
+        {name: _gap(values, 60, 270) for name, values in good().items()}
+        | {
+            "up{}": f"1x59 0x209 {always(1)}",
+            own("enforcement", state="on"): f"1x59 stale _x209 0x9 {always(1)}",
+            own("enforcement", state="grace"): f"0x59 stale _x209 1x9 {always(0)}",
+            STARTED: f"1000x59 stale _x209 {always(16200)}",
+            LAST_SUCCESS: f"0+60x59 stale _x209 {each(60, 16200)}",
+        },
+        {"HubIdleExporterDown": WARNING},
+        at=(80, 260),
+        silent=(50, 286, 300, 330),
+    ),
+    Case(
         "a grace period of ten minutes, with forty candidates, at an interval of 20 minutes",
         _by_interval(20)
         | {
@@ -611,6 +625,16 @@ FAULTS += [
         silent=(4,),
     )
     for what, name in _BEFORE_DEATH.items()
+]
+
+FAULTS += [
+    Case(
+        "the exporter dies in a grace period that never ends",
+        _dies(420, turns("grace", 240) | _counters_stop(240)),
+        {"HubIdleExporterDown": WARNING},
+        at=(450, 480),
+        silent=(50, 270),
+    )
 ]
 
 # -- what is about a Hub, not about an exporter: alerts have other labels than the target's

@@ -348,7 +348,7 @@ MUTANTS = [
         "stops that go on are of the next pass too",
         "journal.py",
         "dict.fromkeys(self._under_way, Outcome.UNDER_WAY)",
-        "dict.fromkeys(map(_key, fresh), Outcome.UNDER_WAY)",
+        "dict.fromkeys((one.key for one in fresh), Outcome.UNDER_WAY)",
         "integration/test_culler.py"
         "::test_a_stop_that_goes_on_over_polls_is_under_way_until_it_has_ended",
     ),
@@ -469,7 +469,7 @@ MUTANTS = [
     Mutant(
         "a stop that is not verified at the end has a line",
         "culling/audit.py",
-        "            self._open[server.user, server.server] = server, _NOT_VERIFIED",
+        "            self._open[server.key] = server, _NOT_VERIFIED",
         "            pass",
         "integration/test_culler.py"
         "::test_each_stop_that_is_not_verified_when_the_exporter_ends_has_a_line",
@@ -1432,7 +1432,7 @@ MUTANTS = [
     Mutant(
         "no stop is sent twice at once",
         "culling/culler.py",
-        "if (c.user, c.server) not in self._claimed]",
+        "if one.key not in self._claimed]",
         "]",
         "integration/test_culler.py::test_no_candidate_is_on_its_way_twice",
     ),
@@ -2304,6 +2304,27 @@ MUTANTS = [
         "        with self.counting:\n            own = [family",
         "        if self.counting:\n            own = [family",
         "integration/test_metrics.py::test_attempts_culls_and_failures_add_up_in_every_scrape",
+    ),
+    Mutant(
+        "with a requirement that is not met the page is not green",
+        "serving/view.py",
+        "unmet = self.unmet.findings or broken",
+        "unmet = broken",
+        "integration/test_page.py::test_a_finding_is_never_green_in_monitor_mode_either",
+    ),
+    Mutant(
+        "counts and the last stops on the page are of one moment",
+        "serving/page.py",
+        "        with metrics.counting:  # so that they fit together\n",
+        "        if metrics.counting:\n",
+        "integration/test_page.py::test_counts_and_the_last_stops_are_of_one_moment",
+    ),
+    Mutant(
+        "the page is refreshed as often as the newest one says",
+        "serving/templates/page.js",
+        "    morph(document.body, next.body);\n",
+        "    morphChildren(document.body, next.body);\n",
+        "integration/test_page_in_browser.py::test_it_refreshes_as_often_as_the_newest_page_says",
     ),
     Mutant(
         "without a safeguard the page is not green",

@@ -195,6 +195,10 @@ STATES: Mapping[str, Callable[[], Reading]] = {
     "less protection": lambda: with_scopes(*CULLERS_ROLE, busy_check=BusyCheck.AUTO),
     "suspended": lambda: with_scopes(*CULLERS_ROLE),
     "unreadable": unreadable,
+    "broken web file": lambda: reading(web_config_valid=False),
+    "in vain": lambda: reading(last_pass=LastPass(NOW - 6, {Withheld.PROBE_FAILED: 30})),
+    "hidden roles": lambda: with_scopes("list:users", "read:servers!user=alice"),
+    "many orphans": lambda: reading(not_stopped=[ORPHAN] * 7),
 }
 
 

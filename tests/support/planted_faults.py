@@ -396,9 +396,8 @@ IN_RULES = [
     _played(
         "a crash loop is an endless grace besides",
         "the exporter crashes every five minutes, between two scrapes",
-        "            unless changes(process_start_time_seconds[3h]) > 5\n"
-        "            unless up == 0",
-        "            unless up == 0",
+        "            unless changes(process_start_time_seconds[3h]) > 5\n",
+        "",
     ),
     _played(
         "a start is a crash loop",
@@ -582,6 +581,18 @@ IN_RULES = [
         "the clocks differ by 45 seconds",
         "(hub_idle_exporter_clock_skew_seconds) > 30",
         "(hub_idle_exporter_clock_skew_seconds) < 30",
+    ),
+    _played(
+        "an exporter that was away was in grace for long",
+        "the exporter is away for three and a half hours, and back with a grace of ten minutes",
+        "            unless avg_over_time(instance:hub_idle_exporter_up:known[3h]) < 0.5\n",
+        "",
+    ),
+    _played(
+        "a dead exporter leaves behind that its grace never ends",
+        "the exporter dies in a grace period that never ends",
+        "known[3h]) < 0.5\n            unless up == 0\n",
+        "known[3h]) < 0.5\n",
     ),
     *(
         _played(

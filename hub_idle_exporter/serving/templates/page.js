@@ -83,7 +83,7 @@ async function refresh() {
     if (!answer.ok || !["lost", "pause", "end"].every((id) => next.getElementById(id)))
       throw new Error("this is another page");
     fold(next); // what is new on a phone
-    morphChildren(document.body, next.body);
+    morph(document.body, next.body);
     document.title = next.title;
     morph(document.querySelector("link[rel=icon]"), next.querySelector("link[rel=icon]"));
     lost.hidden = true;
