@@ -137,6 +137,7 @@ def test_every_probe_failing_is_one_loud_line_and_stops_nobody(
     assert runs(hub, "bob")
 
 
+@pytest.mark.slow("many stops in parallel")
 def test_many_are_stopped_in_parallel_and_polls_go_on(
     clean_paper_hub: RealHub, run_exporter: RunExporter
 ) -> None:
