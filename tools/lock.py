@@ -23,6 +23,7 @@ LOCKS = {
     "hub-3": ["requirements/hub-3.in"],
     "hub-4": ["requirements/hub-4.in"],
     "hub-5": ["requirements/hub-5.in"],
+    "hub-5.5": ["requirements/hub-5.5.in"],
 }
 
 
