@@ -12,12 +12,13 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from . import COMMANDS, __version__, sidecar
+from . import COMMANDS, __version__, culler_options, sidecar
 from .commands.check import check
 from .commands.servers import list_servers, watch_servers
+from .commands.users import list_idle_users
 from .config import checked_address, checked_url, settings_from
 from .domain.durations import ALLOWED, seconds_of
-from .domain.settings import BusyCheck, ConfigError
+from .domain.settings import BusyCheck, ConfigError, Settings
 from .domain.text import printable
 from .log import FORMATS, LEVELS
 
@@ -105,14 +106,23 @@ def _name(value: str) -> str:
     return value
 
 
-def _refused(instead: str, flag: bool = False) -> Kind:
-    def parse(_value: str) -> None:
-        raise ValueError(instead)
+class Refused(Kind):
+    """The type of an option that is not taken: whatever its value is, it says what to use."""
 
-    return Kind("refused", parse, flag)
+    def __init__(self, instead: str) -> None:
+        super().__init__("refused", str, flag=True)
+        self._instead = instead
+
+    def convert(
+        self, _value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> object:
+        """Exit with one line."""
+        name = param.opts[0] if param else "this option"
+        raise click.UsageError(f"{name}{_origin(param, ctx)}: {self._instead}")
 
 
 BOOLEAN = Kind("true|false", _boolean, flag=True)
+CULLERS_BOOLEAN = Kind("true|false", culler_options.boolean, flag=True)
 FILE = Kind("file", str)
 
 
@@ -164,14 +174,21 @@ OPTIONS = [
     _option("max-unanswered", _duration(0), "Judge a server by last_activity alone, once it has "
             "given no usable answer for this long; 0 for never.", "0"),
     _option("policy-file", FILE, "YAML file with policies."),
-    _option("cull-default-servers", BOOLEAN, "Whether default servers may be stopped.", "true"),
-    _option("cull-named-servers", BOOLEAN, "Whether named servers may be stopped.", "true"),
-    _option("remove-named-servers", BOOLEAN, "Remove a named server from the Hub, two minutes "
-            "after its stop was verified.", "false"),
-    _option("api-page-size", _whole(1, 10_000), "Users per page when users are listed.", "200"),
+    _option("cull-default-servers", CULLERS_BOOLEAN, "Whether default servers may be stopped.",
+            "true"),
+    _option("cull-named-servers", CULLERS_BOOLEAN, "Whether named servers may be stopped.", "true"),
+    _option("remove-named-servers", CULLERS_BOOLEAN, "Remove a named server from the Hub, two "
+            "minutes after its stop was verified.", "false"),
+    _option("cull-users", CULLERS_BOOLEAN, "Also find users idle past --user-timeout and, with "
+            "--enforce, delete them: this cannot be undone.", "false"),
+    _option("cull-admin-users", CULLERS_BOOLEAN, "Whether administrators of the Hub may be "
+            "deleted too: only if this is said."),
+    _option("user-timeout", _duration(86400), "Idle limit of users, at least a day.", "30d"),
+    _option("api-page-size", _whole(0, 10_000), "Users per page when users are listed; 0 for "
+            "the default.", "200"),
     _option("request-timeout", _duration(1), "Timeout of one request to the Hub, with its whole "
-            "answer.", "60s"),
-    _option("ssl-enabled", BOOLEAN, "The Hub uses internal_ssl.", "false"),
+            "answer.", "60s", also=("JUPYTERHUB_REQUEST_TIMEOUT",)),
+    _option("ssl-enabled", CULLERS_BOOLEAN, "The Hub uses internal_ssl.", "false"),
     _option("internal-certs-location", FILE, "Folder with the Hub's internal_ssl certificates.",
             "internal-ssl"),
     _option("ca-file", FILE, "File with the private CA (PEM) that signed the Hub's certificate."),
@@ -184,36 +201,24 @@ OPTIONS = [
     _option("log-format", _one_of(*FORMATS), "Format of the log.", "logfmt"),
 ]  # fmt: skip
 
-_NO_DELETION = "deleting users is not supported yet: leave this option out"
-_NO_CONFIG = "there is no configuration file: use the options, and --policy-file for policies"
-_LATER, _CULLERS = "Not supported yet.", "An option of jupyterhub-idle-culler."
 REFUSED = [
-    _option("cull-users", _refused(_NO_DELETION, flag=True), _LATER, hidden=True),
-    _option("cull-admin-users", _refused(_NO_DELETION, flag=True), _LATER, hidden=True),
-    _option("config", _refused(_NO_CONFIG), _CULLERS, hidden=True),
-    _option("generate-config", _refused(_NO_CONFIG, flag=True), _CULLERS, hidden=True),
-]  # fmt: skip
+    _option(name, Refused(instead), "Of jupyterhub-idle-culler.", hidden=True)
+    for name, instead in culler_options.REFUSED.items()
+]
 
 
 def spelled_out(arguments: Sequence[str]) -> list[str]:
-    """Write bare booleans and `--no-enforce` as `--name=value`; refuse traitlets."""
+    """Write bare booleans, `--no-enforce` and what idle-culler takes as `--name=value`."""
+    ours = [one for one in cli.params if isinstance(one, click.Option)]
+    names = {name for option in ours for name in option.opts}
     flags = {
         name
-        for option in cli.params
+        for option in ours
         if isinstance(option.type, Kind) and option.type.flag
         for name in option.opts
     }
-    given = []
-    for argument in arguments:
-        name, equals, _ = argument.partition("=")
-        if name.startswith("--IdleCuller."):
-            raise click.UsageError(f"{name}: traitlets are not supported: {_NO_CONFIG}")
-        if name == "--no-enforce" and not equals:
-            argument = "--enforce=false"
-        elif name in flags and not equals:
-            argument = f"{name}=true"
-        given.append(argument)
-    return given
+    given = ["--enforce=false" if one == "--no-enforce" else one for one in arguments]
+    return culler_options.spelled_as_ours(given, names, flags)
 
 
 def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -233,20 +238,25 @@ def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--json", "as_json", is_flag=True, help="With `servers`: print JSON.")
 @click.option("--watch", "watching", is_flag=True, help="With `servers`: print the table again "
               "every --interval, until Ctrl-C.")  # fmt: skip
+@click.option("--users", "of_users", is_flag=True, help="With `servers`: list the users idle past "
+              "--user-timeout instead.")  # fmt: skip
 @_with_options
 @click.version_option(__version__, prog_name="hub-idle-exporter")
-def cli(command: str | None, once: bool, as_json: bool, watching: bool, **options: Any) -> int:
+def cli(
+    command: str | None, once: bool, as_json: bool, watching: bool, of_users: bool, **options: Any
+) -> int:
     """Export a JupyterHub's idle servers to Prometheus and, with --enforce, stop them.
 
     Without COMMAND, run until SIGTERM or SIGINT. `check` checks the configuration and changes
     nothing. `servers` lists all servers with their verdicts. `demo` runs a JupyterHub to try it on.
     """
-    if as_json and command != "servers":
-        raise click.UsageError("--json works only with the command `servers`")
-    if watching and command != "servers":
-        raise click.UsageError("--watch works only with the command `servers`")
-    if watching and as_json:
-        raise click.UsageError("--watch cannot be combined with --json")
+    for flag, given in (("--json", as_json), ("--watch", watching), ("--users", of_users)):
+        if given and command != "servers":
+            raise click.UsageError(f"{flag} works only with the command `servers`")
+    if watching and (as_json or of_users):
+        raise click.UsageError(
+            f"--watch cannot be combined with {'--json' if as_json else '--users'}"
+        )
     if once and command is not None:
         raise click.UsageError("--once cannot be combined with a command")
     if command is not None:  # the usual signal handling of a command
@@ -261,18 +271,25 @@ def cli(command: str | None, once: bool, as_json: bool, watching: bool, **option
     if command == "check":
         return check(settings, os.environ)
     if command == "servers":
-        if watching:
-            return watch_servers(settings, os.environ)
-        return list_servers(settings, os.environ, as_json)
+        return _list(settings, as_json, watching, of_users)
     run = sidecar.run_once if once else sidecar.run
     return run(settings, os.environ)
 
 
+def _list(settings: Settings, as_json: bool, watching: bool, of_users: bool) -> int:
+    if of_users:
+        return list_idle_users(settings, os.environ, as_json)
+    if watching:
+        return watch_servers(settings, os.environ)
+    return list_servers(settings, os.environ, as_json)
+
+
 def _refuse_culler_config() -> None:
     """Refuse to start next to the idle culler's configuration, which would be ignored."""
-    if Path("idle_culler_config.py").exists():
+    if Path(culler_options.CONFIG_FILE).exists():
         raise click.UsageError(
-            f"idle_culler_config.py is in this directory, but {_NO_CONFIG}; then remove the file"
+            f"{culler_options.CONFIG_FILE} is in this directory, but {culler_options.NO_CONFIG}; "
+            "then remove the file"
         )
 
 

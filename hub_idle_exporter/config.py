@@ -18,9 +18,12 @@ from .domain.settings import (
     LogSettings,
     PollSettings,
     Settings,
+    UserSettings,
     WebSettings,
 )
 
+# Of jupyterhub-idle-culler 0 is the default, which lets the Hub choose.
+DEFAULT_PAGE_SIZE = 200
 # Connections to the Hub in addition to those of the culling workers.
 _MORE_CONNECTIONS = 4
 
@@ -53,6 +56,11 @@ def settings_from(options: Mapping[str, Any], once: bool = False) -> Settings:
             max_unanswered=options["max_unanswered"],
             remove_named_servers=options["remove_named_servers"],
             only_if_asked=once and options["grace"] > 0,
+            users=UserSettings(
+                delete=options["cull_users"],
+                timeout=options["user_timeout"],
+                admins=bool(options["cull_admin_users"]),
+            ),
         ),
         web=WebSettings(host, port, options["web_config_file"]),
         log=LogSettings(options["log_level"], options["log_format"]),
@@ -71,7 +79,7 @@ def _connection(options: Mapping[str, Any], tls_directory: str | None) -> Connec
     return ConnectionSettings(
         url=options["url"],
         timeout=options["request_timeout"],
-        page_size=options["api_page_size"],
+        page_size=options["api_page_size"] or DEFAULT_PAGE_SIZE,
         ca_file=authority,
         client_certificate=(certificate, key) if certificate and key else None,
         max_connections=options["concurrency"] + _MORE_CONNECTIONS,
@@ -101,6 +109,9 @@ def shown_settings(settings: Settings) -> dict[str, object]:
         "cull_default_servers": poll.cull_default_servers,
         "cull_named_servers": poll.cull_named_servers,
         "remove_named_servers": cull.remove_named_servers,
+        "cull_users": cull.users.delete,
+        "cull_admin_users": cull.users.admins,
+        "user_timeout": shown(cull.users.timeout),
         "per_server_metrics": poll.per_server_metrics,
         "api_page_size": connection.page_size,
         "request_timeout": shown(connection.timeout),

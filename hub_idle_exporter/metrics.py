@@ -27,12 +27,15 @@ from prometheus_client.registry import Collector
 from . import __version__
 from .domain.census import Census, SecondsHistogram, census_of
 from .domain.gate import GateReading, GateState
+from .domain.idle_users import CANDIDATE, IdleUsers
 from .domain.labels import (
+    LISTED,
     Cause,
     CullFailure,
     Operation,
     Outcome,
     ProbeResult,
+    UserKept,
     WebRefusal,
     Withheld,
 )
@@ -160,6 +163,16 @@ def _per_server_facts(judged: Iterable[JudgedServer]) -> Iterator[Metric]:
     yield from (last_activity, started)
 
 
+def _user_facts(found: IdleUsers) -> Metric:
+    return _labelled(
+        "jupyterhub_idle_users",
+        "Users past --user-timeout, or of whom that is not known: those who are to be deleted "
+        "(candidate), and what keeps the others. As of the last listing of users.",
+        "verdict",
+        {verdict: found.counts.get(verdict, 0) for verdict in (CANDIDATE, *LISTED)},
+    )
+
+
 def _value(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, text, value=float(value))
 
@@ -207,6 +220,7 @@ class Metrics(Collector):
         self._of_polls()
         self._of_the_token()
         self._of_culls()
+        self._of_users()
         self._of_policies()
         self._of_the_web()
         self.preregister_policies(latest.state.rules.policies)
@@ -218,6 +232,7 @@ class Metrics(Collector):
         seen = PollState(rules, snapshot=Snapshot(0.0, census_of([], rules)))
         yield from _hub_facts(seen, per_server=False)
         yield from _per_server_facts([])
+        yield _user_facts(IdleUsers(0.0, ()))
         yield from self._own_families(self.latest.state)
 
     def collect(self) -> Iterator[Metric]:
@@ -408,6 +423,26 @@ class Metrics(Collector):
             "outcome",
             {outcome: found.get(outcome, 0) for outcome in (*Outcome, *Withheld)},
         )
+
+    def _of_users(self) -> None:
+        self._own.append(self._idle_users)
+        self.users_deleted = self._counter("users_deleted", "Idle users deleted, verified.")
+        self.deletions_withheld = self._counter(
+            "user_deletions_withheld",
+            "Users past --user-timeout who were not deleted, once a listing of users each.",
+            cause=UserKept,
+        )
+        self.deletion_failures = self._counter(
+            "user_deletion_failures",
+            "Deletions of users that failed, or whose result is not known.",
+            cause=Cause,
+        )
+
+    def _idle_users(self, state: PollState) -> Iterable[Metric]:
+        """Yield who is idle, unless it is not known, or was not asked for."""
+        found = self.latest.idle_users
+        if found is not None and state.snapshot is not None:
+            yield _user_facts(found)
 
     def _of_policies(self) -> None:
         self._gauges(

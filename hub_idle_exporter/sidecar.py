@@ -19,6 +19,9 @@ from .config import server_tls, shown_settings
 from .culling.enforcement import Enforcement, enforcement_of
 from .culling.gatekeeper import Gatekeeper
 from .culling.later import Later
+from .deleting.deleter import Deleter
+from .deleting.listing import UserLister
+from .deleting.trail import DeletionTrail
 from .domain.durations import shown
 from .domain.labels import Outcome, Withheld
 from .domain.poll_state import LatestState, PollState
@@ -45,6 +48,8 @@ _UNSURE = (Withheld.PROBE_FAILED, Withheld.GATE, Withheld.UNASKED, Withheld.STAL
 _END_SECONDS = 8
 # A poll that is about to end is waited for, so that nothing is logged after the last line.
 _LAST_POLL_SECONDS = 0.5
+# How often it is looked whether idle users are to be listed; they are listed once an hour.
+_USERS_SECONDS = 2.0
 
 _Built = TypeVar("_Built")
 logger = structlog.get_logger()
@@ -54,7 +59,7 @@ logger = structlog.get_logger()
 class Sidecar:
     """The parts of one sidecar, wired but not running; `stopping` is set when it shuts down.
 
-    `enforcement` is None in monitor mode.
+    `enforcement` is None in monitor mode, `users` unless idle users are to be deleted.
     """
 
     settings: Settings
@@ -65,6 +70,8 @@ class Sidecar:
     observer: Observer
     enforcement: Enforcement | None
     poller: Poller
+    users: UserLister | None
+    trail: DeletionTrail
     stopping: threading.Event
 
     def start(self) -> None:
@@ -76,6 +83,7 @@ class Sidecar:
         """Let another exporter of this Hub stop servers."""
         if self.enforcement is not None:
             self.enforcement.release()
+        self.trail.cut_short()
 
     def announce(self) -> None:
         """Log the configuration, and warn about risky policies."""
@@ -84,7 +92,18 @@ class Sidecar:
         if exposed is not None:
             logger.warning("token_file_exposed", why=exposed)
         warn_of_policies(self.latest.state.rules.policies)
+        self._announce_deletions()
         self.gatekeeper.tell_of_grace()
+
+    def _announce_deletions(self) -> None:
+        cull = self.settings.cull
+        if cull.users.delete and cull.enforce:
+            admins = "administrators too" if cull.users.admins else "administrators are kept"
+            why = (
+                f"users idle for {shown(cull.users.timeout)} are deleted, {admins}; some spawners "
+                "delete their data, too (KubeSpawner.delete_pvc, on by default)"
+            )
+            logger.warning("users_are_deleted", why=why)
 
     def serve(
         self, is_polling: Callable[[], bool], config: WebConfigSource | None = None
@@ -165,8 +184,23 @@ def assemble(settings: Settings, token: Token, stopping: threading.Event | None 
         )
     observer = Observer(hub, source, poll, cull, gatekeeper)
     poller = Poller(observer, source, latest, poll, gatekeeper, enforcement, metrics)
+    trail, deleter = DeletionTrail(metrics), None
+    if enforcement is not None:
+        election = enforcement.election
+        deleter = Deleter(hub, gatekeeper, election, latest, trail, cull, stopping)
+    users = UserLister(hub, latest, cull, deleter) if cull.users.delete else None
     return Sidecar(
-        settings, latest, hub, gatekeeper, metrics, observer, enforcement, poller, stopping
+        settings=settings,
+        latest=latest,
+        hub=hub,
+        gatekeeper=gatekeeper,
+        metrics=metrics,
+        observer=observer,
+        enforcement=enforcement,
+        poller=poller,
+        users=users,
+        trail=trail,
+        stopping=stopping,
     )
 
 
@@ -202,6 +236,8 @@ def run(settings: Settings, environ: Mapping[str, str]) -> int:
     logger.info("listening", address=web.address)
     sidecar.start()
     polling.start()
+    if sidecar.users is not None:
+        threading.Thread(target=_user_loop, args=[sidecar.users, stopping], daemon=True).start()
     try:
         _wait(stopping)
     finally:
@@ -230,6 +266,13 @@ def _poll_loop(sidecar: Sidecar) -> None:
     scheduler = Scheduler(sidecar.stopping)
     scheduler.every(interval, sidecar.poller.poll)
     scheduler.every(heartbeat_seconds(interval), sidecar.poller.heartbeat)
+    scheduler.run()
+
+
+def _user_loop(users: UserLister, stopping: threading.Event) -> None:
+    """Look every few seconds whether idle users are to be listed, until stopped."""
+    scheduler = Scheduler(stopping)
+    scheduler.every(_USERS_SECONDS, users.list_if_due)
     scheduler.run()
 
 
@@ -298,7 +341,9 @@ def run_once(settings: Settings, environ: Mapping[str, str]) -> int:
 
     def work() -> None:
         enforcing = sidecar.enforcement is not None
-        worked.append(single_pass(sidecar.poller, sidecar.gatekeeper, enforcing))
+        polled = single_pass(sidecar.poller, sidecar.gatekeeper, enforcing)
+        listed = sidecar.users is None or sidecar.users.list_if_due()
+        worked.append(polled and listed)
         stopping.set()
 
     # On its own thread, so that a signal ends the process even while that thread waits for the Hub.

@@ -6,14 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 import click
 
+from ..deleting.listing import read_idle_users
 from ..domain.blind_spots import blind_spots
 from ..domain.columns import wrapped
 from ..domain.durations import shown
+from ..domain.idle_users import CANDIDATE
 from ..domain.labels import Cause
 from ..domain.lease import leases
 from ..domain.policy import JudgedServer, Reason
 from ..domain.poll_state import PollState, Snapshot
 from ..domain.requirements import Finding, Severity, Subject
+from ..domain.scopes import Granted, Scope
 from ..domain.settings import BusyCheck, CullSettings, Settings, WebSettings
 from ..domain.text import printable
 from ..hub.client import Hub
@@ -46,6 +49,8 @@ def check(settings: Settings, environ: Mapping[str, str]) -> int:
     _roles(state)
     if state.snapshot is not None:
         _servers(report, settings.cull, state, state.snapshot)
+        if settings.cull.users.delete:
+            _idle_users(report, settings.cull, state, sidecar.hub)
     click.echo(f"The sidecar {'would not' if report.failed else 'would'} work as configured.")
     return 1 if report.failed else 0
 
@@ -82,7 +87,7 @@ class _Report:
 
     def unmet(self, finding: Finding) -> None:
         """Print a requirement that is not met, by how serious that is."""
-        if finding.severity >= Severity.SUSPENDS:
+        if finding.severity >= Severity.KEEPS_USERS:
             self.bad(str(finding))
         elif finding.severity is Severity.WARNING:
             self.warning(str(finding))
@@ -275,13 +280,44 @@ def _would_be_stopped(
         parts.append(f"{idle} past the idle limit, {unless}")
     if old:
         parts.append(f"{old} past the max age, even if in use")
-    if not cull.enforce:
-        when = "with --enforce"
-    elif failed:
-        when = "if it were not for the problems above"
-    else:
-        when = f"now, after the grace period of {shown(cull.grace)}" if cull.grace else "now"
+    when = _when(cull, failed)
     return f"{len(candidates)} would be stopped {when}{': ' if parts else ''}{'; '.join(parts)}"
+
+
+def _idle_users(report: _Report, cull: CullSettings, state: PollState, hub: Hub) -> None:
+    """Report who would be deleted, and what keeps other idle users."""
+    if not (state.granted or Granted()).has(Scope.READ_ACTIVITY):
+        return  # which is told already
+    try:
+        found = read_idle_users(hub, state, cull)
+    except HubError as error:
+        report.bad(f"idle users could not be listed: {error}")
+        return
+    kept = ", ".join(f"{one} {count}" for one, count in found.counts.items() if one != CANDIDATE)
+    if cull.users.admins:
+        report.warning("administrators of the Hub may be deleted too (--cull-admin-users)")
+    report.good(_would_be_deleted(len(found.candidates), cull, report.failed))
+    for one in found.candidates[:_MOST_SHOWN]:
+        report.more(f"{one.name}: idle {'unknown' if one.idle is None else shown(one.idle)}")
+    if len(found.candidates) > _MOST_SHOWN:
+        left = len(found.candidates) - _MOST_SHOWN
+        report.more(f"... and {left} more: see `hub-idle-exporter servers --users`")
+    if kept:
+        report.note(f"idle users who are kept, by reason: {kept}")
+
+
+def _would_be_deleted(users: int, cull: CullSettings, failed: bool) -> str:
+    limit = shown(cull.users.timeout)
+    many = f"{users} user{'' if users == 1 else 's'} idle for {limit}"
+    return f"{many} would be deleted, which cannot be undone, {_when(cull, failed)}"
+
+
+def _when(cull: CullSettings, failed: bool) -> str:
+    if not cull.enforce:
+        return "with --enforce"
+    if failed:
+        return "if it were not for the problems above"
+    return f"now, after the grace period of {shown(cull.grace)}" if cull.grace else "now"
 
 
 def _described(candidate: JudgedServer) -> str:

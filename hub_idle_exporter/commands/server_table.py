@@ -55,16 +55,16 @@ def table(servers: Sequence[JudgedServer], room: int | None = None) -> Table:
         return Table(["No servers are running."], [])
     rows = [_full(one) for one in servers]
     if room is None:
-        return Table(_aligned(rows), [])
+        return Table(aligned(rows), [])
     rows = [row | _times(one, roughly) for row, one in zip(rows, servers, strict=True)]
     if _fits(rows, room):
-        return Table(_aligned(rows), [])
+        return Table(aligned(rows), [])
     rows = [row | {"why": SHORT[_reason(one)]} for row, one in zip(rows, servers, strict=True)]
     if _fits(rows, room):
-        return Table(_aligned(rows), _explained(servers))
+        return Table(aligned(rows), _explained(servers))
     rows = _narrowed(rows, servers, room)
     is_cut = any(ELLIPSIS in row[_JOINED] + row["policy"] for row in rows)
-    return Table(_aligned(rows), [*_explained(servers), *([_CUT] if is_cut else [])])
+    return Table(aligned(rows), [*_explained(servers), *([_CUT] if is_cut else [])])
 
 
 def _full(one: JudgedServer) -> Row:
@@ -123,7 +123,8 @@ def _widths(rows: Sequence[Row]) -> dict[str, int]:
     return {name: max(len(name), *(width(row[name]) for row in rows)) for name in rows[0]}
 
 
-def _aligned(rows: Sequence[Row]) -> list[str]:
+def aligned(rows: Sequence[Row]) -> list[str]:
+    """Write rows below their head, each column as wide as it needs to be."""
     widths = _widths(rows)
     head = {name: name.upper() for name in widths}
     return [

@@ -30,27 +30,28 @@ def list_servers(settings: Settings, environ: Mapping[str, str], as_json: bool =
     sidecar = _listing(settings, environ)
     state = sidecar.observer.observe(sidecar.latest.state, keep_all=True)
     if state.snapshot is None:
-        click.echo(f"hub-idle-exporter: {_problem(state)}", err=True)
+        click.echo(f"hub-idle-exporter: {problem_of(state)}", err=True)
         return 1
     servers = state.snapshot.census.named
     notes = _left_out(state.snapshot)
     if as_json:
         click.echo(json.dumps([_row(one) for one in servers], indent=2, ensure_ascii=False))
     else:
-        found = table(servers, _columns(sys.stdout))
+        found = table(servers, columns(sys.stdout))
         click.echo("\n".join(found.lines))
         notes = [*_on_candidates(servers, settings.cull), *found.notes, *notes]
-    _tell(notes)
+    tell(notes)
     return 0
 
 
-def _columns(stream: TextIO) -> int | None:
+def columns(stream: TextIO) -> int | None:
+    """Return the width of a terminal; None for a file or a pipe."""
     return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
-def _tell(notes: Sequence[str]) -> None:
+def tell(notes: Sequence[str]) -> None:
     """Write notes to standard error: standard output has the table alone."""
-    room = _columns(sys.stderr)
+    room = columns(sys.stderr)
     if room and notes:
         click.echo(err=True)
     for note in notes:
@@ -69,7 +70,7 @@ def watch_servers(settings: Settings, environ: Mapping[str, str]) -> int:
         now = _clock_time(read_clocks().wall)
         if state.snapshot is None:
             pause = max(settings.poll.interval, state.error.retry_after if state.error else 0.0)
-            return Look(partial(_failure, _problem(state), now, read_at), pause, failed=True)
+            return Look(partial(_failure, problem_of(state), now, read_at), pause, failed=True)
         read_at = now
         frame = partial(_frame, state, state.snapshot, settings, now)
         return Look(frame, settings.poll.interval)
@@ -83,7 +84,8 @@ def _listing(settings: Settings, environ: Mapping[str, str]) -> Sidecar:
     return assemble(listing, prepared(listing, environ))
 
 
-def _problem(state: PollState) -> str:
+def problem_of(state: PollState) -> str:
+    """Say in one line why the Hub could not be read."""
     return printable(state.error.sentence if state.error else _UNREAD)
 
 

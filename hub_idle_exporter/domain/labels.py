@@ -27,6 +27,8 @@ class Operation(StrEnum):
     MINT_TOKEN = "mint_token"  # noqa: S105
     REVOKE_TOKEN = "revoke_token"  # noqa: S105
     LIST_TOKENS = "list_tokens"
+    LIST_IDLE_USERS = "list_idle_users"
+    DELETE_USER = "delete_user"
 
 
 class ProbeResult(StrEnum):
@@ -54,6 +56,41 @@ class Withheld(StrEnum):
     LIST = "list"
     UNASKED = "unasked"
     STALE = "stale"
+
+
+class UserKept(StrEnum):
+    """Why a user past `--user-timeout` is not deleted: what protects it, or what came up."""
+
+    UNKNOWN = "unknown"
+    OWN = "own"
+    HIDDEN = "hidden"
+    SERVER = "server"
+    ADMIN = "admin"
+    EXEMPT = "exempt"
+    SCOPE = "scope"
+    PROTECTED = "protected"
+    # found right before the deletion
+    ACTIVE_AGAIN = "active_again"
+    GONE = "gone"
+    LOOK_FAILED = "look_failed"
+    POLICY = "policy"
+    STALE = "stale"
+    GATE = "gate"
+    LIST = "list"
+    LIMIT = "limit"
+
+
+# What a listing of idle users finds of each.
+LISTED = (
+    UserKept.UNKNOWN,
+    UserKept.OWN,
+    UserKept.HIDDEN,
+    UserKept.SERVER,
+    UserKept.ADMIN,
+    UserKept.EXEMPT,
+    UserKept.SCOPE,
+    UserKept.PROTECTED,
+)
 
 
 class Outcome(StrEnum):

@@ -8,7 +8,7 @@ same as empty: such a field is `UNSET`.
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Generic, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -58,6 +58,31 @@ class User(msgspec.Struct, frozen=True, gc=False):
         return {} if isinstance(self.servers, UnsetType) else self.servers
 
 
+class AccountServer(Server, frozen=True, gc=False):
+    """A server of an account; a Hub that lists stopped ones says so."""
+
+    stopped: bool = False
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Tell whether it is certain that nothing runs, starts or stops."""
+        return self.stopped and not self.ready and self.pending is None
+
+
+class Account(User, frozen=True, gc=False):
+    """A user with what tells how long it has been idle.
+
+    `servers` are those that run or are pending, and the stopped ones too if these were asked for.
+    """
+
+    servers: dict[str, AccountServer] | UnsetType = UNSET  # type: ignore[assignment]
+    last_activity: datetime | UnsetType | None = UNSET
+    created: datetime | UnsetType | None = UNSET
+
+
+AnyUser = TypeVar("AnyUser", bound=User)
+
+
 class Next(msgspec.Struct, frozen=True):
     """Where the Hub says the next page begins. Its `url` is ignored on purpose."""
 
@@ -71,10 +96,10 @@ class Pagination(msgspec.Struct, frozen=True):
     next: Next | None
 
 
-class UserPage(msgspec.Struct, frozen=True):
+class UserPage(msgspec.Struct, Generic[AnyUser], frozen=True):
     """A page of `GET /users`."""
 
-    items: list[User]
+    items: list[AnyUser]
     pagination: Pagination = msgspec.field(name="_pagination")
 
 

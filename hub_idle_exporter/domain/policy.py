@@ -115,6 +115,12 @@ class Match:
             return False
         return None if None in found else True
 
+    def may_hold_for(self, user: User) -> bool:
+        """Tell whether it may hold for any server of a user: what is about servers is ignored."""
+        if self.users is not None and not self.users.match(user.name):
+            return False
+        return self._admin_holds(user) is not False and self._groups_hold(user) is not False
+
     def _names_hold(self, user: User, name: str) -> bool:
         return (
             (self.users is None or self.users.match(user.name))
@@ -232,6 +238,12 @@ class Judge:
         """Say what protects a server whatever its idle time and age are; None if nothing does."""
         policy, undecided = self._only_policy or self._policy_of(user, name, server)
         return self._protection(user, name, policy, undecided)
+
+    @property
+    def protects_by_server(self) -> bool:
+        """Tell whether it depends on a server whether something protects it, not on its user."""
+        both = self.rules.cull_default_servers and self.rules.cull_named_servers
+        return not both or self.granted.filtered(Scope.DELETE_SERVERS)
 
     @cached_property
     def _protects_nobody(self) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from .census import Census
 from .gate import ClockReading
+from .idle_users import IdleUsers, UserJudge
 from .labels import Cause
 from .model import Identity
 from .policy import Judge, Rules
@@ -114,6 +115,18 @@ class PollState:
             return None
         return tuple(str(one) for one in self.findings if one.severity >= Severity.SUSPENDS)
 
+    def user_judge(self, cull: CullSettings) -> UserJudge:
+        """Return the judge that decides on users now."""
+        own = {self.probe_user_name}
+        if self.identity is not None and self.identity.kind == "user":
+            own.add(self.identity.name)
+        return UserJudge(self.judge, cull.users, frozenset(own))
+
+    @property
+    def keeps_users(self) -> tuple[str, ...]:
+        """Say why no idle user is found or deleted (empty: no reason)."""
+        return tuple(str(one) for one in self.findings if one.severity >= Severity.KEEPS_USERS)
+
     def seconds_since_success(self, now: ClockReading) -> float | None:
         """Return the age of the last successful poll; None if there was none."""
         return _since(self.last_success, now)
@@ -150,6 +163,10 @@ def _since(then: ClockReading | None, now: ClockReading) -> float | None:
 
 @dataclass
 class LatestState:
-    """Holds the newest poll state; one assignment replaces it for every reader."""
+    """Holds the newest poll state; one assignment replaces it for every reader.
+
+    `idle_users` is what the newest listing of idle users found; None if that failed, or before it.
+    """
 
     state: PollState
+    idle_users: IdleUsers | None = None

@@ -29,8 +29,9 @@ class Severity(IntEnum):
 
     NOTE = 0  # these settings do not need it
     WARNING = 1  # servers are stopped with less protection
-    SUSPENDS = 2  # nothing is stopped
-    FATAL = 3  # the Hub cannot be monitored
+    KEEPS_USERS = 2  # servers are stopped, but no idle user is found or deleted
+    SUSPENDS = 3  # nothing is stopped
+    FATAL = 4  # the Hub cannot be monitored
 
 
 class Subject(StrEnum):
@@ -108,14 +109,21 @@ def requirements(version: str, cull: CullSettings, rules: Rules) -> tuple[Requir
     # Before 6.1 a service that mints is checked against `tokens!service=`; later Hubs need only the
     # other.
     enough = tokens[:1] if version_numbers(version) >= _TOKENS_BY_USER else tokens
-    return (
+    found = [
         Requirement(Scope.LIST_USERS, (Scope.LIST_USERS,), Severity.FATAL),
         Requirement(Scope.READ_SERVERS, (Scope.READ_SERVERS,), Severity.FATAL),
         Requirement(Scope.READ_GROUPS, (Scope.READ_GROUPS,), groups),
         Requirement(Scope.DELETE_SERVERS, (Scope.DELETE_SERVERS,), stops),
         Requirement(Scope.PROXY, (Scope.PROXY,), asks),
         Requirement(Scope.TOKENS, tokens, mints, enough),
-    )
+    ]
+    if cull.users.delete:  # nobody else is asked to grant so much
+        deletes = Severity.KEEPS_USERS if cull.enforce else Severity.NOTE
+        found += [
+            Requirement(Scope.READ_ACTIVITY, (Scope.READ_ACTIVITY,), Severity.KEEPS_USERS),
+            Requirement(Scope.DELETE_USERS, (Scope.DELETE_USERS,), deletes),
+        ]
+    return tuple(found)
 
 
 def _severity_of_asking(cull: CullSettings) -> Severity:

@@ -21,6 +21,8 @@ class Scope(StrEnum):
     DELETE_SERVERS = "delete:servers"
     PROXY = "proxy"
     TOKENS = "tokens"
+    READ_ACTIVITY = "read:users:activity"
+    DELETE_USERS = "delete:users"
 
 
 PURPOSE = {
@@ -30,6 +32,8 @@ PURPOSE = {
     Scope.DELETE_SERVERS: "to stop servers",
     Scope.PROXY: "to find the address of a server for the busy check",
     Scope.TOKENS: "to mint the tokens that ask a server, that stop it, and that elect one exporter",
+    Scope.READ_ACTIVITY: "to see when users were last active",
+    Scope.DELETE_USERS: "to delete idle users",
 }
 
 
@@ -79,3 +83,11 @@ class Granted:
             seen = self.filters.get(Scope.READ_SERVERS, frozenset())
             return bool(seen) and seen <= conditions
         return any(f"group={group}" in conditions for group in groups)
+
+    def may_delete(self, user: str, groups: tuple[str, ...] | UnsetType) -> bool:
+        """Tell whether `delete:users` covers this user; when in doubt, it does not."""
+        conditions = self.filters.get(Scope.DELETE_USERS)
+        if not conditions:
+            return True  # not filtered; or not granted, and then nobody is deleted
+        known = () if isinstance(groups, UnsetType) else groups
+        return not {f"user={user}", *(f"group={group}" for group in known)}.isdisjoint(conditions)

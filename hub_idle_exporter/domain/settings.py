@@ -46,6 +46,15 @@ class PollSettings:
 
 
 @dataclass(frozen=True)
+class UserSettings:
+    """Whether users are deleted who were idle for `timeout` seconds, and administrators too."""
+
+    delete: bool = False
+    timeout: float = 30 * 86400.0
+    admins: bool = False
+
+
+@dataclass(frozen=True)
 class CullSettings:
     """Whether and how servers are stopped; `max_culls` 0 is no limit, `max_unanswered` 0 is never.
 
@@ -63,6 +72,7 @@ class CullSettings:
     max_unanswered: float = 0.0
     remove_named_servers: bool = False
     only_if_asked: bool = False
+    users: UserSettings = UserSettings()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 import requests
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from requests.utils import default_headers
 from urllib3 import Timeout
 from urllib3.exceptions import HTTPError
@@ -22,6 +22,8 @@ from urllib3.exceptions import HTTPError
 from ..clocks import steady
 from ..domain.labels import Cause, Operation
 from ..domain.model import (
+    Account,
+    AnyUser,
     Identity,
     ListedToken,
     MintedToken,
@@ -31,11 +33,12 @@ from ..domain.model import (
     TokenList,
     User,
     Version,
+    epoch,
     version_numbers,
 )
 from ..domain.settings import ConnectionSettings
 from .bounded import BoundedAdapter, read_whole
-from .decoding import date_of, decode, decode_users, seconds_of
+from .decoding import DecodedUsers, date_of, decode, decode_users, seconds_of
 from .errors import HubError, refusal, unreachable
 from .listing import UserPages, next_offset
 from .pace import Pace
@@ -50,7 +53,7 @@ _QUICK = frozenset(
     {Operation.VERSION, Operation.IDENTITY, Operation.GET_USER, Operation.MINT_TOKEN}
 )
 # What was decided before the first try may be too old at the second.
-_NEVER_AGAIN = frozenset({Operation.STOP_SERVER, Operation.REMOVE_SERVER})
+_NEVER_AGAIN = frozenset({Operation.STOP_SERVER, Operation.REMOVE_SERVER, Operation.DELETE_USER})
 # Not compressed: how much memory an answer needs is to be known before it is read.
 _HEADERS = {**default_headers(), "Accept": PAGINATED, "Accept-Encoding": "identity"}
 _Answer = TypeVar("_Answer")
@@ -86,6 +89,26 @@ class UserReading:
     def server(self, name: str) -> Server | None:
         """Return a server of the user; None if it does not exist, or is hidden from the token."""
         return self.user.seen_servers.get(name)
+
+
+@dataclass(frozen=True)
+class AccountListing:
+    """Users without a running or pending server at the time `now` of the Hub's clock.
+
+    `complete` is False if the list changed so much while it was read that it may be wrong.
+    """
+
+    accounts: Sequence[Account]
+    now: float
+    complete: bool
+
+
+@dataclass(frozen=True)
+class AccountReading:
+    """One user, with all its servers, as described by the Hub at the time `now` of its clock."""
+
+    account: Account
+    now: float
 
 
 @dataclass(frozen=True)
@@ -150,19 +173,56 @@ class Hub:
 
         The next page is requested by offset, under our own base URL.
         """
-        pages, until = UserPages(self._base), self._steady() + LISTING_SECONDS
+        pages, until = UserPages[User](self._base), self._steady() + LISTING_SECONDS
         offset: int | None = 0
         now = 0.0
         while offset is not None:
             query = f"?state=active&limit={self._connection.page_size}&offset={offset}"
             response = self._page(Operation.LIST_USERS, "/users", query, until)
-            page = decode_users(response.body, offset + 1, self._base, self._token.mask)
-            self._believed(response)
+            page = self._users_in(response, offset, User)
             now = now or self._clock(response)
             offset = pages.take(page, offset)
         # Before JupyterHub 5 `total` counts servers, not users.
         counts_users = version_numbers(self.version or "") >= (5, 0)
         return UserListing(pages.users, now, pages.is_complete(counts_users), pages.unreadable)
+
+    def idle_users(self, limit: float, stopped_servers: bool = False) -> AccountListing:
+        """Read the users without a running or pending server, page by page (`GET /users`).
+
+        From JupyterHub 5.0 it sorts them: then only those are read who were not active in the last
+        `limit` seconds, and a page more. With `stopped_servers` stopped servers are listed too: a
+        Hub keeps a user in memory for each, so it is not to be asked for without need.
+        """
+        in_order = version_numbers(self.version or "") >= (5, 0)
+        wanted = "?state=inactive" + ("&sort=last_activity" if in_order else "")
+        wanted += "&include_stopped_servers=1" if stopped_servers else ""
+        pages, until = UserPages[Account](self._base), self._steady() + LISTING_SECONDS
+        offset: int | None = 0
+        now = 0.0
+        while offset is not None:
+            query = f"{wanted}&limit={self._connection.page_size}&offset={offset}"
+            response = self._page(Operation.LIST_IDLE_USERS, "/users", query, until)
+            page = self._users_in(response, offset, Account)
+            now = now or self._clock(response)
+            offset = pages.take(page, offset)
+            if in_order and _is_past(page.users, now - limit):
+                break
+        return AccountListing(list(pages.users.values()), now, not pages.crowd_left)
+
+    def account(self, name: str) -> AccountReading | None:
+        """Ask for one user with all its servers; None if it does not exist, or is hidden."""
+        response = self._user(name, "?include_stopped_servers=1")
+        if response is None:
+            return None
+        return AccountReading(self._decode(response, Account), self._clock(response))
+
+    def delete_user(self, name: str) -> None:
+        """Delete a user (`DELETE /users/{name}`), which cannot be undone.
+
+        A Hub stops the user's default server first if it is ready, whatever runs in it. It refuses
+        with 400 while that server is stopping, and fails while another one is active.
+        """
+        self._send(Operation.DELETE_USER, "DELETE", f"/users/{_quoted(name)}", accept=(204,))
 
     def user(self, name: str, stopped_servers: bool = False) -> UserReading | None:
         """Ask for one user (`GET /users/{name}`); None if it does not exist, or is hidden.
@@ -170,13 +230,8 @@ class Hub:
         With `stopped_servers` stopped servers are listed too (from JupyterHub 3.0). A 404 counts
         only with the Hub's own header: a proxy in front may send one while the Hub is away.
         """
-        query = "?include_stopped_servers=1" if stopped_servers else ""
-        path = f"/users/{_quoted(name)}{query}"
-        response = self._send(Operation.GET_USER, "GET", path, accept=(200, 404))
-        if response.status == 404 and response.version is None:
-            why = f"{self._base} answered with HTTP 404, but it was not the Hub that answered"
-            raise HubError(Cause.RESPONSE, why)
-        if response.status == 404:
+        response = self._user(name, "?include_stopped_servers=1" if stopped_servers else "")
+        if response is None:
             return None
         return UserReading(self._decode(response, User), self._clock(response))
 
@@ -236,6 +291,21 @@ class Hub:
     def owner_of(self, token: str) -> Identity:
         """Ask the Hub whose token this is, by using it (`GET /user`)."""
         return self._decode(self._send(Operation.IDENTITY, "GET", "/user", token=token), Identity)
+
+    def _user(self, name: str, query: str) -> _Response | None:
+        path = f"/users/{_quoted(name)}{query}"
+        response = self._send(Operation.GET_USER, "GET", path, accept=(200, 404))
+        if response.status == 404 and response.version is None:
+            why = f"{self._base} answered with HTTP 404, but it was not the Hub that answered"
+            raise HubError(Cause.RESPONSE, why)
+        return None if response.status == 404 else response
+
+    def _users_in(
+        self, response: _Response, offset: int, kind: type[AnyUser]
+    ) -> DecodedUsers[AnyUser]:
+        decoded = decode_users(response.body, offset + 1, self._base, self._token.mask, kind)
+        self._believed(response)
+        return decoded
 
     def _page(self, operation: Operation, path: str, query: str, until: float) -> _Response:
         """Request one page of a list that is to be read whole by then, by our clock."""
@@ -338,6 +408,12 @@ class Hub:
             seconds_of(answer.headers.get("Retry-After")),
             took,
         )
+
+
+def _is_past(page: Sequence[Account], moment: float) -> bool:
+    """Tell whether a page ends with somebody who was active after a moment."""
+    last = page[-1].last_activity if page else None
+    return not isinstance(last, UnsetType) and (epoch(last) or moment) > moment
 
 
 def _quoted(name: str) -> str:

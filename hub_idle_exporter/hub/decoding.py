@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
 from ..domain.labels import Cause
-from ..domain.model import Pagination, User, UserPage
+from ..domain.model import AnyUser, Pagination, User, UserPage
 from .errors import HubError
 from .parts import elements, members
 
@@ -22,10 +22,10 @@ _Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
-class DecodedUsers:
+class DecodedUsers(Generic[AnyUser]):
     """A page of users; `unreadable` names those that cannot be decoded, or gives their number."""
 
-    users: Sequence[User]
+    users: Sequence[AnyUser]
     unreadable: Sequence[str]
     pagination: Pagination
 
@@ -38,30 +38,32 @@ def decode(body: bytes, shape: type[_Answer], where: str, mask: Callable[[str], 
         raise _not_a_hub(error, body, where, mask) from None
 
 
-def decode_users(body: bytes, first: int, where: str, mask: Callable[[str], str]) -> DecodedUsers:
-    """Decode a page of users, the first of whom is number `first` of the list.
+def decode_users(
+    body: bytes, first: int, where: str, mask: Callable[[str], str], kind: type[AnyUser]
+) -> DecodedUsers[AnyUser]:
+    """Decode a page of users of this kind, the first of whom is number `first` of the list.
 
     A user who cannot be decoded is left out: users choose what is in their `user_options`, and
     nobody may hide the others with that.
     """
     try:
-        page = msgspec.json.decode(body, type=UserPage)
+        page: UserPage[AnyUser] = msgspec.json.decode(body, type=UserPage[kind])  # type: ignore[valid-type]
     except _UNDECODABLE as error:
         try:
-            return _one_by_one(memoryview(body), first)
+            return _one_by_one(memoryview(body), first, kind)
         except _UNDECODABLE:
             raise _not_a_hub(error, body, where, mask) from None
     return DecodedUsers(page.items, (), page.pagination)
 
 
-def _one_by_one(body: memoryview, first: int) -> DecodedUsers:
+def _one_by_one(body: memoryview, first: int, kind: type[AnyUser]) -> DecodedUsers[AnyUser]:
     """Decode each user of a page alone; raise ValueError if it is no page."""
     frame = {key: value for key, value in members(body) if key in (b"items", b"_pagination")}
     pagination = msgspec.json.decode(frame.get(b"_pagination", b"null"), type=Pagination)
-    users, unreadable = list[User](), list[str]()
+    users, unreadable = list[AnyUser](), list[str]()
     for number, text in enumerate(elements(frame.get(b"items", memoryview(b""))), first):
         try:
-            users.append(_decoded(text, User))
+            users.append(_decoded(text, kind))
         except _UNDECODABLE:
             unreadable.append(_name_in(text) or f"number {number} of the list")
     return DecodedUsers(users, unreadable, pagination)

@@ -1,12 +1,14 @@
 """One list of users, read page by page while people come and go."""
 
+from typing import Generic
+
 from ..domain.labels import Cause
-from ..domain.model import Next, User
+from ..domain.model import AnyUser, Next
 from .decoding import DecodedUsers
 from .errors import HubError
 
 
-class UserPages:
+class UserPages(Generic[AnyUser]):
     """Collects the pages of one list, and decides which offset to read next.
 
     If users disappeared between two pages, the next users may have moved up past the offset. The
@@ -19,12 +21,12 @@ class UserPages:
 
     def __init__(self, where: str) -> None:
         self._where = where
-        self.users: dict[str, User] = {}
+        self.users: dict[str, AnyUser] = {}
         self._left_out: dict[str, None] = {}
-        self._total, self._crowd_left = 0, False
+        self._total, self.crowd_left = 0, False
         self._farthest, self._pages, self._read_again = -1, 0, 0
 
-    def take(self, page: DecodedUsers, offset: int) -> int | None:
+    def take(self, page: DecodedUsers[AnyUser], offset: int) -> int | None:
         """Take the page at `offset`; return the offset of the next one, None at the end."""
         for user in page.users:
             self.users[user.name] = user
@@ -43,7 +45,7 @@ class UserPages:
         """Return by how many users the list has become shorter since the page before."""
         before, self._total = self._total, total
         vanished = max(0, before - total)
-        self._crowd_left = self._crowd_left or is_crowd(vanished, before)
+        self.crowd_left = self.crowd_left or is_crowd(vanished, before)
         return vanished
 
     @property
@@ -59,7 +61,7 @@ class UserPages:
         """
         seen = len(self.users) + len(self.unreadable)
         missing = counts_users and is_crowd(self._total - seen, self._total)
-        return not (self._crowd_left or missing)
+        return not (self.crowd_left or missing)
 
 
 def is_crowd(users: int, total: int) -> bool:

@@ -227,7 +227,7 @@ def _unmet(reading: Reading) -> Unmet:
     fatal = state.error is not None and state.error.finding is not None
     if state.snapshot is None and not fatal:
         return Unmet()
-    found = (Severity.WARNING, Severity.SUSPENDS)
+    found = (Severity.WARNING, Severity.KEEPS_USERS, Severity.SUSPENDS)
     sentences = tuple(_shown(reading, one) for one in state.findings if one.severity in found)
     enforcing = reading.enforces and state.suspended_by == ()
     lacks = state.safeguards.lacks if enforcing else ()

@@ -50,7 +50,9 @@ BAD: list[tuple[str, list[str], str]] = [
     ("request-timeout", ["0", "x"], DURATION),
     ("concurrency", ["0", "-1", "1.5", "ten", "1001", "9" * 30, "٣"], "from 1 to 1000"),
     ("max-culls", ["-1", "x", "1e3"], "from 0"),
-    ("api-page-size", ["0", "-1", "x"], "from 1"),
+    ("api-page-size", ["-1", "x", "10001"], "from 0"),
+    ("user-timeout", ["1h", "0", "86399"], "at least 86400 s"),
+    ("cull-users", ["no", "maybe"], "true or false"),
     ("enforce", ["", "maybe", "2"], "true or false"),
     ("cull-named-servers", ["sometimes"], "true or false"),
     ("per-server-metrics", ["y"], "true or false"),
@@ -188,47 +190,7 @@ def test_no_token_is_one_line(main: Run, command: list[str]) -> None:
     assert_one_line(main(*command), "JUPYTERHUB_API_TOKEN", "--api-token-file")
 
 
-# ---- drop-in for jupyterhub-idle-culler 2.0.0 ---------------------------------------------------
-
-# All its options, as its documentation and Hubs' configuration files spell them.
-WORKING = [
-    "--api-page-size=100", "--concurrency=5", "--cull-default-servers=true",
-    "--cull-default-servers=False", "--cull-default-servers", "--cull-every=300",
-    "--cull-named-servers=false", "--cull-named-servers", "--internal-certs-location=internal-ssl",
-    "--max-age=0", "--max-age=86400", "--remove-named-servers=true", "--remove-named-servers",
-    "--ssl-enabled=false", "--timeout=3600", "--url=http://127.0.0.1:8081/hub/api",
-]  # fmt: skip
-REFUSED = {
-    "--cull-users": "deleting users",
-    "--cull-users=true": "deleting users",
-    "--cull-admin-users": "deleting users",
-    "--cull-admin-users=false": "deleting users",
-    "--config=culler.py": "--policy-file",
-    "--generate-config": "--policy-file",
-    "--generate-config=true": "--policy-file",
-    "--IdleCuller.timeout=5": "--policy-file",
-    "--IdleCuller.cull_arbiter_hook=x": "--policy-file",
-}
-
-
-@pytest.mark.parametrize("argument", WORKING)
-def test_the_idle_cullers_options_are_kept(argument: str) -> None:
-    cli.cli.make_context("x", cli.spelled_out([argument, "--enforce"]))
-    cli.cli.make_context("x", cli.spelled_out(["--enforce", argument, "check"]))
-
-
-@pytest.mark.parametrize(("argument", "instead"), REFUSED.items())
-def test_what_the_idle_culler_has_and_we_have_not_says_what_to_use(
-    main: Run, argument: str, instead: str
-) -> None:
-    name = argument.partition("=")[0]
-    assert_one_line(main(argument), name, instead)
-    assert_one_line(main("check", argument), name, instead)
-
-
-def test_an_option_apart_from_its_value_is_refused_as_well(main: Run) -> None:
-    assert_one_line(main("--config", "culler.py"), "--config", "--policy-file")
-    assert_one_line(main("--IdleCuller.timeout", "5"), "--IdleCuller.timeout", "--policy-file")
+# ---- what is left of jupyterhub-idle-culler; its options: test_drop_in.py ----------------------
 
 
 @pytest.mark.parametrize("command", [[], ["check"], ["servers"], ["--once"]])
@@ -241,7 +203,8 @@ def test_the_idle_cullers_configuration_file_is_not_passed_over(
 
 
 def test_options_that_are_refused_are_refused_from_the_environment_too(main: Run) -> None:
-    assert_one_line(main(HUB_IDLE_EXPORTER_CULL_USERS="true"), "--cull-users")
+    said = main(HUB_IDLE_EXPORTER_CONFIG="culler.py")
+    assert_one_line(said, "--config", "$HUB_IDLE_EXPORTER_CONFIG", "--policy-file")
 
 
 # ---- commands -----------------------------------------------------------------------------------
@@ -254,7 +217,7 @@ def test_version_and_help(main: Run) -> None:
     for parameter in cli.cli.params:
         named = parameter.param_type_name == "option" and not getattr(parameter, "hidden", False)
         assert not named or parameter.opts[0] in text
-    assert "--cull-users" not in text
+    assert "--generate-config" not in text
 
 
 def test_the_module_is_the_console_script(run_command: RunCommand) -> None:

@@ -30,7 +30,15 @@ from hub_idle_exporter import __version__
 from hub_idle_exporter.culling.audit import Audit
 from hub_idle_exporter.domain.census import census_of, judge_all
 from hub_idle_exporter.domain.gate import ClockReading, GateReading, GateState
-from hub_idle_exporter.domain.labels import Cause, CullFailure, Operation, ProbeResult, Withheld
+from hub_idle_exporter.domain.idle_users import IdleUsers, JudgedUser
+from hub_idle_exporter.domain.labels import (
+    Cause,
+    CullFailure,
+    Operation,
+    ProbeResult,
+    UserKept,
+    Withheld,
+)
 from hub_idle_exporter.domain.model import Server, User
 from hub_idle_exporter.domain.policy import Judge, JudgedServer, Policy, Rules
 from hub_idle_exporter.domain.poll_state import LatestState, PollState, Snapshot
@@ -58,11 +66,15 @@ HOUR = 3600.0
 Labels = Mapping[str, Iterable[str] | None]
 STATES = ("active", "idle", "pending")
 REASONS = ("idle", "max_age")
-SCOPES = ("list:users", "read:servers", "read:users:groups", "delete:servers", "proxy", "tokens")
+SCOPES = ("list:users", "read:servers", "read:users:groups", "delete:servers", "proxy", "tokens",
+          "read:users:activity", "delete:users")  # fmt: skip
+CAUSES = ("connection", "timeout", "http", "auth", "scope", "response")
+LISTED = ("unknown", "own", "hidden", "server", "admin", "exempt", "scope", "protected")
 WITHHELD = ("active_again", "busy", "probe_failed", "pending", "restarted", "gone", "limit", "gate",
             "policy", "list", "unasked", "stale")  # fmt: skip
 FACTS: dict[str, tuple[str, Labels]] = {
     "jupyterhub_info": ("gauge", {"version": None}),
+    "jupyterhub_idle_users": ("gauge", {"verdict": ("candidate", *LISTED)}),
     "jupyterhub_servers": ("gauge", {"policy": None, "state": STATES}),
     "jupyterhub_server_idle_seconds": ("gaugehistogram", {"le": None}),
     "jupyterhub_server_age_seconds": ("gaugehistogram", {"le": None}),
@@ -118,6 +130,17 @@ OWN: dict[str, tuple[str, Labels]] = {
     "hub_idle_exporter_last_pass_candidates": (
         "gauge", {"outcome": ("stopped", "failed", "under_way", *WITHHELD)},
     ),
+    "hub_idle_exporter_users_deleted": ("counter", {}),
+    "hub_idle_exporter_user_deletions_withheld": (
+        "counter",
+        {
+            "cause": (
+                *LISTED, "active_again", "gone", "look_failed", "policy", "stale", "gate", "list",
+                "limit",
+            ),
+        },
+    ),
+    "hub_idle_exporter_user_deletion_failures": ("counter", {"cause": CAUSES}),
     "hub_idle_exporter_cull_duration_seconds": ("histogram", {"le": None}),
     "hub_idle_exporter_idle_server_seconds": ("counter", {"policy": None}),
     "hub_idle_exporter_policy_file_valid": ("gauge", {}),
@@ -127,7 +150,7 @@ OWN: dict[str, tuple[str, Labels]] = {
         "histogram",
         {"operation": ("version", "identity", "list_users", "get_user", "stop_server",
                        "remove_server", "list_routes", "mint_token", "revoke_token",
-                       "list_tokens"),
+                       "list_tokens", "list_idle_users", "delete_user"),
          "le": None},
     ),
 }  # fmt: skip
@@ -193,7 +216,7 @@ def hub() -> list[User]:
         User("staffan", servers={"": server(100 * HOUR, 200 * HOUR)}),
         User("gina", servers={"": server(2 * HOUR), "old": server(10, 24 * HOUR)}),
         User("ünï\n\"q\" \\ <b>", servers={"a b": server(1)}),
-        User("unknown", servers={"": server(None, None)}),
+        User("unseen", servers={"": server(None, None)}),
         User("new", servers={"": server(None, 10, ready=False, pending="spawn")}),
         User("odd", servers={"": server(-500, 60)}),
     ]  # fmt: skip
@@ -242,7 +265,16 @@ def busy(per_server: bool = False) -> Metrics:
     metrics.reloads.inc()
     metrics.reload_failures.inc(2)
     metrics.observe_request(Operation.LIST_USERS, 0.03)
+    metrics.latest.idle_users = IdleUsers(NOW, idle_users())
+    metrics.users_deleted.inc(2)
+    metrics.deletions_withheld.labels(UserKept.EXEMPT).inc(3)
+    metrics.deletion_failures.labels(Cause.TIMEOUT).inc()
     return metrics
+
+
+def idle_users() -> tuple[JudgedUser, ...]:
+    kept = [None, None, UserKept.SERVER, UserKept.UNKNOWN]
+    return tuple(JudgedUser(f"u{n}", 90 * 24 * HOUR, one, "") for n, one in enumerate(kept))
 
 
 # ---- golden -------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import hypothesis.strategies as st
 import msgspec
 import oracle
 import poll_states
+import user_oracle
 from culling_rig import START, Rig
 from fake_hub import FakeHub
 from hypothesis import HealthCheck, assume, event, given, settings
@@ -20,12 +21,13 @@ from world import BAD_LISTS, BAD_STOPS, KERNELS, KINDS, ODD, SETTINGS, Act, Dist
 from hub_idle_exporter.culling.gatekeeper import Gatekeeper
 from hub_idle_exporter.domain.census import MOST_NEXT, census_of, judge_all
 from hub_idle_exporter.domain.gate import ClockReading, GateState
-from hub_idle_exporter.domain.model import User
+from hub_idle_exporter.domain.idle_users import UserJudge
+from hub_idle_exporter.domain.model import Account, User
 from hub_idle_exporter.domain.policy import Judge, Policy, Rules
 from hub_idle_exporter.domain.poll_state import LatestState
 from hub_idle_exporter.domain.requirements import clock_findings
 from hub_idle_exporter.domain.scopes import Granted
-from hub_idle_exporter.domain.settings import CullSettings
+from hub_idle_exporter.domain.settings import CullSettings, UserSettings
 from hub_idle_exporter.policy_file import parse
 
 Json = dict[str, Any]
@@ -197,6 +199,63 @@ def test_the_census_is_the_oracles(hub: list[Json], given: Json, held: list[str]
     if len({sent["name"] for sent in hub}) == len(hub):
         found = {(one.user, one.server): one.reason for one in census.candidates}
         assert found == {key: one.reason for key, one in opinions.items() if one.reason}
+
+
+def some_account_server() -> Json:
+    """Give a server of a user who is mostly at rest, as a list with stopped servers has it."""
+    server = some_server() | {"ready": False, "pending": None, "stopped": True}
+    odd = {"ready": True, "pending": "spawn", "stopped": False}
+    if DICE.random() < 0.15:
+        key = DICE.choice(list(odd))
+        server[key] = odd[key]
+    if DICE.random() < 0.05:
+        del server["stopped"]
+    return server
+
+
+def some_account() -> Json:
+    """Give a user who is mostly idle, and of whom little is hidden."""
+    idle = DICE.choice([1, 2, 2, 30, 400]) * 86400 + DICE.choice([-1, 0, 0, 1])
+    active, created = (written(NOW - timedelta(seconds=idle)), written(NOW - timedelta(days=900)))
+    account: Json = {
+        "name": DICE.choice(NAMES),
+        "admin": DICE.random() < 0.15,
+        "groups": DICE.choice([[], ["staff"], ["Staff", "g"], ["gpu-users"], [""]]),
+        "servers": {
+            name: some_account_server()
+            for name in DICE.sample(["", "gpu"], DICE.choice([0, 0, 1, 2]))
+        },
+        "last_activity": DICE.choice([active] * 6 + [None, some_time()]),
+        "created": DICE.choice([created, active, None]),
+    }
+    for key in ("last_activity", "created", "servers", "admin", "groups"):
+        if DICE.random() < 0.07:
+            del account[key]
+    return account
+
+
+accounts = st.sampled_from([some_account() for _ in range(2000)])
+deletions = st.lists(
+    st.sampled_from(["delete:users", "delete:users!user=ana", "delete:users!group=staff"]),
+    max_size=2,
+)
+
+
+@settings(PURE, max_examples=1500)
+@given(accounts, options, scopes, deletions, st.sampled_from([86400, 2 * 86400]), st.booleans())
+def test_idle_users_are_candidates_where_the_oracle_says_so(
+    sent: Json, given: Json, held: list[str], deletes: list[str], limit: int, admins: bool
+) -> None:
+    own = frozenset({"ünï"})
+    chosen = UserSettings(delete=True, timeout=float(limit), admins=admins)
+    judge = UserJudge(judge_of(given, [*held, *deletes]), chosen, own)
+    account = msgspec.json.decode(json.dumps(sent), type=Account)
+    judged = judge.verdict(account, NOW.timestamp())
+    said = "active" if judged is None else "kept" if judged.kept else "candidate"
+    told = given | {"user_timeout": limit, "cull_admin_users": admins}
+    expected = user_oracle.fate(sent, told, [*held, *deletes], own, NOW)
+    event(f"{expected}, {judged.kept if judged else None}")
+    assert said == expected
 
 
 @settings(PURE, max_examples=400)

@@ -27,6 +27,9 @@ from hub_idle_exporter.culling.cull_pass import CullPass
 from hub_idle_exporter.culling.enforcement import enforcement_of
 from hub_idle_exporter.culling.gatekeeper import Gatekeeper
 from hub_idle_exporter.culling.later import Later
+from hub_idle_exporter.deleting.deleter import Deleter
+from hub_idle_exporter.deleting.listing import UserLister
+from hub_idle_exporter.deleting.trail import DeletionTrail
 from hub_idle_exporter.domain.gate import ClockReading
 from hub_idle_exporter.domain.labels import Cause
 from hub_idle_exporter.domain.policy import Policy
@@ -132,6 +135,21 @@ class Rig:
             clock=lambda: self.time,
         )
         self.enforcement.culler.start()
+        self.trail = DeletionTrail(self.metrics)
+        election = self.enforcement.election
+        clock = self._steady
+        self.deleter = Deleter(
+            self.client,
+            self.gatekeeper,
+            election,
+            self.latest,
+            self.trail,
+            self.settings,
+            self.stopping,
+            clock,
+        )
+        deleter = self.deleter if enforce else None
+        self.lister = UserLister(self.client, self.latest, self.settings, deleter, clock)
         observer = Observer(
             self.client, source, self.poll_settings, self.settings, self.gatekeeper, self._clocks
         )
@@ -152,6 +170,9 @@ class Rig:
     def __exit__(self, *error: object) -> None:
         self.stopping.set()
         self.target.close()
+
+    def _steady(self) -> float:
+        return self.time
 
     def _clocks(self) -> ClockReading:
         return ClockReading(self.time, self.time + self.wall_ahead)

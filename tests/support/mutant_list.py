@@ -2078,7 +2078,7 @@ MUTANTS = [
     Mutant(
         "a crowd that leaves while listing is no whole list",
         "hub/listing.py",
-        "self._crowd_left = self._crowd_left or is_crowd(vanished, before)",
+        "self.crowd_left = self.crowd_left or is_crowd(vanished, before)",
         "pass",
         "integration/test_culler.py::test_200_users_that_vanish_while_listing_stop_nobody",
     ),
@@ -2178,7 +2178,7 @@ MUTANTS = [
     Mutant(
         "a user who cannot be decoded hides nobody",
         "hub/decoding.py",
-        "            return _one_by_one(memoryview(body), first)\n",
+        "            return _one_by_one(memoryview(body), first, kind)\n",
         "            raise error\n",
         "integration/test_culler.py::test_a_user_who_cannot_be_decoded_is_spared_alone",
     ),

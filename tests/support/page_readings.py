@@ -21,6 +21,7 @@ from hub_idle_exporter.domain.settings import (
     CullSettings,
     PollSettings,
     Settings,
+    UserSettings,
 )
 from hub_idle_exporter.domain.totals import Totals
 from hub_idle_exporter.journal import Entry, LastPass
@@ -73,6 +74,7 @@ def reading(
     interval: float = 60.0,
     busy_check: BusyCheck = BusyCheck.REQUIRE,
     enforce: bool = True,
+    deletes_users: bool = False,
     state: Mapping[str, Any] | None = None,
     gate: GateState = GateState.ON,
     why: str = "servers past their limit are stopped",
@@ -80,7 +82,8 @@ def reading(
     **changes: Any,
 ) -> Reading:
     """A reading right after a good poll of a Hub with these users, enforcing."""
-    cull = CullSettings(enforce, busy_check=busy_check)
+    users_too = UserSettings(delete=deletes_users)
+    cull = CullSettings(enforce, busy_check=busy_check, users=users_too)
     granted = Granted.of([*Scope, "tokens!user=idle-prober"])
     judged = judge_all(Judge(rules, Granted()), users or people(), NOW)
     snapshot = Snapshot(NOW, census_of(judged, rules, per_server))

@@ -28,7 +28,7 @@ def parsed(*arguments: str) -> Settings:
     """Give the configuration that these arguments, and the environment, make."""
     context = cli.cli.make_context("hub-idle-exporter", cli.spelled_out(arguments))
     options = dict(context.params)
-    for other in ("command", "as_json"):
+    for other in ("command", "as_json", "watching", "of_users"):
         options.pop(other)
     return settings_from(options, options.pop("once"))
 
@@ -58,6 +58,9 @@ def value_of(settings: Settings, name: str) -> object:
         "cull-default-servers": poll.cull_default_servers,
         "cull-named-servers": poll.cull_named_servers,
         "remove-named-servers": cull.remove_named_servers,
+        "cull-users": cull.users.delete,
+        "cull-admin-users": cull.users.admins,
+        "user-timeout": cull.users.timeout,
         "api-page-size": connection.page_size,
         "request-timeout": connection.timeout,
         "ca-file": connection.ca_file,
@@ -90,6 +93,9 @@ TABLE: list[tuple[str, object, str, object]] = [
     ("cull-default-servers", True, "false", False),
     ("cull-named-servers", True, "false", False),
     ("remove-named-servers", False, "true", True),
+    ("cull-users", False, "true", True),
+    ("cull-admin-users", False, "true", True),
+    ("user-timeout", 2592000.0, "90d", 7776000.0),
     ("api-page-size", 200, "50", 50),
     ("request-timeout", 60.0, "1.5", 1.5),
     ("per-server-metrics", False, "true", True),
@@ -150,7 +156,9 @@ def test_the_table_is_all_there_is() -> None:
         for parameter in cli.cli.params
         if parameter.param_type_name == "option" and not getattr(parameter, "hidden", False)
     }
-    assert shown - {"once", "json", "watch", "version"} == {row[0] for row in TABLE} | apart
+    assert (
+        shown - {"once", "json", "watch", "users", "version"} == {row[0] for row in TABLE} | apart
+    )
 
 
 @pytest.mark.parametrize("option", ["--ca-file", "--internal-certs-location"])

@@ -1,5 +1,7 @@
 """What the token and the Hub must allow: which scope, what for, and how grave its lack is."""
 
+from dataclasses import replace
+
 import pytest
 
 from hub_idle_exporter.domain.labels import Cause
@@ -18,7 +20,7 @@ from hub_idle_exporter.domain.requirements import (
     visibility_findings,
 )
 from hub_idle_exporter.domain.scopes import Granted, Scope
-from hub_idle_exporter.domain.settings import BusyCheck, CullSettings
+from hub_idle_exporter.domain.settings import BusyCheck, CullSettings, UserSettings
 
 DEFAULT = Policy("default", 3600.0)
 PLAIN = Rules((DEFAULT,))
@@ -30,7 +32,8 @@ READ = ["list:users", "read:servers"]
 CULL = [*READ, "delete:servers"]
 MINT = ["tokens!user=idle-prober", "tokens!service=idle-prober"]
 ASK = ["proxy", *MINT]
-N, W, S, F = Severity
+DELETES = UserSettings(delete=True)
+N, W, K, S, F = Severity
 
 
 def found(
@@ -47,13 +50,15 @@ def found(
         (AUTO, PLAIN, [F, F, N, S, W, W]),
         (REQUIRE, BY_GROUP, [F, F, S, S, S, S]),
         (OFF, PLAIN, [F, F, N, S, N, W]),
+        (replace(MONITOR, users=DELETES), PLAIN, [F, F, N, N, N, N, K, N]),
+        (replace(REQUIRE, users=DELETES), PLAIN, [F, F, N, S, S, S, K, K]),
     ],
 )
 def test_each_scope_is_as_grave_as_what_fails_without_it(
     cull: CullSettings, rules: Rules, severities: list[Severity]
 ) -> None:
     needed = requirements("6.1.1", cull, rules)
-    assert [one.scope for one in needed] == list(Scope)
+    assert [one.scope for one in needed] == list(Scope)[: len(severities)]
     assert [one.severity for one in needed] == severities
 
 
@@ -73,7 +78,7 @@ def test_a_missing_scope_is_named_with_what_it_is_for(missing: str) -> None:
 
 def test_a_scope_that_is_not_needed_is_a_note() -> None:
     notes = found(MONITOR, READ)
-    assert [one.scope for one in notes] == list(Scope)[2:]
+    assert [one.scope for one in notes] == list(Scope)[2:6]
     assert {one.severity for one in notes} == {Severity.NOTE}
     assert all("would be needed to" in str(one) for one in notes)
 

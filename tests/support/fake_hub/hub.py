@@ -9,7 +9,7 @@ from .listing import list_users, show_user
 from .proxy import list_routes
 from .scopes import View
 from .state import HubState
-from .stopping import delete_server
+from .stopping import delete_server, delete_user
 from .tokens import tokens
 
 
@@ -37,6 +37,8 @@ class FakeHub(HubState):
                 return list_users(self, request, view_of(self, request))
             case "GET", ["users", name]:
                 return show_user(self, request, view_of(self, request), name)
+            case "DELETE", ["users", name]:
+                return delete_user(self, view_of(self, request), name)
             case "DELETE", ["users", name, "server"]:
                 return delete_server(self, request, view_of(self, request), name, "")
             case "DELETE", ["users", name, "servers", server]:

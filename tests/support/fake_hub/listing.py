@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 from .access import need, not_found
 from .exchange import Refused, Reply, Request
 from .models import user_model
-from .records import User
+from .records import User, timestamp
 from .scopes import View
 from .state import HubState
 
@@ -44,6 +44,8 @@ def list_users(hub: HubState, request: Request, view: View) -> Reply:
     state = request.query.get("state")
     with hub.lock:
         users = hub.users_in_state(state)
+        if request.query.get("sort") == "last_activity" and hub.release >= (5, 0):
+            users = sorted(users, key=_last_seen)
         if "" not in view.filters["list:users"]:
             users = [user for user in users if view.may("list:users", user)]
     if hub.release < (2, 0):
@@ -55,11 +57,18 @@ def list_users(hub: HubState, request: Request, view: View) -> Reply:
     page = list(dict.fromkeys(users[offset : offset + limit]))
     if state == "ready":
         page = [user for user in page if any(s.ready for s in user.servers.values())]
-    items = b"[" + b",".join(_render(hub, user, view) for user in page) + b"]"
+    stopped_too = "include_stopped_servers" in request.query and hub.release >= (3, 0)
+    items = b"[" + b",".join(_render(hub, user, view, stopped_too) for user in page) + b"]"
     if not paged:
         return _json(items)
     beside = pagination(hub, request, offset, limit, len(users))
     return _json(b'{"items": ' + items + b', "_pagination": ' + beside + b"}")
+
+
+def _last_seen(user: User) -> tuple[bool, str]:
+    """Sort as databases do, those first who were never active."""
+    seen = timestamp(user.last_activity)
+    return seen is not None, seen or ""
 
 
 def show_user(hub: HubState, request: Request, view: View, name: str) -> Reply:

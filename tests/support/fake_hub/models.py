@@ -20,6 +20,8 @@ def user_model(
         model["groups"] = list(user.groups)
     if view.may("read:users:activity", user):
         model["last_activity"] = timestamp(user.last_activity)
+    if view.may("read:users", user):
+        model["created"] = timestamp(user.created)
     servers = {
         name: server_model(server, release)
         for name, server in list(user.servers.items())

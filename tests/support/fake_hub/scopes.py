@@ -67,7 +67,13 @@ class View:
 
     def key(self, user: User) -> tuple[bool, ...]:
         """Return what decides how a user is rendered, or () where that is not simple."""
-        scopes = ("read:users:name", "read:servers", "read:users:groups", "read:users:activity")
+        scopes = (
+            "read:users:name",
+            "read:servers",
+            "read:users:groups",
+            "read:users:activity",
+            "read:users",
+        )
         if any("server=" in limit for scope in scopes for limit in self.filters.get(scope, [])):
             return ()
         return tuple(self.may(scope, user) for scope in scopes)

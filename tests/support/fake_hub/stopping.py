@@ -1,4 +1,4 @@
-"""The API's stop of a server: at once, slowly, never, or failing."""
+"""The API's stop of a server: at once, slowly, never, or failing; and its deletion of a user."""
 
 import threading
 
@@ -34,6 +34,24 @@ def delete_server(
         user.servers.pop(server_name)
         user.changed()
     return reply(202 if server.pending == "stop" else 204, "")
+
+
+def delete_user(hub: HubState, view: View, name: str) -> Reply:
+    """Delete a user, with the default server stopped first if that is ready."""
+    user = hub.users.get(name)
+    need(view, "delete:users", user)
+    if user is None:
+        raise not_found(hub)
+    if view.token.user == name:
+        raise Refused(400, "Cannot delete yourself!")
+    if any(server.pending == "stop" for server in user.servers.values()):
+        raise Refused(400, f"{name}'s server is in the process of stopping, please wait.")
+    if any(
+        not server.stopped and (key or not server.ready) for key, server in user.servers.items()
+    ):
+        raise Refused(500, "Internal Server Error")
+    hub.remove_user(name)
+    return reply(204, "")
 
 
 def _stop(hub: HubState, server: Server, closing: threading.Event, remove: bool) -> None:

@@ -1,0 +1,518 @@
+"""Idle users are deleted, and nobody else is: against a fake Hub over real HTTP."""
+
+from collections.abc import Callable, MutableMapping
+from typing import Any
+from urllib.parse import unquote
+
+import fake_hub as faults
+import pytest
+from culling_rig import HOUR, MakeRig, Rig
+from fake_hub import ENFORCE, FakeHub, Reply, Request, User
+
+from hub_idle_exporter.domain.settings import UserSettings
+
+DAY = 24 * HOUR
+DELETE = [*ENFORCE, "admin:users"]
+USERS = UserSettings(delete=True)
+Events = list[MutableMapping[str, Any]]
+
+
+@pytest.fixture
+def rig(make_rig: MakeRig, fake_hub: FakeHub) -> Rig:
+    return deleting(make_rig, fake_hub)
+
+
+def deleting(make_rig: MakeRig, hub: FakeHub, **options: Any) -> Rig:
+    """Make a sidecar that deletes idle users, with a token that may."""
+    hub.tokens[hub.token].scopes = list(options.pop("scopes", DELETE))
+    rig = make_rig(users=options.pop("users", USERS), **options)
+    hub.users["idle-prober"].created = rig.time
+    return rig
+
+
+def idle(rig: Rig, name: str, days: float = 40, **more: Any) -> User:
+    """Register a user who was last active so many days ago."""
+    user = rig.hub.users.get(name) or rig.hub.add_user(name, **more)
+    user.created = rig.time - 300 * DAY
+    user.last_activity = rig.time - days * DAY
+    return user
+
+
+def stopped(rig: Rig, user: str, name: str = "", **more: Any) -> None:
+    """Give a user a server that is stopped."""
+    rig.hub.add_server(user, name, ready=False, stopped=True, **more)
+
+
+def listed(rig: Rig) -> bool:
+    """Poll, and list users."""
+    rig.poll()
+    return rig.lister.list_if_due()
+
+
+def there(rig: Rig) -> set[str]:
+    return set(rig.hub.users) - {"idle-prober"}
+
+
+def deletions(rig: Rig) -> list[str]:
+    """List whom the Hub was asked to delete."""
+    asked = rig.hub.log("DELETE", "/users/*")
+    return [unquote(one.path.split("/")[2]) for one in asked if one.path.count("/") == 2]
+
+
+def kept(rig: Rig, cause: str) -> float:
+    return rig.counted("user_deletions_withheld_total", cause=cause)
+
+
+def found(rig: Rig, verdict: str) -> float | None:
+    return rig.metrics.registry.get_sample_value("jupyterhub_idle_users", {"verdict": verdict})
+
+
+def assert_kept(rig: Rig, cause: str, *names: str) -> None:
+    """List, and expect these users to stay for one reason, each counted once."""
+    assert listed(rig)
+    assert set(names) <= there(rig)
+    assert not set(names) & set(deletions(rig))
+    assert kept(rig, cause) == len(names)
+
+
+# ---- who is deleted ------------------------------------------------------------------------------
+
+
+def test_idle_users_are_deleted_one_by_one_the_most_idle_first_and_nobody_else(
+    rig: Rig, logged: Events
+) -> None:
+    idle(rig, "ana", 40)
+    idle(rig, "old", 400)
+    idle(rig, "bob", 29.9)
+    rig.run("cy")
+    assert listed(rig)
+    assert deletions(rig) == ["old", "ana"]
+    assert there(rig) == {"bob", "cy"}
+    assert rig.counted("users_deleted_total") == 2
+    told = [one for one in logged if one["event"] == "user_deleted"]
+    assert [(one["user"], one["idle"] // DAY) for one in told] == [("old", 400), ("ana", 40)]
+
+
+@pytest.mark.parametrize("name", ["we ird@ex.org", "ünï", "a/b", "..", "x?y#z", "%41"])
+def test_names_are_quoted(rig: Rig, name: str) -> None:
+    idle(rig, name)
+    idle(rig, "A", 1)
+    assert listed(rig)
+    assert there(rig) == {"A"}
+
+
+def test_the_limit_of_users_is_reached_at_the_limit(make_rig: MakeRig, fake_hub: FakeHub) -> None:
+    rig = deleting(make_rig, fake_hub, users=UserSettings(delete=True, timeout=2 * DAY))
+    idle(rig, "at", 2)
+    idle(rig, "below", 1.999)
+    assert listed(rig)
+    assert there(rig) == {"below"}
+
+
+def test_whoever_was_never_active_is_judged_by_its_creation(rig: Rig) -> None:
+    for name, created in (("new", 1.0), ("old", 31.0)):
+        rig.hub.add_user(name).created = rig.time - created * DAY
+    assert listed(rig)
+    assert there(rig) == {"new"}
+
+
+def test_max_age_deletes_nobody(make_rig: MakeRig, fake_hub: FakeHub) -> None:
+    rig = deleting(make_rig, fake_hub, max_age=60.0)
+    idle(rig, "ana", 1)
+    assert listed(rig)
+    assert there(rig) == {"ana"}
+
+
+def test_stopped_servers_do_not_protect(rig: Rig) -> None:
+    idle(rig, "ana")
+    stopped(rig, "ana")
+    stopped(rig, "ana", "gpu")
+    assert listed(rig)
+    assert there(rig) == set()
+
+
+# ---- who is not: by what a listing says ----------------------------------------------------------
+
+
+def test_without_the_option_no_user_is_listed_or_deleted(
+    make_rig: MakeRig, fake_hub: FakeHub
+) -> None:
+    """That is the sidecar's doing, which makes no lister then; here nothing is asked by a poll."""
+    rig = deleting(make_rig, fake_hub, users=UserSettings())
+    idle(rig, "ana")
+    rig.poll()
+    assert there(rig) == {"ana"}
+    assert not any(one.query.get("state") == "inactive" for one in rig.hub.log("GET", "/users"))
+
+
+def test_in_monitor_mode_idle_users_are_shown_and_nobody_is_deleted(
+    make_rig: MakeRig, fake_hub: FakeHub
+) -> None:
+    rig = deleting(
+        make_rig, fake_hub, enforce=False, scopes=["list:users", "read:servers", "read:users"]
+    )
+    idle(rig, "ana")
+    idle(rig, "root", admin=True)
+    assert listed(rig)
+    assert (found(rig, "candidate"), found(rig, "admin"), found(rig, "exempt")) == (1, 1, 0)
+    assert deletions(rig) == []
+    assert kept(rig, "admin") == 0  # nobody was to be deleted
+
+
+def test_administrators_are_kept_unless_said(make_rig: MakeRig, fake_hub: FakeHub) -> None:
+    rig = deleting(make_rig, fake_hub)
+    idle(rig, "root", admin=True)
+    assert_kept(rig, "admin", "root")
+    other = deleting(make_rig, fake_hub, users=UserSettings(delete=True, admins=True))
+    other.enforcement.election.release()
+    rig.enforcement.election.release()
+    assert listed(other)
+    assert there(other) == set()
+
+
+def test_the_probe_user_is_never_deleted(rig: Rig) -> None:
+    rig.hub.users["idle-prober"].created = rig.time - 300 * DAY
+    assert listed(rig)
+    assert "idle-prober" in rig.hub.users
+    assert kept(rig, "own") == 1
+
+
+def test_the_owner_of_our_own_token_is_never_deleted(make_rig: MakeRig, fake_hub: FakeHub) -> None:
+    fake_hub.add_user("robot", scopes=DELETE)
+    rig = deleting(make_rig, fake_hub, token=fake_hub.add_token(DELETE, user="robot"))
+    idle(rig, "robot")
+    assert_kept(rig, "own", "robot")
+
+
+@pytest.mark.parametrize(
+    "match",
+    [
+        {"users": ["an*"]},
+        {"groups": "staff"},
+        {"users": "ana", "servers": "gpu"},
+        {"named": True},
+        {"user_options": {"profile": "gpu-*"}},
+        {"servers": "x", "admin": False},
+    ],
+)
+def test_an_exempt_policy_keeps_users_whatever_it_says_of_servers(
+    make_rig: MakeRig, fake_hub: FakeHub, match: dict[str, Any]
+) -> None:
+    policies = [
+        {"name": "first", "match": {"users": "*"}, "timeout": 60},
+        {"name": "keep", "match": match, "exempt": True},
+    ]
+    rig = deleting(make_rig, fake_hub, policies=policies)
+    idle(rig, "ana", groups=["staff"])
+    assert_kept(rig, "exempt", "ana")
+
+
+@pytest.mark.parametrize("match", [{"users": "bob"}, {"groups": "staff"}, {"admin": True}])
+def test_an_exempt_policy_for_others_keeps_nobody(
+    make_rig: MakeRig, fake_hub: FakeHub, match: dict[str, Any]
+) -> None:
+    rig = deleting(make_rig, fake_hub, policies=[{"name": "p", "match": match, "exempt": True}])
+    idle(rig, "ana")
+    assert listed(rig)
+    assert there(rig) == set()
+
+
+@pytest.mark.parametrize("switch", ["cull_default_servers", "cull_named_servers"])
+def test_a_user_with_a_server_that_may_not_be_stopped_is_kept(
+    make_rig: MakeRig, fake_hub: FakeHub, switch: str
+) -> None:
+    rig = deleting(make_rig, fake_hub, poll={switch: False})
+    idle(rig, "ana")
+    stopped(rig, "ana", "" if "default" in switch else "gpu")
+    assert_kept(rig, "protected", "ana")
+    assert found(rig, "protected") == 1
+
+
+def test_a_user_outside_the_filter_of_the_token_is_kept(
+    make_rig: MakeRig, fake_hub: FakeHub
+) -> None:
+    scopes = [*ENFORCE, "read:users:activity", "delete:users!group=course"]
+    rig = deleting(make_rig, fake_hub, scopes=scopes)
+    idle(rig, "ana")
+    idle(rig, "bob", groups=["course"])
+    assert_kept(rig, "scope", "ana")
+    assert "bob" not in there(rig)
+
+
+def test_whose_last_activity_is_hidden_is_not_judged_by_its_creation(
+    make_rig: MakeRig, fake_hub: FakeHub
+) -> None:
+    scopes = [*ENFORCE, "read:users:activity!user=bob", "delete:users"]
+    rig = deleting(make_rig, fake_hub, scopes=scopes)
+    idle(rig, "ana")
+    idle(rig, "bob")
+    listed(rig)
+    assert "ana" in there(rig)
+    assert "bob" not in there(rig)
+    assert kept(rig, "hidden") >= 1
+
+
+def test_one_without_any_time_is_kept(rig: Rig) -> None:
+    rig.hub.add_user("ana").created = None
+    assert_kept(rig, "unknown", "ana")
+
+
+# ---- who is not: by what is seen right before ----------------------------------------------------
+
+
+def meanwhile(rig: Rig, happening: Any, name: str = "ana") -> None:
+    """Let something happen after the listing, right before the user is looked at again."""
+    rig.hub.plan("GET", f"/users/{name}", faults.before(happening), times=1)
+
+
+def test_a_user_who_comes_back_between_listing_and_look_stays(rig: Rig) -> None:
+    user = idle(rig, "ana")
+    meanwhile(rig, lambda: setattr(user, "last_activity", rig.time))
+    assert_kept(rig, "active_again", "ana")
+
+
+@pytest.mark.parametrize("pending", [None, "spawn", "stop", "check"])
+@pytest.mark.parametrize("server", ["", "gpu"])
+def test_a_user_whose_server_runs_or_is_pending_at_the_look_stays(
+    rig: Rig, pending: str | None, server: str
+) -> None:
+    """Its last activity alone would not tell: the server has not reported any yet."""
+    user = idle(rig, "ana")
+    then = user.last_activity
+
+    def starts() -> None:
+        rig.hub.add_server("ana", server, idle=40 * DAY, pending=pending)
+        user.last_activity = then
+
+    meanwhile(rig, starts)
+    assert_kept(rig, "server", "ana")
+
+
+def test_a_user_who_is_gone_at_the_look_is_not_deleted_again(rig: Rig) -> None:
+    idle(rig, "ana")
+    meanwhile(rig, lambda: rig.hub.remove_user("ana"))
+    assert listed(rig)
+    assert deletions(rig) == []
+    assert kept(rig, "gone") == 1
+    assert rig.counted("users_deleted_total") == 0
+
+
+def test_a_user_who_cannot_be_looked_at_stays(rig: Rig) -> None:
+    idle(rig, "ana")
+    rig.hub.plan("GET", "/users/ana", faults.html(500))
+    assert_kept(rig, "look_failed", "ana")
+
+
+def test_a_user_who_became_an_administrator_meanwhile_stays(rig: Rig) -> None:
+    user = idle(rig, "ana")
+    meanwhile(rig, lambda: setattr(user, "admin", True))
+    assert_kept(rig, "admin", "ana")
+
+
+def test_while_the_gate_is_closed_nobody_is_deleted(make_rig: MakeRig, fake_hub: FakeHub) -> None:
+    rig = deleting(make_rig, fake_hub, grace=600)
+    idle(rig, "ana")
+    assert_kept(rig, "gate", "ana")
+
+
+def test_a_gate_that_closes_during_the_look_keeps_the_user(rig: Rig) -> None:
+    idle(rig, "ana")
+    meanwhile(rig, lambda: rig.suspend("the Hub answers no poll"))
+    assert_kept(rig, "gate", "ana")
+
+
+def test_a_shutdown_during_the_look_keeps_the_user(rig: Rig) -> None:
+    idle(rig, "ana")
+    meanwhile(rig, rig.stopping.set)
+    assert_kept(rig, "gate", "ana")
+
+
+def test_without_the_scope_to_delete_servers_are_culled_and_users_kept(
+    make_rig: MakeRig, fake_hub: FakeHub
+) -> None:
+    rig = deleting(make_rig, fake_hub, scopes=[*ENFORCE, "read:users:activity"])
+    idle(rig, "ana")
+    rig.run("bob")
+    assert_kept(rig, "gate", "ana")
+    assert rig.culled() == 1
+
+
+def test_an_exporter_without_the_lease_deletes_nobody(make_rig: MakeRig, fake_hub: FakeHub) -> None:
+    first, second = deleting(make_rig, fake_hub), deleting(make_rig, fake_hub)
+    fake_hub.clock = lambda: first.time
+    idle(first, "ana")
+    first.poll()
+    assert_kept(second, "gate", "ana")
+
+
+def test_a_lease_that_ends_too_soon_keeps_the_user(rig: Rig) -> None:
+    idle(rig, "ana")
+    rig.poll()
+
+    def late() -> None:
+        rig.time += 118
+
+    meanwhile(rig, late)
+    rig.lister.list_if_due()
+    assert there(rig) == {"ana"}
+    assert deletions(rig) == []
+
+
+def test_a_look_that_is_too_old_deletes_nobody(rig: Rig) -> None:
+    """The process was paused between look and deletion."""
+    idle(rig, "ana")
+
+    def pause() -> None:
+        rig.time += 6
+
+    rig.hub.plan("GET", "/users/ana", faults.after(pause), times=1)
+    assert_kept(rig, "stale", "ana")
+
+
+def test_scopes_that_change_during_the_look_keep_the_user(rig: Rig) -> None:
+    idle(rig, "ana")
+
+    def narrower() -> None:
+        fewer = ["read:users:activity", "delete:users!user=ana"]
+        rig.hub.tokens[rig.hub.token].scopes = [*ENFORCE, *fewer]
+        rig.poller.poll()
+
+    rig.hub.plan("GET", "/users/ana", faults.after(narrower), times=1)
+    rig.poll()
+    rig.lister.list_if_due()
+    assert there(rig) == {"ana"}
+
+
+def test_a_crowd_that_leaves_while_listing_keeps_all(rig: Rig) -> None:
+    for number in range(450):
+        idle(rig, f"u{number:03}")
+
+    def leave() -> None:
+        for number in range(100):
+            rig.hub.remove_user(f"u{number:03}")
+
+    rig.poll()
+    rig.hub.plan("GET", "/users", faults.after(leave), times=1)
+    assert rig.lister.list_if_due()
+    assert deletions(rig) == []
+    assert kept(rig, "list") >= 300
+
+
+def test_no_more_are_deleted_at_a_time_than_max_culls(make_rig: MakeRig, fake_hub: FakeHub) -> None:
+    rig = deleting(make_rig, fake_hub, max_culls=2)
+    for number in range(5):
+        idle(rig, f"u{number}", 40 + number)
+    assert listed(rig)
+    assert deletions(rig) == ["u4", "u3"]
+    assert kept(rig, "limit") == 3
+
+
+# ---- what became of it ---------------------------------------------------------------------------
+
+
+def test_a_user_who_is_still_there_counts_as_a_failure(rig: Rig) -> None:
+    idle(rig, "ana")
+    rig.hub.plan("DELETE", "/users/ana", faults.always(faults.reply(204)))
+    assert listed(rig)
+    assert rig.counted("users_deleted_total") == 0
+    assert rig.counted("user_deletion_failures_total", cause="response") == 1
+    assert found(rig, "candidate") == 1
+
+
+def done_but_refused(_request: Request, answer: Callable[[], Reply]) -> Reply:
+    answer()
+    return faults.reply(502)
+
+
+def test_a_deletion_whose_answer_is_lost_counts_by_what_became_of_the_user(rig: Rig) -> None:
+    for name in ("ana", "bob"):
+        idle(rig, name)
+    rig.hub.plan("DELETE", "/users/ana", done_but_refused)
+    rig.hub.plan("DELETE", "/users/bob", faults.html(502))
+    assert listed(rig)
+    assert there(rig) == {"bob"}
+    assert rig.counted("users_deleted_total") == 1
+    assert rig.counted("user_deletion_failures_total", cause="http") == 1
+
+
+def test_a_server_that_is_stopping_at_the_deletion_keeps_the_user(rig: Rig) -> None:
+    idle(rig, "ana")
+    rig.hub.plan("DELETE", "/users/ana", faults.html(400))
+    assert listed(rig)
+    assert kept(rig, "server") == 1
+
+
+# ---- when ----------------------------------------------------------------------------------------
+
+
+def listings(rig: Rig) -> int:
+    asked = rig.hub.log("GET", "/users")
+    return sum((one.query["state"], one.query["offset"]) == ("inactive", "0") for one in asked)
+
+
+def test_users_are_listed_once_an_hour(rig: Rig) -> None:
+    for _ in range(3):
+        listed(rig)
+    assert listings(rig) == 1
+    rig.watch(3599)
+    listed(rig)
+    assert listings(rig) == 1
+    rig.watch(2)
+    listed(rig)
+    assert listings(rig) == 2
+
+
+def test_users_are_listed_anew_once_the_gate_opens(make_rig: MakeRig, fake_hub: FakeHub) -> None:
+    rig = deleting(make_rig, fake_hub, grace=600)
+    idle(rig, "ana")
+    listed(rig)
+    assert listings(rig) == 1
+    rig.watch(601)
+    listed(rig)
+    assert (listings(rig), there(rig)) == (2, set())
+
+
+def test_nothing_is_listed_before_a_poll_has_succeeded_or_while_polls_fail(rig: Rig) -> None:
+    idle(rig, "ana")
+    assert rig.lister.list_if_due()
+    rig.hub.plan("GET", "/user", faults.html(500))
+    rig.poll()
+    rig.lister.list_if_due()
+    assert listings(rig) == 0
+    assert found(rig, "candidate") is None
+
+
+def test_a_listing_that_fails_is_told_and_tried_again_after_five_minutes(
+    rig: Rig, logged: Events
+) -> None:
+    idle(rig, "ana", 1)
+    rig.poll()
+    rig.hub.plan("GET", "/users", faults.html(500))
+    assert not rig.lister.list_if_due()
+    assert [one["cause"] for one in logged if one["event"] == "users_not_listed"] == ["http"]
+    assert found(rig, "candidate") is None
+    rig.hub.heal()
+    listed(rig)
+    assert listings(rig) == 1
+    rig.watch(301)
+    assert listed(rig)
+    assert listings(rig) == 2
+
+
+def test_of_a_hub_that_sorts_only_the_idle_are_read(rig: Rig) -> None:
+    for number in range(1000):
+        idle(rig, f"u{number:03}", 0.0 if number > 150 else 60.0)
+    assert listed(rig)
+    assert len(there(rig)) == 849
+    asked = [one for one in rig.hub.log("GET", "/users") if one.query["state"] == "inactive"]
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("version", ["3.0.0", "4.1.6"])
+def test_an_older_hub_is_read_whole(make_rig: MakeRig, fake_hub: FakeHub, version: str) -> None:
+    fake_hub.version = version
+    rig = deleting(make_rig, fake_hub)
+    for number in range(450):
+        idle(rig, f"u{number:03}", 60.0 if number == 449 else 1.0)
+    assert listed(rig)
+    assert len(there(rig)) == 449
