@@ -344,6 +344,14 @@ class RealHub(LocalHub):
         wishes = [{"user": u, "server": s, "idle": idle, "age": age} for u, s in keys]
         self._shortcut("backdate", wishes)
 
+    def age_users(self, names: Iterable[str], *, idle: float | None, age: float) -> None:
+        """Let the Hub believe that users were last active (None: never) and created so long ago."""
+        self._shortcut("age", [{"user": name, "idle": idle, "age": age} for name in names])
+
+    def users(self) -> dict[str, dict[str, Any]]:
+        """Return all users by name, as the API shows them."""
+        return {user["name"]: user for user in self.get("/users?limit=200")}
+
     def _shortcut(self, name: str, body: object) -> None:
         """Ask for what `hubs/shortcuts.py` does."""
         url = f"{self.api_url.removesuffix('/api')}/test/{name}"

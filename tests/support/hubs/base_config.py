@@ -13,7 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 sys.path.insert(0, os.environ["TESTS_HUBS"])
-from shortcuts import BackdateHandler, UsersHandler
+from shortcuts import AgeHandler, BackdateHandler, UsersHandler
 
 c = get_config()  # type: ignore[name-defined]  # noqa: F821
 
@@ -25,6 +25,7 @@ c.JupyterHub.active_server_limit = 0
 c.JupyterHub.activity_resolution = 0
 c.JupyterHub.cleanup_servers = False
 c.JupyterHub.extra_handlers = [
+    ("/test/age", AgeHandler),
     ("/test/backdate", BackdateHandler),
     ("/test/users", UsersHandler),
 ]

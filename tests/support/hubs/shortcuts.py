@@ -3,6 +3,8 @@
 POST /hub/test/users     ["ana", "bo", ...]: registers those who are new
 POST /hub/test/backdate  [{"user": "ana", "server": "", "idle": 3600, "age": 7200}, ...]: puts a
                          server's times into the past, in the Hub and in its proxy
+POST /hub/test/age       [{"user": "ana", "idle": 3600, "age": 7200}, ...]: puts a user's times into
+                         the past; without "idle" the user was never active
 """
 
 import asyncio
@@ -32,6 +34,19 @@ class UsersHandler(_Handler):
                 user.roles.append(role)
                 db.add(user)
         db.commit()
+
+
+class AgeHandler(_Handler):
+    """Set users' `last_activity` to `idle` and `created` to `age` seconds ago."""
+
+    def post(self) -> None:
+        now = datetime.now(timezone.utc).replace(tzinfo=None)  # noqa: UP017
+        for wish in json.loads(self.request.body):
+            user = self.settings["users"][wish["user"]].orm_user
+            idle = wish["idle"]
+            user.last_activity = None if idle is None else now - timedelta(seconds=idle)
+            user.created = now - timedelta(seconds=wish["age"])
+        self.settings["db"].commit()
 
 
 class BackdateHandler(_Handler):
