@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ..clocks import steady
 from ..culling.gatekeeper import Gatekeeper
@@ -23,6 +24,18 @@ _STILL_THERE = "the Hub reported success, but the user still exists"
 
 # A Hub deletes nobody with a server that is stopping (400), or who does not exist (404).
 _NOT_DELETED = {400: UserKept.SERVER, 404: UserKept.GONE}
+
+
+# What says nothing about the user: the same candidate may be deleted at another time.
+_UNSURE = (UserKept.LOOK_FAILED, UserKept.GATE, UserKept.LIST, UserKept.STALE)
+
+
+@dataclass(frozen=True)
+class Deletions:
+    """The names of those who are gone, and whether all the others were rightly kept."""
+
+    gone: frozenset[str]
+    worked: bool
 
 
 class KeptError(Exception):
@@ -68,12 +81,12 @@ class Deleter:
             return _SHUTDOWN
         return self._gatekeeper.closed() or "; ".join(self._latest.state.keeps_users) or None
 
-    def delete(self, found: IdleUsers) -> frozenset[str]:
-        """Delete the candidates, most idle first; return the names of those who are gone."""
+    def delete(self, found: IdleUsers) -> Deletions:
+        """Delete the candidates, most idle first."""
         for user in found.users:
             if user.kept is not None:
                 self._trail.kept(user, user.kept, f"it {user.why}", at_listing=True)
-        sent, gone = 0, set[str]()
+        sent, gone, worked = 0, set[str](), True
         for user in found.candidates:
             try:
                 self._check_listing(found, sent)
@@ -82,9 +95,12 @@ class Deleter:
                 sent += 1
                 if self._verify(user, error):
                     gone.add(user.name)
+                else:
+                    worked = False
             except KeptError as kept:
                 self._trail.kept(user, kept.cause, str(kept))
-        return frozenset(gone)
+                worked = worked and kept.cause not in _UNSURE
+        return Deletions(frozenset(gone), worked)
 
     def _check_listing(self, found: IdleUsers, sent: int) -> None:
         if not found.complete:

@@ -81,7 +81,7 @@ class UserLister:
 
     def _delete(self, deleter: Deleter, found: IdleUsers) -> bool:
         """Delete the candidates; those who are gone are idle no longer."""
-        gone = deleter.delete(found)
-        left = tuple(one for one in found.users if one.name not in gone)
+        became = deleter.delete(found)
+        left = tuple(one for one in found.users if one.name not in became.gone)
         self._latest.idle_users = replace(found, users=left)
-        return True
+        return became.worked

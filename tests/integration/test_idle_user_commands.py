@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import fake_hub as faults
 import in_process
 import pytest
 from fake_hub import ENFORCE, FakeHub, Reply, Request, closed_port, reply
@@ -198,3 +199,11 @@ def test_a_single_run_deletes_them_once(hub: FakeHub, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert {"ana", "staff", "we ird@ex.org"}.isdisjoint(hub.users)
     assert {"boss", "new", "works"} <= set(hub.users)
+
+
+def test_a_single_run_fails_where_a_user_could_not_be_deleted(hub: FakeHub, tmp_path: Path) -> None:
+    hub.plan("DELETE", "/users/ana", faults.always(reply(500)))
+    done = command("", tmp_path, hub, *CULL_USERS, "--once", "--grace=0")
+    assert done.code == 1
+    assert "ana" in hub.users
+    assert "staff" not in hub.users

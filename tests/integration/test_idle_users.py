@@ -14,6 +14,7 @@ from hub_idle_exporter.domain.settings import UserSettings
 DAY = 24 * HOUR
 DELETE = [*ENFORCE, "admin:users"]
 USERS = UserSettings(delete=True)
+UNSURE = {"look_failed", "gate", "list", "stale"}  # a single run that keeps users so has failed
 Events = list[MutableMapping[str, Any]]
 
 
@@ -69,7 +70,7 @@ def found(rig: Rig, verdict: str) -> float | None:
 
 def assert_kept(rig: Rig, cause: str, *names: str) -> None:
     """List, and expect these users to stay for one reason, each counted once."""
-    assert listed(rig)
+    assert listed(rig) is (cause not in UNSURE)
     assert set(names) <= there(rig)
     assert not set(names) & set(deletions(rig))
     assert kept(rig, cause) == len(names)
@@ -393,7 +394,7 @@ def test_a_crowd_that_leaves_while_listing_keeps_all(rig: Rig) -> None:
 
     rig.poll()
     rig.hub.plan("GET", "/users", faults.after(leave), times=1)
-    assert rig.lister.list_if_due()
+    assert not rig.lister.list_if_due()
     assert deletions(rig) == []
     assert kept(rig, "list") >= 300
 
@@ -413,7 +414,7 @@ def test_no_more_are_deleted_at_a_time_than_max_culls(make_rig: MakeRig, fake_hu
 def test_a_user_who_is_still_there_counts_as_a_failure(rig: Rig) -> None:
     idle(rig, "ana")
     rig.hub.plan("DELETE", "/users/ana", faults.always(faults.reply(204)))
-    assert listed(rig)
+    assert not listed(rig)
     assert rig.counted("users_deleted_total") == 0
     assert rig.counted("user_deletion_failures_total", cause="response") == 1
     assert found(rig, "candidate") == 1
@@ -429,7 +430,7 @@ def test_a_deletion_whose_answer_is_lost_counts_by_what_became_of_the_user(rig: 
         idle(rig, name)
     rig.hub.plan("DELETE", "/users/ana", done_but_refused)
     rig.hub.plan("DELETE", "/users/bob", faults.html(502))
-    assert listed(rig)
+    assert not listed(rig)
     assert there(rig) == {"bob"}
     assert rig.counted("users_deleted_total") == 1
     assert rig.counted("user_deletion_failures_total", cause="http") == 1

@@ -137,7 +137,7 @@ class Listed:
         self.found = read_idle_users(self.sidecar.hub, self.sidecar.latest.state, self.cull)
 
     def delete(self) -> frozenset[str]:
-        return self.deleter.delete(self.found)
+        return self.deleter.delete(self.found).gone
 
     def counted(self, name: str, **labels: str) -> float | None:
         full = f"hub_idle_exporter_{name}_total"
