@@ -207,3 +207,13 @@ def test_a_single_run_fails_where_a_user_could_not_be_deleted(hub: FakeHub, tmp_
     assert done.code == 1
     assert "ana" in hub.users
     assert "staff" not in hub.users
+
+
+@pytest.mark.parametrize("options", [["--cull-users"], ["--enforce"], ["--cull-admin-users"]])
+def test_only_both_options_together_delete_users(
+    hub: FakeHub, tmp_path: Path, options: list[str]
+) -> None:
+    there = set(hub.users)
+    done = command("", tmp_path, hub, *options, "--once", "--grace=0")
+    assert done.code == 0, done.err
+    assert set(hub.users) >= there
