@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import ROOT, picture, polls, port, real, report, scrapes
+from . import ROOT, picture, polls, port, real, report, scrapes, users
 from .figures import machine
 
 _JSON = ROOT / ".cache" / "bench.json"
@@ -23,12 +23,14 @@ def _parts(quick: bool, long: bool) -> dict[str, Callable[[], Any]]:
     scraping = scrapes.QUICK if quick else scrapes.FULL
     hub = real.QUICK if quick else real.FULL
     crowd = port.QUICK if quick else port.FULL
+    listing = users.QUICK if quick else users.FULL
     return {
         "poll": lambda: polls.sizes(polling),
         "registered": lambda: polls.registered(polling),
         "scrape": lambda: scrapes.latencies(scraping),
         "port": lambda: port.crowded(crowd),
         "hub": lambda: real.hub_cpu(hub),
+        "users": lambda: users.listings(listing),
         "drain": lambda: real.drains(real.LONG if long else hub.drains),
         "soak": lambda: polls.soak(polling),
     }

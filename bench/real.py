@@ -85,9 +85,9 @@ def _compare_hub_cpu(hub: RealHub, rounds: int) -> dict[str, Any]:
             one.ask()
         for _ in range(rounds):
             for name, one in working.items():
-                before = _cpu(process)
+                before = cpu_of(process)
                 one.ask(passes)
-                spent[name].append((_cpu(process) - before) / passes)
+                spent[name].append((cpu_of(process) - before) / passes)
     return {
         "hub_cpu_seconds": {name: Spread.of(values).data() for name, values in spent.items()},
         "ours_of_peer": Spread.of_ratios(spent["ours"], spent["peer"]).data(),
@@ -96,7 +96,8 @@ def _compare_hub_cpu(hub: RealHub, rounds: int) -> dict[str, Any]:
     }
 
 
-def _cpu(process: psutil.Process) -> float:
+def cpu_of(process: psutil.Process) -> float:
+    """Give the CPU time that a process has spent."""
     times = process.cpu_times()
     return float(times.user + times.system)
 

@@ -198,6 +198,21 @@ def _hub(rows: list[dict[str, Any]]) -> Iterator[str]:
         )  # fmt: skip
 
 
+def _users(rows: list[dict[str, Any]]) -> Iterator[str]:
+    yield "**CPU of the Hub itself** a listing of idle users (real JupyterHub, nobody has a server)"
+    yield ""
+    yield from _head("registered", "idle", "ours", "ours, of a Hub that does not sort",
+                     "peer, a pass with `--cull-users`", "peer / ours", "a poll of ours",
+                     "duration, ours", "peer")  # fmt: skip
+    for row in rows:
+        cpu, wall = row["hub_cpu_seconds"], row["wall_seconds"]
+        yield _row(
+            f"{row['registered']:,}", row["idle"],
+            *(_ms(cpu[name]) for name in ("ours", "ours_unsorted", "peer")),
+            _times(row["peer_of_ours"]), _ms(cpu["poll"]), _ms(wall["ours"]), _ms(wall["peer"]),
+        )  # fmt: skip
+
+
 def _drains(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "**A drain** (real JupyterHub, concurrency 10; floor: the stops alone, ten at once)"
     yield ""
@@ -230,7 +245,7 @@ def _soak(row: dict[str, Any]) -> Iterator[str]:
 
 _PARTS: dict[str, Callable[[Any], Iterator[str]]] = {
     "poll": _polls, "registered": _polls, "scrape": _scrapes, "port": _port, "hub": _hub,
-    "drain": _drains, "soak": _soak,
+    "users": _users, "drain": _drains, "soak": _soak,
 }  # fmt: skip
 
 

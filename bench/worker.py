@@ -20,6 +20,7 @@ import psutil
 import requests
 
 from hub_idle_exporter import log
+from hub_idle_exporter.deleting.listing import read_idle_users
 from hub_idle_exporter.domain.policy import Policy
 from hub_idle_exporter.domain.settings import (
     ConnectionSettings,
@@ -27,6 +28,7 @@ from hub_idle_exporter.domain.settings import (
     LogSettings,
     PollSettings,
     Settings,
+    UserSettings,
     WebSettings,
 )
 from hub_idle_exporter.hub.client import PAGINATED
@@ -65,6 +67,21 @@ def ours(url: str, token: str, **options: Any) -> Work:
     return poll
 
 
+def idle_users(url: str, token: str, user_timeout: float, sorts: bool = True) -> Work:
+    """List idle users as the sidecar does; the Hub may be taken for one that does not sort."""
+    users = UserSettings(delete=True, timeout=user_timeout)
+    running = sidecar(url, token, users=users)
+    assert running.poller.poll(), running.latest.state.error
+
+    def read() -> dict[str, float]:
+        if not sorts:
+            running.hub.version = "4.1.6"
+        found = read_idle_users(running.hub, running.latest.state, running.settings.cull)
+        return {"candidates": len(found.candidates)}
+
+    return read
+
+
 def cull(url: str, token: str, **options: Any) -> Work:
     """Poll and cull as the sidecar does, and wait until every candidate has met its end."""
     running = sidecar(url, token, enforce=True, **options)
@@ -87,13 +104,16 @@ def sidecar(
     timeout: float = 3600.0,
     concurrency: int = 10,
     per_server: bool = False,
+    users: UserSettings | None = None,
 ) -> Sidecar:
     """Put a sidecar together as the command does."""
     log.configure("error", "logfmt", lambda text: text)
     settings = Settings(
         connection=ConnectionSettings(url, max_connections=concurrency + 4),
         poll=PollSettings(Policy("default", timeout), per_server_metrics=per_server),
-        cull=CullSettings(enforce=enforce, grace=0.0, concurrency=concurrency),
+        cull=CullSettings(
+            enforce=enforce, grace=0.0, concurrency=concurrency, users=users or UserSettings()
+        ),
         web=WebSettings("127.0.0.1", 0),
         log=LogSettings("error"),
     )
@@ -113,7 +133,13 @@ def samples(running: Sidecar) -> dict[str, float]:
     return found
 
 
-def peer(url: str, token: str, timeout: float = 3600.0, page_size: int = 0) -> Work:
+def peer(
+    url: str,
+    token: str,
+    timeout: float = 3600.0,
+    page_size: int = 0,
+    cull_users: bool = False,
+) -> Work:
     """Pass over the Hub as jupyterhub-idle-culler does; its log goes nowhere, formatted."""
     from jupyterhub_idle_culler import cull_idle  # type: ignore[import-not-found]
 
@@ -123,7 +149,9 @@ def peer(url: str, token: str, timeout: float = 3600.0, page_size: int = 0) -> W
     logger.addHandler(logging.FileHandler(os.devnull))
 
     def cull_once() -> None:
-        asyncio.run(cull_idle(url, token, timeout, logger, api_page_size=page_size))
+        asyncio.run(
+            cull_idle(url, token, timeout, logger, api_page_size=page_size, cull_users=cull_users)
+        )
 
     return cull_once
 
@@ -147,7 +175,8 @@ def soak(url: str, token: str, **options: Any) -> Work:
 
 
 KINDS: dict[str, Callable[..., Work]] = {
-    "floor": floor, "ours": ours, "cull": cull, "peer": peer, "soak": soak,
+    "floor": floor, "ours": ours, "cull": cull, "idle_users": idle_users,
+    "peer": peer, "soak": soak,
 }  # fmt: skip
 
 
