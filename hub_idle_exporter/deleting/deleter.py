@@ -18,6 +18,7 @@ from .trail import DeletionTrail
 
 _LIST_CHANGED = "the list of users changed too much while it was read"
 _SHUTDOWN = "the exporter is shutting down"
+_SINGLE_RUN = "a single run knows of no outage, so it deletes users only with --grace 0"
 _RULES_CHANGED = "the policies, or the scopes of the token, have changed since it was judged"
 _TOO_LATE = "too much time has passed since it was looked at again"
 _STILL_THERE = "the Hub reported success, but the user still exists"
@@ -79,6 +80,8 @@ class Deleter:
         """Say why nobody may be deleted right now; None if that is allowed."""
         if self._stopping.is_set():
             return _SHUTDOWN
+        if self._settings.only_if_asked:
+            return _SINGLE_RUN
         return self._gatekeeper.closed() or "; ".join(self._latest.state.keeps_users) or None
 
     def delete(self, found: IdleUsers) -> Deletions:

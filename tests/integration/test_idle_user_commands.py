@@ -201,6 +201,15 @@ def test_a_single_run_deletes_them_once(hub: FakeHub, tmp_path: Path) -> None:
     assert {"boss", "new", "works"} <= set(hub.users)
 
 
+def test_a_single_run_that_knows_of_no_outage_deletes_nobody(hub: FakeHub, tmp_path: Path) -> None:
+    there = set(hub.users)
+    done = command("", tmp_path, hub, *CULL_USERS, "--once")
+    assert done.code == 1
+    assert set(hub.users) >= there
+    assert "cause=gate" in done.err
+    assert "deletes users only with --grace 0" in done.err
+
+
 def test_a_single_run_fails_where_a_user_could_not_be_deleted(hub: FakeHub, tmp_path: Path) -> None:
     hub.plan("DELETE", "/users/ana", faults.always(reply(500)))
     done = command("", tmp_path, hub, *CULL_USERS, "--once", "--grace=0")

@@ -10,7 +10,8 @@ import pytest
 from conftest import RunCommand, RunExporter, older_hub_python
 from real_hub import ENFORCE, MONITOR, RealHub
 
-HUBS = {"3": "3.0", "4": "4.0", "5": "5.4"}
+HUBS = {"3": "3.0", "4": "4.0", "5": "5.4", "5.5": "5.5"}
+DAY = 86400.0
 pytestmark = pytest.mark.slow("older Hubs")
 CULLS = "hub_idle_exporter_culls_total"
 
@@ -112,3 +113,20 @@ def test_server_whose_name_leads_up_the_path_is_asked_and_stopped(
     exporter.wait_event("culled", user="ana", server="..", timeout=60)
     assert not hub.server("ana", "..")["ready"]
     assert exporter.metrics().by("result", "hub_idle_exporter_busy_checks_total")["idle"] >= 1
+
+
+def test_idle_users_are_deleted_and_who_has_a_server_is_not(
+    hub: RealHub, run_exporter: RunExporter
+) -> None:
+    """Hubs before 5.0 do not sort users: the whole list is read."""
+    hub.add_users(["away", "returns", "recent"])
+    hub.start_server("works")
+    hub.age_users(["away", "returns", "works"], idle=40 * DAY, age=400 * DAY)
+    hub.start_server("returns")
+    options = ("--enforce", "--grace=0", "--interval=1s", "--timeout=1h", "--cull-users")
+    exporter = run_exporter(hub, *options, token=hub.add_token([*ENFORCE, "admin:users"]))
+    exporter.wait_event("user_deleted", user="away", timeout=60)
+    exporter.wait_polls(2)
+    assert exporter.metrics().value("hub_idle_exporter_users_deleted_total") == 1
+    assert {"returns", "recent", "works"} <= set(hub.users())
+    assert hub.server("works")["ready"]

@@ -2984,6 +2984,14 @@ MUTANTS = [
         "integration/test_idle_users.py::test_a_shutdown_during_the_look_keeps_the_user",
     ),
     Mutant(
+        "a single run that knows of no outage deletes nobody",
+        "deleting/deleter.py",
+        "if self._settings.only_if_asked:",
+        "if False:",
+        "integration/test_idle_user_commands.py"
+        "::test_a_single_run_that_knows_of_no_outage_deletes_nobody",
+    ),
+    Mutant(
         "a list that changed too much deletes nobody",
         "deleting/deleter.py",
         "if not found.complete:",
