@@ -156,6 +156,7 @@ class Poller:
         )
 
     def _log_findings(self, state: PollState) -> None:
+        self._log_of_users(state)
         unmet = [one for one in state.findings if one.severity is Severity.SUSPENDS]
         needed = {"roles": _in_one_line(state.roles)} if state.roles else {}
         why = "; ".join(map(str, unmet))
@@ -172,6 +173,16 @@ class Poller:
             self._log_on_change("safe", lacks, log.warning, "safeguards_missing", **fields)
         else:
             self._log_on_change("safe", None, log.info, "safeguards_complete")
+
+    def _log_of_users(self, state: PollState) -> None:
+        """Log what keeps all idle users; what suspends culling as a whole is logged anyway."""
+        unmet = [one for one in state.findings if one.severity is Severity.KEEPS_USERS]
+        why = "; ".join(map(str, unmet))
+        if unmet:
+            fields = {"why": why, "roles": _in_one_line(state.roles)}
+            self._log_on_change("users", why, log.error, "user_requirements_not_met", **fields)
+        else:
+            self._log_on_change("users", why, log.debug, "user_requirements_met")
 
     def _log_reach(self, snapshot: Snapshot) -> None:
         outside = sum(

@@ -187,7 +187,7 @@ def assemble(settings: Settings, token: Token, stopping: threading.Event | None 
     trail, deleter = DeletionTrail(metrics), None
     if enforcement is not None:
         election = enforcement.election
-        deleter = Deleter(hub, gatekeeper, election, latest, trail, cull, stopping)
+        deleter = Deleter(hub, gatekeeper, election, latest, source, trail, cull, stopping)
     users = UserLister(hub, latest, cull, deleter) if cull.users.delete else None
     return Sidecar(
         settings=settings,

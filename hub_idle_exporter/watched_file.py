@@ -86,6 +86,10 @@ class WatchedFile(ABC, Generic[_Found, _Value]):
             self.error = str(error)
         return True
 
+    def is_current(self) -> bool:
+        """Tell whether the file is still as it was read last."""
+        return self.find() == self._seen
+
     def _is_settled(self, now: float) -> bool:
         """Tell whether what is invalid has been like that for a while."""
         if self.error is None or self._seen is None:

@@ -261,7 +261,7 @@ def tool_or_skip(name: str) -> str:
 
 
 def older_hub_python(version: str) -> Path:
-    """Return the interpreter that has an older JupyterHub ("3", "4", "5", "5.5"); as `tool_or_skip`."""
+    """Return the interpreter of an older JupyterHub ("3", "4", "5", "5.5"); as `tool_or_skip`."""
     python = REPO / f".venv-hub{version}" / "bin" / "python"
     if not python.exists():
         said = f"no JupyterHub {version}: run `make hubs`"

@@ -16,7 +16,6 @@ from ..domain.lease import leases
 from ..domain.policy import JudgedServer, Reason
 from ..domain.poll_state import PollState, Snapshot
 from ..domain.requirements import Finding, Severity, Subject
-from ..domain.scopes import Granted, Scope
 from ..domain.settings import BusyCheck, CullSettings, Settings, WebSettings
 from ..domain.text import printable
 from ..hub.client import Hub
@@ -286,7 +285,7 @@ def _would_be_stopped(
 
 def _idle_users(report: _Report, cull: CullSettings, state: PollState, hub: Hub) -> None:
     """Report who would be deleted, and what keeps other idle users."""
-    if not (state.granted or Granted()).has(Scope.READ_ACTIVITY):
+    if not state.sees_activity:
         return  # which is told already
     try:
         found = read_idle_users(hub, state, cull)

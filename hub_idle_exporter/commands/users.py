@@ -12,7 +12,7 @@ from ..domain.columns import cut, width
 from ..domain.durations import roughly, shown
 from ..domain.idle_users import CANDIDATE, IdleUsers, JudgedUser
 from ..domain.poll_state import PollState
-from ..domain.scopes import Granted, Scope
+from ..domain.scopes import Scope
 from ..domain.settings import CullSettings, Settings
 from ..domain.text import printable
 from ..hub.errors import HubError
@@ -49,7 +49,7 @@ def list_idle_users(settings: Settings, environ: Mapping[str, str], as_json: boo
 def _problem(state: PollState) -> str | None:
     if state.snapshot is None:
         return problem_of(state)
-    if (state.granted or Granted()).has(Scope.READ_ACTIVITY):
+    if state.sees_activity:
         return None
     lacking = (one for one in state.findings if one.scope is Scope.READ_ACTIVITY)
     return "; ".join(map(str, lacking))

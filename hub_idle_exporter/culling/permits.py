@@ -1,4 +1,4 @@
-"""Stop tokens: the permission to stop one server, for seconds only, by the Hub's own clock.
+"""Tokens to stop one server, or to delete one user, for seconds only, by the Hub's own clock.
 
 A stop that is delayed anywhere on its way (here, in the network, in a Hub that is paused) would
 otherwise still work, however old the knowledge is that it is based on. The token is minted first,
@@ -21,7 +21,7 @@ LOOK_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Permit:
-    """A stop token of one server; `created` and `expires` are the Hub's clock, since 1970.
+    """Such a token; `created` and `expires` are the Hub's clock, since 1970.
 
     `good_until` is from when on it may have expired, by our clock.
     """
@@ -47,10 +47,16 @@ class Permits:
         It lives for at most so many seconds. Two answers of the Hub must fit into its life, or
         nothing could ever be stopped on a slow Hub.
         """
+        return self._mint(f"delete:servers!server={user}/{server}", "stop", at_most)
+
+    def mint_deletion(self, user: str) -> Permit:
+        """Mint a token to delete one user, as `mint`; its owner's role must have `delete:users`."""
+        return self._mint(f"delete:users!user={user}", "delete", MOST_STOP_SECONDS)
+
+    def _mint(self, scope: str, note: str, at_most: float) -> Permit:
         wanted = STOP_SECONDS + 2 * self._hub.pace.quickest()
         life = max(1, int(min(wanted, at_most)))
         asked = self._clock()
-        scope = f"delete:servers!server={user}/{server}"
-        minted = self._hub.mint_token(self._owner, [scope], life, "stop")
+        minted = self._hub.mint_token(self._owner, [scope], life, note)
         created, expires = seconds(minted.created), seconds(minted.expires_at)
         return Permit(minted.token, created, expires, asked + life)

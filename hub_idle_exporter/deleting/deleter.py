@@ -1,4 +1,4 @@
-"""Delete idle users one at a time; any doubt keeps the user."""
+"""Delete idle users one at a time; when in doubt, the user is kept."""
 
 import threading
 from collections.abc import Callable
@@ -7,36 +7,54 @@ from dataclasses import dataclass
 from ..clocks import steady
 from ..culling.gatekeeper import Gatekeeper
 from ..culling.lease import Election
-from ..culling.permits import LOOK_SECONDS
+from ..culling.permits import LOOK_SECONDS, Permit, Permits
 from ..domain.idle_users import IdleUsers, JudgedUser, UserJudge
 from ..domain.labels import Cause, UserKept
 from ..domain.poll_state import LatestState
 from ..domain.settings import CullSettings
-from ..hub.client import Hub
+from ..hub.client import AccountReading, Hub
 from ..hub.errors import HubError
+from ..policy_file import PolicySource
 from .trail import DeletionTrail
 
+# After so many failures in a row the rest of a listing is left alone.
+MOST_FAILURES = 3
+
 _LIST_CHANGED = "the list of users changed too much while it was read"
+_FAILURES = f"{MOST_FAILURES} deletions in a row failed"
 _SHUTDOWN = "the exporter is shutting down"
 _SINGLE_RUN = "a single run knows of no outage, so it deletes users only with --grace 0"
+_FILE_CHANGED = "the policy file has changed since the last poll"
 _RULES_CHANGED = "the policies, or the scopes of the token, have changed since it was judged"
-_TOO_LATE = "too much time has passed since it was looked at again"
+_TOO_LATE = "too much time has passed since the user was looked at again"
+_EXPIRED = "the Hub refused the token for this deletion, which may have expired"
 _STILL_THERE = "the Hub reported success, but the user still exists"
 
-# A Hub deletes nobody with a server that is stopping (400), or who does not exist (404).
-_NOT_DELETED = {400: UserKept.SERVER, 404: UserKept.GONE}
-
-
 # What says nothing about the user: the same candidate may be deleted at another time.
-_UNSURE = (UserKept.LOOK_FAILED, UserKept.GATE, UserKept.LIST, UserKept.STALE)
+_UNSURE = (
+    UserKept.LOOK_FAILED, UserKept.GATE, UserKept.LIST, UserKept.STALE, UserKept.FAILURES,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Deletions:
-    """The names of those who are gone, and whether all the others were rightly kept."""
+    """What became of a listing: whose deletion was verified, and whether the rest is as it should.
+
+    `cut_off` tells that the gate closed before its end.
+    """
 
     gone: frozenset[str]
     worked: bool
+    cut_off: bool
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How long another look at a user holds, by the Hub's clock and by ours; and a token."""
+
+    holds_until: float
+    good_until: float
+    token: str | None
 
 
 class KeptError(Exception):
@@ -55,6 +73,7 @@ class Deleter:
         gatekeeper: asked before each deletion.
         election: knows whether this exporter may stop servers and delete users.
         latest: judges by the newest poll state.
+        policies: the policy file; None without one.
         trail: records what became of each.
         settings: who may be deleted, and how many of a listing.
         stopping: set when the sidecar shuts down.
@@ -67,14 +86,16 @@ class Deleter:
         gatekeeper: Gatekeeper,
         election: Election,
         latest: LatestState,
+        policies: PolicySource | None,
         trail: DeletionTrail,
         settings: CullSettings,
         stopping: threading.Event,
         clock: Callable[[], float] = steady,
     ) -> None:
         self._hub, self._gatekeeper, self._election = hub, gatekeeper, election
-        self._latest, self._trail, self._settings = latest, trail, settings
-        self._stopping, self._clock = stopping, clock
+        self._latest, self._policies, self._trail = latest, policies, trail
+        self._settings, self._stopping, self._clock = settings, stopping, clock
+        self._permits = Permits(hub, settings.probe_user, clock)
 
     def closed(self) -> str | None:
         """Say why nobody may be deleted right now; None if that is allowed."""
@@ -82,32 +103,45 @@ class Deleter:
             return _SHUTDOWN
         if self._settings.only_if_asked:
             return _SINGLE_RUN
+        if self._policies is not None and not self._policies.is_current():
+            return _FILE_CHANGED
         return self._gatekeeper.closed() or "; ".join(self._latest.state.keeps_users) or None
 
     def delete(self, found: IdleUsers) -> Deletions:
         """Delete the candidates, most idle first."""
         for user in found.users:
             if user.kept is not None:
-                self._trail.kept(user, user.kept, f"it {user.why}", at_listing=True)
-        sent, gone, worked = 0, set[str](), True
-        for user in found.candidates:
+                self._trail.kept_by_listing(user, user.kept)
+        gone, causes = set[str](), set[UserKept]()
+        sent = in_a_row = failures = 0  # of deletions: perhaps carried out, failed
+        for place, user in enumerate(found.candidates):
             try:
-                self._check_listing(found, sent)
-                now, good_until = self._look_again(user)
-                error = self._send(user, now, good_until)
-                sent += 1
+                self._check_pass(found, sent, in_a_row)
+            except KeptError as kept:
+                self._trail.rest_kept(found.candidates[place:], kept.cause, str(kept))
+                causes.add(kept.cause)
+                break
+            try:
+                look = self._look_again(user)
+                error = self._send(user, look)
                 if self._verify(user, error):
                     gone.add(user.name)
+                    in_a_row = 0
                 else:
-                    worked = False
+                    failures, in_a_row = failures + 1, in_a_row + 1
+                sent += error is None or error.status is None
             except KeptError as kept:
                 self._trail.kept(user, kept.cause, str(kept))
-                worked = worked and kept.cause not in _UNSURE
-        return Deletions(frozenset(gone), worked)
+                causes.add(kept.cause)
+        worked = not failures and causes.isdisjoint(_UNSURE)
+        return Deletions(frozenset(gone), worked, UserKept.GATE in causes)
 
-    def _check_listing(self, found: IdleUsers, sent: int) -> None:
+    def _check_pass(self, found: IdleUsers, sent: int, in_a_row: int) -> None:
+        """Raise KeptError if no more users are to be deleted."""
         if not found.complete:
             raise KeptError(UserKept.LIST, _LIST_CHANGED)
+        if in_a_row >= MOST_FAILURES:
+            raise KeptError(UserKept.FAILURES, _FAILURES)
         if 0 < self._settings.max_culls <= sent:
             raise KeptError(UserKept.LIMIT, f"--max-culls {self._settings.max_culls} was reached")
         self._check_gate()
@@ -120,61 +154,74 @@ class Deleter:
     def _judge(self) -> UserJudge:
         return self._latest.state.user_judge(self._settings)
 
-    def _look_again(self, user: JudgedUser) -> tuple[float, float]:
-        """Fetch the user with all its servers: it must still be a candidate.
-
-        Returns the Hub's clock, and the time of ours from which on this look is too old.
-        """
-        judge, good_until = self._judge(), self._clock() + LOOK_SECONDS
+    def _look_again(self, user: JudgedUser) -> _Look:
+        """Fetch the user with all its servers: it must still be a candidate."""
+        judge, begun = self._judge(), self._clock()
         try:
+            permit = self._permit(user)
             reading = self._hub.account(user.name)
         except HubError as error:
-            why = f"the Hub could not be asked about it again: {error}"
-            raise KeptError(UserKept.LOOK_FAILED, why) from None
+            raise KeptError(UserKept.LOOK_FAILED, f"the Hub could not be asked: {error}") from None
         if reading is None:
-            raise KeptError(UserKept.GONE, "it no longer exists")
-        judged = judge.verdict(reading.account, reading.now)
-        if judged is None:
-            raise KeptError(UserKept.ACTIVE_AGAIN, "it was active within --user-timeout")
-        if judged.kept is not None:
-            raise KeptError(judged.kept, f"it {judged.why}")
+            raise KeptError(UserKept.GONE, "the user no longer exists")
+        if reading.account.name != user.name:
+            raise KeptError(UserKept.LOOK_FAILED, "the Hub answered about another user")
+        self._check_candidate(judge, reading)
         if self._judge() != judge:
             raise KeptError(UserKept.POLICY, _RULES_CHANGED)
         self._check_gate()
-        return reading.now, good_until
+        if permit is None:
+            return _Look(reading.now + LOOK_SECONDS, begun + LOOK_SECONDS, None)
+        return _Look(permit.expires, permit.good_until, permit.token)
 
-    def _send(self, user: JudgedUser, now: float, good_until: float) -> HubError | None:
-        """Send the deletion, with nothing but the last checks before; return what went wrong.
+    def _permit(self, user: JudgedUser) -> Permit | None:
+        """Mint a token for this deletion; None where the probe user's role does not allow that."""
+        if not self._latest.state.safeguards.deletion_tokens:
+            return None
+        return self._permits.mint_deletion(user.name)
 
-        Raises KeptError if it was not carried out and need not be told as a failure.
-        """
-        if not self._election.begin_stop(now + LOOK_SECONDS):
+    def _check_candidate(self, judge: UserJudge, reading: AccountReading) -> None:
+        judged = judge.verdict(reading.account, reading.now)
+        if judged is None:
+            raise KeptError(UserKept.ACTIVE_AGAIN, "the user was active within --user-timeout")
+        if judged.kept is not None:
+            raise KeptError(judged.kept, f"the user {judged.why}")
+
+    def _send(self, user: JudgedUser, look: _Look) -> HubError | None:
+        """Send the deletion, with nothing but the last checks before; return what went wrong."""
+        if not self._election.begin_stop(look.holds_until):
             raise KeptError(UserKept.GATE, "this exporter does not hold the lease long enough")
         self._trail.sending(user)
         error = None
         try:
-            if self._clock() >= good_until:
+            if self._clock() >= look.good_until:
                 raise KeptError(UserKept.STALE, _TOO_LATE)
-            self._hub.delete_user(user.name)
+            self._hub.delete_user(user.name, look.token)
         except HubError as failed:
             error = failed
         finally:
             self._election.end_stop(answered=error is None or error.status is not None)
-        if error is not None and error.status in _NOT_DELETED:
-            raise KeptError(_NOT_DELETED[error.status], f"the Hub refused: {error}")
+        if error is not None and look.token is not None and error.status in (401, 403):
+            raise KeptError(UserKept.STALE, _EXPIRED)
         return error
 
     def _verify(self, user: JudgedUser, error: HubError | None) -> bool:
-        """Tell whether the user is gone, and record what became of the deletion."""
+        """Tell whether the deletion worked, and record it; raise KeptError if the Hub refused it.
+
+        A proxy in front of the Hub may have sent the error, so only the user itself is believed.
+        """
         try:
-            gone = self._hub.account(user.name) is None
+            reading = self._hub.account(user.name)
         except HubError as unseen:
             self._trail.failed(user, (error or unseen).cause, str(error or unseen))
             return False
-        if gone:
+        if reading is None and error is not None and error.status == 404:
+            raise KeptError(UserKept.GONE, "the user no longer existed")
+        if reading is None:
             self._trail.deleted(user)
-        elif error is not None:
-            self._trail.failed(user, error.cause, str(error))
-        else:
-            self._trail.failed(user, Cause.RESPONSE, _STILL_THERE)
-        return gone
+            return True
+        if error is not None and error.status == 400:
+            self._check_candidate(self._judge(), reading)
+        cause, why = (error.cause, str(error)) if error else (Cause.RESPONSE, _STILL_THERE)
+        self._trail.failed(user, cause, why)
+        return False

@@ -7,8 +7,8 @@ import structlog
 
 from ..clocks import steady
 from ..domain.idle_users import IdleUsers
+from ..domain.labels import Cause
 from ..domain.poll_state import LatestState, PollState
-from ..domain.scopes import Granted, Scope
 from ..domain.settings import CullSettings
 from ..hub.client import Hub
 from ..hub.errors import HubError
@@ -27,7 +27,8 @@ def read_idle_users(hub: Hub, state: PollState, cull: CullSettings) -> IdleUsers
     """
     judge = state.user_judge(cull)
     listing = hub.idle_users(cull.users.timeout, judge.judge.protects_by_server)
-    return IdleUsers(listing.now, judge.all(listing.accounts, listing.now), listing.complete)
+    found = judge.all(listing.accounts, listing.now)
+    return IdleUsers(listing.now, found, listing.complete, listing.unreadable)
 
 
 class UserLister:
@@ -58,30 +59,36 @@ class UserLister:
         state = self._latest.state
         if state.snapshot is None:
             return True
-        if not (state.granted or Granted()).has(Scope.READ_ACTIVITY):
+        if not state.sees_activity:
             self._latest.idle_users = None
             return False
-        may_delete = self._deleter is not None and self._deleter.closed() is None
-        if self._clock() < self._next and not (self._waits and may_delete):
+        if self._clock() < self._next and not (self._waits and self._may_delete()):
             return True
-        self._next, self._waits = self._clock() + LISTING_SECONDS, not may_delete
+        self._next, self._waits = self._clock() + LISTING_SECONDS, not self._may_delete()
         try:
             found = read_idle_users(self._hub, state, self._cull)
         except HubError as error:
             return self._failed(error)
         self._latest.idle_users = found
         counts = " ".join(f"{verdict}:{count}" for verdict, count in sorted(found.counts.items()))
-        log.info("users_listed", idle=len(found.users), verdicts=counts)
+        fields = {"idle": len(found.users), "verdicts": counts, "unreadable": found.unreadable}
+        log.info("users_listed", **fields)
         return self._deleter is None or self._delete(self._deleter, found)
 
+    def _may_delete(self) -> bool:
+        return self._deleter is not None and self._deleter.closed() is None
+
     def _failed(self, error: HubError) -> bool:
-        self._next, self._latest.idle_users = self._clock() + _AFTER_FAILURE_SECONDS, None
+        self._latest.idle_users = None
+        if error.cause is not Cause.TIMEOUT:  # a Hub that is slow is not asked again so soon
+            self._next = self._clock() + _AFTER_FAILURE_SECONDS
         log.error("users_not_listed", cause=error.cause, error=str(error))
         return False
 
     def _delete(self, deleter: Deleter, found: IdleUsers) -> bool:
         """Delete the candidates; those who are gone are idle no longer."""
         became = deleter.delete(found)
+        self._waits = self._waits or became.cut_off
         left = tuple(one for one in found.users if one.name not in became.gone)
         self._latest.idle_users = replace(found, users=left)
         return became.worked

@@ -1,6 +1,7 @@
 """The audit trail of deletions: count and log what became of each idle user."""
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -21,13 +22,24 @@ class DeletionTrail:
         self._lock = threading.Lock()  # of the next one
         self._open: JudgedUser | None = None
 
-    def kept(self, user: JudgedUser, cause: UserKept, why: str, at_listing: bool = False) -> None:
-        """Record that an idle user is not deleted; by what a listing says that is so every hour."""
-        with self._metrics.counting:
-            self._metrics.deletions_withheld.labels(cause).inc()
+    def kept(self, user: JudgedUser, cause: UserKept, why: str) -> None:
+        """Record that a candidate is not deleted."""
+        self._count_kept(cause)
         self._is_known()
-        write = log.debug if at_listing else log.info
-        write("user_kept", **_fields(user), outcome="kept", cause=cause, why=why)
+        log.info("user_kept", **_fields(user), outcome="kept", cause=cause, why=why)
+
+    def kept_by_listing(self, user: JudgedUser, cause: UserKept) -> None:
+        """Record an idle user who is no candidate; the listing says that every hour."""
+        self._count_kept(cause)
+        why = f"the user {user.why}"
+        log.debug("user_kept", **_fields(user), outcome="kept", cause=cause, why=why)
+
+    def rest_kept(self, users: Sequence[JudgedUser], cause: UserKept, why: str) -> None:
+        """Record that the rest of the candidates is not deleted."""
+        self._count_kept(cause, len(users))
+        for user in users:
+            log.debug("user_kept", **_fields(user), outcome="kept", cause=cause, why=why)
+        log.info("users_kept", users=len(users), outcome="kept", cause=cause, why=why)
 
     def sending(self, user: JudgedUser) -> None:
         """Remember a deletion until its result is known; nothing is logged before it is sent."""
@@ -53,6 +65,10 @@ class DeletionTrail:
         with self._lock:
             if self._open is not None:
                 log.warning("deletion_cut_short", **_fields(self._open), why=_CUT_SHORT)
+
+    def _count_kept(self, cause: UserKept, users: int = 1) -> None:
+        with self._metrics.counting:
+            self._metrics.deletions_withheld.labels(cause).inc(users)
 
     def _is_known(self) -> None:
         with self._lock:

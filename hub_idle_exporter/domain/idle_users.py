@@ -8,18 +8,20 @@ no I/O, no log.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
+from typing import TypeGuard
 
 import msgspec
 from msgspec import UnsetType
 
 from .labels import UserKept
-from .model import Account, epoch
+from .model import Account, seconds
 from .policy import Judge, Policy
 from .settings import UserSettings
 
 CANDIDATE = "candidate"
-# What each reads on after "it".
+# What each reads on after "the user".
 _WORDS: Mapping[UserKept, str] = {
     UserKept.UNKNOWN: "has neither a last activity nor a known time of creation",
     UserKept.OWN: "owns tokens of the exporter",
@@ -49,11 +51,13 @@ class IdleUsers:
     """What one listing found at `read_at` by the Hub's clock: users past the limit or unknown.
 
     `complete` is False if the list changed so much while it was read that it may be wrong.
+    `unreadable` is how many users could not be decoded.
     """
 
     read_at: float
     users: tuple[JudgedUser, ...]
     complete: bool = True
+    unreadable: int = 0
 
     @cached_property
     def candidates(self) -> tuple[JudgedUser, ...]:
@@ -129,8 +133,15 @@ class UserJudge:
 
 
 def _idle(account: Account, now: float) -> float | None:
-    """Return how long a user has been idle; one who was never active, since its creation."""
-    for moment in (account.last_activity, account.created):
-        if not isinstance(moment, UnsetType) and moment is not None:
-            return max(0.0, now - (epoch(moment) or 0.0))
-    return None
+    """Return how long neither user nor servers were active; if they never were, since creation.
+
+    A stopped server that is active has outlived its stop, and the Hub does not tell of its user.
+    """
+    servers = (server.last_activity for server in account.seen_servers.values())
+    active = [seconds(one) for one in (account.last_activity, *servers) if _is_known(one)]
+    since = active or [seconds(one) for one in (account.created,) if _is_known(one)]
+    return max(0.0, now - max(since)) if since else None
+
+
+def _is_known(moment: datetime | UnsetType | None) -> TypeGuard[datetime]:
+    return not isinstance(moment, UnsetType) and moment is not None

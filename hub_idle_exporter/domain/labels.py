@@ -78,6 +78,7 @@ class UserKept(StrEnum):
     GATE = "gate"
     LIST = "list"
     LIMIT = "limit"
+    FAILURES = "failures"
 
 
 # What a listing of idle users finds of each.

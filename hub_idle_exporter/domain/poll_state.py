@@ -15,7 +15,7 @@ from .policy import Judge, Rules
 from .probe_user import NO_SAFEGUARDS, ProbeUser, Safeguards
 from .requirements import Finding, Requirement, Severity, requirements
 from .roles import roles
-from .scopes import Granted
+from .scopes import Granted, Scope
 from .settings import CullSettings
 
 INTERVALS_UNTIL_STALE = 3
@@ -121,6 +121,11 @@ class PollState:
         if self.identity is not None and self.identity.kind == "user":
             own.add(self.identity.name)
         return UserJudge(self.judge, cull.users, frozenset(own))
+
+    @property
+    def sees_activity(self) -> bool:
+        """Tell whether the token may see when users were last active."""
+        return (self.granted or Granted()).has(Scope.READ_ACTIVITY)
 
     @property
     def keeps_users(self) -> tuple[str, ...]:

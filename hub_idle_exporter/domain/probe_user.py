@@ -15,6 +15,7 @@ from .settings import BusyCheck, CullSettings
 
 # Scopes that a Hub may give to everybody by its role `user`, and that change nothing at the Hub.
 _OF_EVERYBODY = ("access:services", "list:", "read:groups", "read:services", "read:users:name")
+DELETES_USERS = "delete:users"
 _CUSTOM = "custom:"  # of other services: this Hub does nothing with them
 
 
@@ -48,6 +49,7 @@ class Safeguards:
     asks_servers: bool = False  # each server is asked before it is stopped
     stop_tokens: bool = False  # a stop is good for seconds only, by the Hub's own clock
     lease: bool = False  # one exporter per Hub stops servers
+    deletion_tokens: bool = False  # a deletion of a user is good for seconds only
 
     @property
     def complete(self) -> bool:
@@ -81,6 +83,7 @@ def safeguards(
         asks_servers=wanted and may_find and probe_user.may("access:servers"),
         stop_tokens=probe_user.may("delete:servers"),
         lease=True,
+        deletion_tokens=probe_user.may(DELETES_USERS),
     )
 
 
@@ -95,8 +98,20 @@ def probe_user_findings(seen: ProbeUser, cull: CullSettings) -> tuple[Finding, .
     unusable = Severity.SUSPENDS if cull.busy_check is BusyCheck.REQUIRE else Severity.WARNING
     return (
         *(Finding(Subject.PROBE_USER_ROLE, unusable, text) for text in _unusable(seen)),
-        *(Finding(Subject.PROBE_USER, Severity.SUSPENDS, text) for text in _dangerous(seen)),
+        *(Finding(Subject.PROBE_USER, Severity.SUSPENDS, text) for text in _dangerous(seen, cull)),
+        *_late_deletions(seen, cull),
     )
+
+
+def _late_deletions(seen: ProbeUser, cull: CullSettings) -> list[Finding]:
+    """Say that deletions have no token that expires, if users are deleted."""
+    if not cull.users.delete or seen.scopes is None or seen.may(DELETES_USERS):
+        return []
+    problem = (
+        f"the role of the user {seen.name} lacks {DELETES_USERS}: a deletion that is delayed on "
+        "its way to the Hub still works, however old what it was based on"
+    )
+    return [Finding(Subject.PROBE_USER_ROLE, Severity.WARNING, problem)]
 
 
 def _unusable(seen: ProbeUser) -> list[str]:
@@ -113,7 +128,7 @@ def _unusable(seen: ProbeUser) -> list[str]:
     return [f"the role of the user {name} lacks {' and '.join(missing)}"] if missing else []
 
 
-def _dangerous(seen: ProbeUser) -> list[str]:
+def _dangerous(seen: ProbeUser, cull: CullSettings) -> list[str]:
     """Say why somebody may sign in as this user, or already did."""
     name, user, problems = seen.name, seen.user, list[str]()
     if user is None:
@@ -130,7 +145,7 @@ def _dangerous(seen: ProbeUser) -> list[str]:
             f"somebody signed in as {name}, or opened its page as an administrator: refuse that "
             "name in post_auth_hook, delete the user and restart the Hub"
         )
-    wide = too_wide(seen.scopes or (), name)
+    wide = too_wide(seen.scopes or (), name, cull.users.delete)
     if wide:
         problems.append(f"the user {name} has more scopes than it needs: {', '.join(wide)}")
     return problems
@@ -146,15 +161,16 @@ def _was_used(name: str, server: Server) -> bool:
     return bool(name) or not unused or bytes(server.user_options) != b"null"
 
 
-def too_wide(scopes: tuple[str, ...], name: str) -> list[str]:
+def too_wide(scopes: tuple[str, ...], name: str, deletes_users: bool = False) -> list[str]:
     """List the scopes that tokens of this user should not have.
 
     Those of the role `user`, which everybody has, are filtered to the user itself.
     """
+    needed = (*PROBE_USER_SCOPES, DELETES_USERS) if deletes_users else PROBE_USER_SCOPES
     return sorted(
         scope
         for scope in scopes
-        if scope.partition("!")[0] not in PROBE_USER_SCOPES
+        if scope.partition("!")[0] not in needed
         and not scope.startswith((*_OF_EVERYBODY, _CUSTOM))
         and not scope.endswith(f"!user={name}")
     )

@@ -53,6 +53,8 @@ def roles(
     found = [_role(SERVICE_ROLE, "services", service, scopes)]
     if Scope.TOKENS in wanted:
         ours = _of_prober(of_prober, filters[Scope.DELETE_SERVERS])
+        if Scope.DELETE_USERS in wanted:
+            ours += _granting((Scope.DELETE_USERS,), filters[Scope.DELETE_USERS])
         found.append(_role(PROBER_ROLE, "users", probe_user, ours))
     return "\n".join(["c.JupyterHub.load_roles.extend([", *found, "])"])
 

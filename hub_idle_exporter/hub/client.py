@@ -96,11 +96,13 @@ class AccountListing:
     """Users without a running or pending server at the time `now` of the Hub's clock.
 
     `complete` is False if the list changed so much while it was read that it may be wrong.
+    `unreadable` is how many users cannot be decoded, and are left out.
     """
 
     accounts: Sequence[Account]
     now: float
     complete: bool
+    unreadable: int
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,8 @@ class Hub:
             offset = pages.take(page, offset)
             if in_order and _is_past(page.users, now - limit):
                 break
-        return AccountListing(list(pages.users.values()), now, not pages.crowd_left)
+        accounts = list(pages.users.values())
+        return AccountListing(accounts, now, not pages.crowd_left, len(pages.unreadable))
 
     def account(self, name: str) -> AccountReading | None:
         """Ask for one user with all its servers; None if it does not exist, or is hidden."""
@@ -216,13 +219,19 @@ class Hub:
             return None
         return AccountReading(self._decode(response, Account), self._clock(response))
 
-    def delete_user(self, name: str) -> None:
+    def delete_user(self, name: str, token: str | None = None) -> None:
         """Delete a user (`DELETE /users/{name}`), which cannot be undone.
 
         A Hub stops the user's default server first if it is ready, whatever runs in it. It refuses
-        with 400 while that server is stopping, and fails while another one is active.
+        with 400 while that server is stopping. With another server active it fails with 500, after
+        it has had authenticator and spawner delete what they keep of the user.
+
+        Args:
+            name: of the user.
+            token: one that was minted for this; None for our own.
         """
-        self._send(Operation.DELETE_USER, "DELETE", f"/users/{_quoted(name)}", accept=(204,))
+        path = f"/users/{_quoted(name)}"
+        self._send(Operation.DELETE_USER, "DELETE", path, accept=(204,), token=token)
 
     def user(self, name: str, stopped_servers: bool = False) -> UserReading | None:
         """Ask for one user (`GET /users/{name}`); None if it does not exist, or is hidden.

@@ -41,6 +41,7 @@ def idle(rig: Rig, name: str, days: float = 40, **more: Any) -> User:
 
 def stopped(rig: Rig, user: str, name: str = "", **more: Any) -> None:
     """Give a user a server that is stopped."""
+    more = {"idle": 60 * DAY} | more
     rig.hub.add_server(user, name, ready=False, stopped=True, **more)
 
 
@@ -451,9 +452,63 @@ def test_a_deletion_that_is_refused_is_not_repeated_with_a_new_token(rig: Rig) -
 
 def test_a_server_that_is_stopping_at_the_deletion_keeps_the_user(rig: Rig) -> None:
     idle(rig, "ana")
-    rig.hub.plan("DELETE", "/users/ana", faults.html(400))
+
+    def stops() -> None:
+        rig.hub.add_server("ana", idle=60 * DAY, pending="stop")
+
+    rig.hub.plan("DELETE", "/users/ana", faults.before(stops))
     assert listed(rig)
+    assert there(rig) == {"ana"}
     assert kept(rig, "server") == 1
+    assert rig.counted("user_deletion_failures_total", cause="http") == 0
+
+
+@pytest.mark.parametrize("status", [400, 404])
+def test_a_refusal_that_a_proxy_made_up_is_a_failure(rig: Rig, status: int) -> None:
+    idle(rig, "ana")
+    rig.hub.plan("DELETE", "/users/ana", faults.html(status))
+    assert not listed(rig)
+    assert rig.counted("user_deletion_failures_total", cause="http") == 1
+
+
+def test_a_user_whom_somebody_else_deletes_first_is_not_counted_as_deleted(rig: Rig) -> None:
+    idle(rig, "ana")
+    rig.hub.plan("DELETE", "/users/ana", faults.before(lambda: rig.hub.remove_user("ana")))
+    assert listed(rig)
+    assert (rig.counted("users_deleted_total"), kept(rig, "gone")) == (0, 1)
+
+
+@pytest.mark.parametrize("status", [200, 202])
+def test_no_other_answer_passes_for_a_deletion(rig: Rig, status: int) -> None:
+    idle(rig, "ana")
+    rig.hub.plan("DELETE", "/users/ana", faults.always(faults.reply(status)))
+    assert not listed(rig)
+    assert rig.counted("user_deletion_failures_total", cause="http") == 1
+
+
+def test_a_404_of_a_proxy_proves_no_deletion(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    idle(rig, "ana")
+
+    def of_a_proxy(_request: Request, _answer: Callable[[], Reply]) -> Reply:
+        monkeypatch.setattr(rig.hub, "headers", dict)  # the Hub's own is missing
+        return faults.reply(404)
+
+    rig.hub.plan("DELETE", "/users/ana", faults.html(502))
+    rig.hub.plan("GET", "/users/ana", of_a_proxy, after=1)
+    assert not listed(rig)
+    assert rig.counted("users_deleted_total") == 0
+    assert rig.counted("user_deletion_failures_total", cause="http") == 1
+
+
+def test_after_three_failures_in_a_row_the_rest_is_left_alone(rig: Rig, logged: Events) -> None:
+    for number in range(9):
+        idle(rig, f"u{number}", 40 + number)
+    rig.hub.plan("DELETE", "/users/u[4-7]", faults.html(500))
+    assert not listed(rig)
+    assert deletions(rig) == ["u8", "u7", "u6", "u5"]
+    assert kept(rig, "failures") == 5
+    (told,) = (one for one in logged if one["event"] == "users_kept")
+    assert (told["users"], told["cause"]) == (5, "failures")
 
 
 # ---- when ----------------------------------------------------------------------------------------

@@ -204,6 +204,8 @@ def test_the_census_is_the_oracles(hub: list[Json], given: Json, held: list[str]
 def some_account_server() -> Json:
     """Give a server of a user who is mostly at rest, as a list with stopped servers has it."""
     server = some_server() | {"ready": False, "pending": None, "stopped": True}
+    if DICE.random() < 0.85:
+        server["last_activity"] = DICE.choice([None, written(NOW - timedelta(days=700))])
     odd = {"ready": True, "pending": "spawn", "stopped": False}
     if DICE.random() < 0.15:
         key = DICE.choice(list(odd))

@@ -161,7 +161,7 @@ def listed(clean_paper_hub: RealHub) -> Iterator[Listed]:
     assert sidecar.enforcement is not None
     deleter = Deleter(
         sidecar.hub, sidecar.gatekeeper, sidecar.enforcement.election, sidecar.latest,
-        sidecar.trail, settings.cull, sidecar.stopping,
+        None, sidecar.trail, settings.cull, sidecar.stopping,
     )  # fmt: skip
     ready = Listed(hub, sidecar, deleter)
     ready.list()

@@ -62,8 +62,13 @@ class FixedPolicies(PolicySource):
         self.value = parse(text, "policies.yaml", default)
         self.error = None
 
+    current = True
+
     def refresh(self) -> bool:
         return False
+
+    def is_current(self) -> bool:
+        return self.current
 
 
 class Rig:
@@ -143,6 +148,7 @@ class Rig:
             self.gatekeeper,
             election,
             self.latest,
+            source,
             self.trail,
             self.settings,
             self.stopping,

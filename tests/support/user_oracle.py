@@ -30,16 +30,18 @@ def fate(user: Json, options: Json, scopes: list[str], own: frozenset[str], now:
 
 
 def idle_seconds(user: Json, now: datetime) -> float | None:
-    """Tell for how long a user did nothing; None: nobody can tell.
+    """Tell for how long neither the user nor a server of it did anything; None: nobody can tell.
 
     A user who never did anything counts from the day of creation. One whose activity is hidden may
     have been active since, so that the day of creation says nothing.
     """
     if "last_activity" not in user:
         return None
-    latest = user["last_activity"]
-    ago = elapsed(user.get("created") if latest is None else latest, now)
-    return None if ago is None else ago.total_seconds()
+    servers = user["servers"].values() if isinstance(user.get("servers"), dict) else ()
+    active = [elapsed(one.get("last_activity"), now) for one in (user, *servers)]
+    known = [ago.total_seconds() for ago in active if ago is not None]
+    created = elapsed(user.get("created"), now)
+    return min(known) if known else None if created is None else created.total_seconds()
 
 
 # ---- the user -----------------------------------------------------------------------------------
