@@ -59,7 +59,8 @@ class UserLister:
         if state.snapshot is None:
             return True
         if not (state.granted or Granted()).has(Scope.READ_ACTIVITY):
-            self._latest.idle_users = None
+            self._next = 0.0  # they are listed as soon as it is granted
+            self._latest.users_listed(None)
             return False
         may_delete = self._deleter is not None and self._deleter.closed() is None
         if self._clock() < self._next and not (self._waits and may_delete):
@@ -69,13 +70,14 @@ class UserLister:
             found = read_idle_users(self._hub, state, self._cull)
         except HubError as error:
             return self._failed(error)
-        self._latest.idle_users = found
+        self._latest.users_listed(found)
         counts = " ".join(f"{verdict}:{count}" for verdict, count in sorted(found.counts.items()))
         log.info("users_listed", idle=len(found.users), verdicts=counts)
         return self._deleter is None or self._delete(self._deleter, found)
 
     def _failed(self, error: HubError) -> bool:
-        self._next, self._latest.idle_users = self._clock() + _AFTER_FAILURE_SECONDS, None
+        self._next = self._clock() + _AFTER_FAILURE_SECONDS
+        self._latest.users_listed(None)
         log.error("users_not_listed", cause=error.cause, error=str(error))
         return False
 
@@ -83,5 +85,5 @@ class UserLister:
         """Delete the candidates; those who are gone are idle no longer."""
         became = deleter.delete(found)
         left = tuple(one for one in found.users if one.name not in became.gone)
-        self._latest.idle_users = replace(found, users=left)
+        self._latest.users_listed(replace(found, users=left))
         return became.worked

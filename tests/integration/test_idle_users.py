@@ -505,12 +505,27 @@ def test_a_listing_that_fails_is_told_and_tried_again_after_five_minutes(
     assert not rig.lister.list_if_due()
     assert [one["cause"] for one in logged if one["event"] == "users_not_listed"] == ["http"]
     assert found(rig, "candidate") is None
+    assert rig.latest.listing_failed
     rig.hub.heal()
     listed(rig)
     assert listings(rig) == 1
     rig.watch(301)
     assert listed(rig)
     assert listings(rig) == 2
+    assert not rig.latest.listing_failed
+
+
+def test_without_the_scope_to_see_activity_it_is_told_and_listed_once_it_is_granted(
+    rig: Rig,
+) -> None:
+    idle(rig, "ana", 1)
+    assert listed(rig)
+    rig.hub.tokens[rig.hub.token].scopes = [*ENFORCE, "delete:users"]
+    assert not listed(rig)
+    assert (listings(rig), rig.latest.listing_failed, found(rig, "own")) == (1, True, None)
+    rig.hub.tokens[rig.hub.token].scopes = DELETE
+    assert listed(rig)
+    assert (listings(rig), rig.latest.listing_failed, found(rig, "own")) == (2, False, 0)
 
 
 def test_of_a_hub_that_sorts_only_the_idle_are_read(rig: Rig) -> None:

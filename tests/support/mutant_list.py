@@ -430,6 +430,28 @@ MUTANTS = [
         "::test_roles_that_name_users_are_shown_only_where_names_are_allowed",
     ),
     Mutant(
+        "nobody is said to be deleted while the gate is closed",
+        "serving/users.py",
+        "if gate.state is not GateState.ON:",
+        "if False:",
+        "integration/test_page.py::test_whether_idle_users_are_deleted_is_said",
+    ),
+    Mutant(
+        "what is missing to delete users is told without names",
+        "serving/users.py",
+        "if state.keeps_users:",
+        "if False:",
+        "integration/test_page.py::test_what_keeps_users_and_names_some_is_not_told_again",
+    ),
+    Mutant(
+        "idle users are listed once the scope is granted",
+        "deleting/listing.py",
+        "            self._next = 0.0  # they are listed as soon as it is granted\n",
+        "",
+        "integration/test_idle_users.py"
+        "::test_without_the_scope_to_see_activity_it_is_told_and_listed_once_it_is_granted",
+    ),
+    Mutant(
         "the pause button stays",
         "serving/templates/page.js",
         '  if (now.hasAttribute("data-keep")) return;\n',
