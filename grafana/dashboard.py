@@ -540,7 +540,7 @@ def idle_users() -> Iterator[Any]:
             over_time(failures, "failed: {{cause}}"),
             over_time(q.increase("hub_idle_exporter_users_deleted_total", "1h"), "deleted"),
         ),
-        {"deleted": "purple"},
+        {"deleted": "text"},
     )
 
 
