@@ -507,6 +507,43 @@ def culls() -> Iterator[Any]:
     )
 
 
+def idle_users() -> Iterator[Any]:
+    """Answer: how many users would be deleted, why not the others, and what failed?"""
+    half = (12, 8)
+    yield fixed(
+        stacked(
+            lines(
+                "Idle users, by verdict",
+                "Users past --user-timeout, as of the last listing, which is made once an hour."
+                " candidate: to be deleted; nobody is without --enforce. All others are kept."
+                " server: a server runs, starts or stops. admin: an administrator. exempt: may"
+                " match an exempt policy. protected: has a stopped server that may not be culled."
+                " own: the probe user, or the owner of the token. scope: outside the filter of"
+                " delete:users. unknown and hidden: too little is known. Empty without"
+                " --cull-users.",
+                "none",
+                half,
+                over_time(q.USERS_BY_VERDICT, "{{verdict}}"),
+            )
+        ),
+        {"candidate": "purple"},
+    )
+    failures = q.increase("hub_idle_exporter_user_deletion_failures_total", "1h", "cause")
+    yield fixed(
+        lines(
+            "Users deleted, and failures by cause",
+            "Idle users deleted within the previous hour, each one verified, and deletions that"
+            " failed. response: the user still exists, although the Hub reported success, or its"
+            " answer could not be read.",
+            "none",
+            half,
+            over_time(failures, "failed: {{cause}}"),
+            over_time(q.increase("hub_idle_exporter_users_deleted_total", "1h"), "deleted"),
+        ),
+        {"deleted": "text"},
+    )
+
+
 def idle_server_hours() -> Iterator[Any]:
     """Answer: what do idle servers cost, and whose are they?"""
     targets = q.by_policy(f"increase({metric(IDLE_SECONDS)}[1h])")
@@ -762,6 +799,7 @@ FOLDED = {
     "Limits and policies": limits_and_policies,
     "Idle times and ages": how_spread,
     "Culls": culls,
+    "Idle users": idle_users,
     "Cost of idle servers": idle_server_hours,
     "The exporter itself": the_exporter,
 }

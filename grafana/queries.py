@@ -44,6 +44,10 @@ READ_ONCE = f"{LAST_SUCCESS} > 0"
 POLL_FAILURES = metric("hub_idle_exporter_poll_failures_total")
 START = metric("process_start_time_seconds")
 ASKS = metric("hub_idle_exporter_busy_check")
+IDLE_USERS = metric("jupyterhub_idle_users")
+USERS_TO_DELETE = metric("jupyterhub_idle_users", 'verdict="candidate"')
+# That there are none to be deleted is worth knowing; not each reason that keeps nobody.
+USERS_BY_VERDICT = f"sum by (verdict) ({USERS_TO_DELETE}) or sum by (verdict) ({IDLE_USERS}) > 0"
 IDLE_SECONDS = "hub_idle_exporter_idle_server_seconds_total"
 CULLS = "hub_idle_exporter_culls_total"
 CULL_FAILURES = "hub_idle_exporter_cull_failures_total"

@@ -290,6 +290,9 @@ class Metrics(Collector):
                 cull_failures=_counts(self.cull_failures),
                 busy_checks=_counts(self.busy_checks),
                 idle_server_seconds=_counts(self.idle_server_seconds),
+                users_deleted=_counts(self.users_deleted)[()],
+                deletions_withheld=_counts(self.deletions_withheld),
+                deletion_failures=_counts(self.deletion_failures),
             )
 
     def _enforcement(self, state: PollState) -> Iterable[Metric]:

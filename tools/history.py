@@ -22,12 +22,14 @@ from scenarios import DAY, HOUR, SCENARIOS, SimulatedHub
 
 from hub_idle_exporter.domain import census
 from hub_idle_exporter.domain.gate import ClockReading, GateReading, GateState
+from hub_idle_exporter.domain.idle_users import IdleUsers, JudgedUser
 from hub_idle_exporter.domain.labels import (
     Cause,
     CullFailure,
     Operation,
     Outcome,
     ProbeResult,
+    UserKept,
     Withheld,
 )
 from hub_idle_exporter.domain.model import Server, User
@@ -129,6 +131,11 @@ class Sidecar:
     def __post_init__(self) -> None:
         self.chance = random.Random(self.of.seed)  # noqa: S311
         self.everybody = people(self.of.people, self.chance, self.start)
+        self.idle_users = self.of.people // 12
+        self.kept_users: dict[UserKept | None, int] = {
+            UserKept.EXEMPT: self.of.people // 25,
+            UserKept.ADMIN: 2,
+        }
         self._begin(0)
 
     def _begin(self, pod: int) -> None:
@@ -148,7 +155,7 @@ class Sidecar:
         )
         settings = PollSettings(self.policies[-1], interval=self.of.interval)
         self.metrics = Metrics(CollectorRegistry(), self.latest, lambda _: self.gate, settings)
-        self.last_success = self.grace_until = 0.0
+        self.last_success = self.grace_until = self.users_listed = 0.0
 
     @property
     def policies(self) -> tuple[Policy, ...]:
@@ -200,6 +207,25 @@ class Sidecar:
         self._switch(now)
         if self.gate.state is GateState.ON:
             self._cull(taken, now)
+        if now >= self.users_listed + HOUR:
+            self._list_users(now)
+
+    def _list_users(self, now: float) -> None:
+        """Find idle users, of whom there are more and more, and delete them where that is on."""
+        self.users_listed = now
+        self.idle_users += self.chance.randrange(self.of.people // 60 + 1)
+        if self.gate.state is GateState.ON:
+            failed = sum(self.chance.random() < 0.1 for _ in range(self.idle_users))
+            self.metrics.users_deleted.inc(self.idle_users - failed)
+            self.metrics.deletion_failures.labels(Cause.HTTP).inc(failed)
+            self.idle_users = failed
+        verdicts = {None: self.idle_users, **self.kept_users}
+        found = (
+            JudgedUser(f"{kept}-{place}", 40 * DAY, kept, "")
+            for kept, count in verdicts.items()
+            for place in range(count)
+        )
+        self.latest.users_listed(IdleUsers(now, tuple(found)))
 
     def _switch(self, now: float) -> None:
         before_end = self.end - now

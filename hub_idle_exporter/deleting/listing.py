@@ -60,7 +60,8 @@ class UserLister:
         if state.snapshot is None:
             return True
         if not state.sees_activity:
-            self._latest.idle_users = None
+            self._next = 0.0  # they are listed as soon as it is granted
+            self._latest.users_listed(None)
             return False
         if self._clock() < self._next and not (self._waits and self._may_delete()):
             return True
@@ -69,7 +70,7 @@ class UserLister:
             found = read_idle_users(self._hub, state, self._cull)
         except HubError as error:
             return self._failed(error)
-        self._latest.idle_users = found
+        self._latest.users_listed(found)
         counts = " ".join(f"{verdict}:{count}" for verdict, count in sorted(found.counts.items()))
         fields = {"idle": len(found.users), "verdicts": counts, "unreadable": found.unreadable}
         log.info("users_listed", **fields)
@@ -79,7 +80,7 @@ class UserLister:
         return self._deleter is not None and self._deleter.closed() is None
 
     def _failed(self, error: HubError) -> bool:
-        self._latest.idle_users = None
+        self._latest.users_listed(None)
         if error.cause is not Cause.TIMEOUT:  # a Hub that is slow is not asked again so soon
             self._next = self._clock() + _AFTER_FAILURE_SECONDS
         log.error("users_not_listed", cause=error.cause, error=str(error))
@@ -90,5 +91,5 @@ class UserLister:
         became = deleter.delete(found)
         self._waits = self._waits or became.cut_off
         left = tuple(one for one in found.users if one.name not in became.gone)
-        self._latest.idle_users = replace(found, users=left)
+        self._latest.users_listed(replace(found, users=left))
         return became.worked

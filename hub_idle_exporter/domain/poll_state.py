@@ -170,8 +170,14 @@ def _since(then: ClockReading | None, now: ClockReading) -> float | None:
 class LatestState:
     """Holds the newest poll state; one assignment replaces it for every reader.
 
-    `idle_users` is what the newest listing of idle users found; None if that failed, or before it.
+    `idle_users` is what the newest listing of idle users found; None if that failed
+    (`listing_failed`), or before it.
     """
 
     state: PollState
     idle_users: IdleUsers | None = None
+    listing_failed: bool = False
+
+    def users_listed(self, found: IdleUsers | None) -> None:
+        """Publish what a listing of idle users found; None if it failed."""
+        self.idle_users, self.listing_failed = found, found is None

@@ -17,3 +17,6 @@ class Totals:
     cull_failures: Counts
     busy_checks: Counts
     idle_server_seconds: Counts  # policy
+    users_deleted: float
+    deletions_withheld: Counts
+    deletion_failures: Counts

@@ -30,6 +30,7 @@ from .wording import (
 # The settings about polling and culling; each is the name of an option.
 _SHOWN = ("interval", "grace", "concurrency", "max_culls", "max_busy", "max_unanswered",
           "cull_default_servers", "cull_named_servers", "remove_named_servers")  # fmt: skip
+_SHOWN_OF_USERS = ("cull_users", "user_timeout", "cull_admin_users")  # with --cull-users
 
 MOST_RECENT = 20
 # Whoever has to end a server that outlived its stop should have a day for it.
@@ -74,6 +75,7 @@ class Page:
         """Read everything once."""
         state, shown = self._latest.state, shown_settings(self._settings)
         now, metrics = read_clocks(), self._metrics
+        names = _SHOWN + (_SHOWN_OF_USERS if self._settings.cull.users.delete else ())
         with metrics.counting:  # so that they fit together
             totals, last_pass = metrics.totals(), metrics.journal.last_pass()
             recent = metrics.journal.newest(MOST_RECENT)
@@ -82,7 +84,7 @@ class Page:
             now=now,
             exporter_version=__version__,
             settings=self._settings,
-            shown={f"--{name.replace('_', '-')}": f"{shown[name]}".lower() for name in _SHOWN},
+            shown={f"--{name.replace('_', '-')}": f"{shown[name]}".lower() for name in names},
             state=state,
             gate=self._gatekeeper.read(state),
             stands_by=self._gatekeeper.stands_by(state),
@@ -93,4 +95,6 @@ class Page:
             not_stopped=not_stopped,
             asked=asked,
             web_config_valid=metrics.web_config_valid,
+            idle_users=self._latest.idle_users,
+            listing_failed=self._latest.listing_failed,
         )

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from ..domain.census import Census
 from ..domain.gate import ClockReading, GateReading
+from ..domain.idle_users import IdleUsers
 from ..domain.policy import JudgedServer, Reason, State
 from ..domain.poll_state import PollState
 from ..domain.settings import Settings
@@ -72,6 +73,8 @@ class Reading:
     `started` is when this exporter started, in seconds since 1970. `recent` are the last stops and
     withheld candidates, `not_stopped` servers that may have outlived their stop. `web_config_valid`
     tells that the current version of the web configuration file is in use, or there is none.
+    `idle_users` is what the newest listing of idle users found; None if that failed
+    (`listing_failed`), or before it.
     """
 
     now: ClockReading
@@ -88,6 +91,8 @@ class Reading:
     not_stopped: Sequence[Entry] = ()
     asked: ServerFilter = ServerFilter()
     web_config_valid: bool = True
+    idle_users: IdleUsers | None = None
+    listing_failed: bool = False
 
     @property
     def census(self) -> Census | None:

@@ -7,7 +7,6 @@ Durations are seconds, times are seconds since 1970. A view has no user names wi
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
 
 from ..domain.gate import GateState
 from ..domain.labels import Outcome, Withheld
@@ -15,9 +14,11 @@ from ..domain.policy import Reason, State
 from ..domain.requirements import Finding, Requirement, Severity
 from ..domain.roles import names_people
 from ..domain.settings import BusyCheck
-from ..domain.totals import Counts, Totals
+from ..domain.totals import Totals
+from .counts import Count, counted
 from .facts import Facts, PolicyRow, facts_of, policy_rows
 from .reading import Reading
+from .users import Users, users_of
 from .wording import ANSWERS, FAILED, MEANINGS, POLL_FAILURES, WITHHELD
 
 _REFRESH_SECONDS = (5, 60)
@@ -25,8 +26,6 @@ _REFRESH_SECONDS = (5, 60)
 _IN_VAIN: frozenset[Outcome | Withheld] = frozenset(
     (Outcome.FAILED, Withheld.PROBE_FAILED, Withheld.LIST, Withheld.STALE)
 )
-
-_Value = TypeVar("_Value", bound=str)
 
 
 class Freshness(StrEnum):
@@ -44,15 +43,6 @@ class Tone(StrEnum):
     CALM = "calm"  # this exporter is not to stop anything
     GOOD = "good"
     WARN = "warn"
-
-
-@dataclass(frozen=True)
-class Count:
-    """How often an outcome was counted, and what it means."""
-
-    value: str
-    meaning: str
-    count: int
 
 
 @dataclass(frozen=True)
@@ -104,12 +94,14 @@ class Unmet:
     `findings` are requirements that are not met, `lacks` is what protects people only if they are,
     and `roles` is what to paste into jupyterhub_config.py; empty if other roles would not help.
     `hidden` tells that there are roles, but that they name users who must not be named here.
+    `keeps_users_only` tells that servers are stopped all the same, with every protection.
     """
 
     findings: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
     roles: str = ""
     hidden: bool = False
+    keeps_users_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,6 +115,7 @@ class View:
     facts: Facts | None
     policies: tuple[PolicyRow, ...]
     culls: Culls | None  # None: nothing is ever stopped
+    users: Users | None  # None without --cull-users
     poll_failures: tuple[Count, ...]
     scopes: tuple[tuple[Requirement, ScopeStatus], ...]
     asking: str
@@ -135,6 +128,7 @@ class View:
             return "red"
         well = self.freshness is Freshness.FRESH and self.mode.tone is not Tone.WARN
         broken = self.reading.state.policy_error or not self.reading.web_config_valid
+        broken = broken or self.reading.listing_failed
         unmet = self.unmet.findings or broken
         left_out = self.facts is not None and self.facts.unreadable_users
         return "green" if well and not (unmet or left_out) else "amber"
@@ -166,7 +160,8 @@ def view_of(reading: Reading) -> View:
         facts=facts_of(reading),
         policies=policy_rows(reading),
         culls=_culls(reading) if reading.enforces else None,
-        poll_failures=_counted(POLL_FAILURES, reading.totals.poll_failures),
+        users=users_of(reading),
+        poll_failures=counted(POLL_FAILURES, reading.totals.poll_failures),
         scopes=_scopes(reading),
         asking=_asking(reading),
         refresh=int(max(least, min(most, reading.settings.poll.interval))),
@@ -227,12 +222,14 @@ def _unmet(reading: Reading) -> Unmet:
     fatal = state.error is not None and state.error.finding is not None
     if state.snapshot is None and not fatal:
         return Unmet()
-    found = (Severity.WARNING, Severity.KEEPS_USERS, Severity.SUSPENDS)
-    sentences = tuple(_shown(reading, one) for one in state.findings if one.severity in found)
+    told = (Severity.WARNING, Severity.KEEPS_USERS, Severity.SUSPENDS)
+    found = [one for one in state.findings if one.severity in told]
+    sentences = tuple(_shown(reading, one) for one in found)
     enforcing = reading.enforces and state.suspended_by == ()
     lacks = state.safeguards.lacks if enforcing else ()
     hidden = not reading.names_servers and names_people(state.roles, state.probe_user_name)
-    return Unmet(sentences, lacks, "" if hidden else state.roles, hidden)
+    users_only = not lacks and {one.severity for one in found} == {Severity.KEEPS_USERS}
+    return Unmet(sentences, lacks, "" if hidden else state.roles, hidden, users_only)
 
 
 def _shown(reading: Reading, finding: Finding) -> str:
@@ -245,11 +242,11 @@ def _shown(reading: Reading, finding: Finding) -> str:
 def _culls(reading: Reading) -> Culls:
     totals, outcomes = reading.totals, reading.last_pass.outcomes
     return Culls(
-        last_pass=_counted(MEANINGS, {(value,): count for value, count in outcomes.items()}),
+        last_pass=counted(MEANINGS, {(value,): count for value, count in outcomes.items()}),
         stopped=_stopped(totals),
-        withheld=_counted(WITHHELD, totals.withheld),
-        failed=_counted(FAILED, totals.cull_failures),
-        answers=_counted(ANSWERS, totals.busy_checks),
+        withheld=counted(WITHHELD, totals.withheld),
+        failed=counted(FAILED, totals.cull_failures),
+        answers=counted(ANSWERS, totals.busy_checks),
     )
 
 
@@ -259,12 +256,6 @@ def _stopped(totals: Totals) -> tuple[tuple[str, Mapping[Reason, int]], ...]:
         (name, {reason: int(totals.culls.get((name, reason), 0)) for reason in Reason})
         for name in names
     )
-
-
-def _counted(meanings: Mapping[_Value, str], counts: Counts) -> tuple[Count, ...]:
-    """Give the outcomes that occurred."""
-    found = ((value, meaning, int(counts.get((value,), 0))) for value, meaning in meanings.items())
-    return tuple(Count(value, meaning, count) for value, meaning, count in found if count)
 
 
 def _scopes(reading: Reading) -> tuple[tuple[Requirement, ScopeStatus], ...]:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from itertools import chain
 
-from ..domain.labels import Cause, CullFailure, Outcome, ProbeResult, Withheld
+from ..domain.labels import LISTED, Cause, CullFailure, Outcome, ProbeResult, UserKept, Withheld
 from ..domain.policy import Reason
 
 OUTCOMES = {
@@ -50,6 +50,28 @@ POLL_FAILURES = {
     Cause.SCOPE: "the token lacks a scope",
     Cause.RESPONSE: "the answer was not one of a JupyterHub API",
 }
+# Why an idle user is not deleted.
+USER_KEPT = {
+    UserKept.SERVER: "a server runs, starts or stops",
+    UserKept.ADMIN: "administrator of the Hub",
+    UserKept.EXEMPT: "may match a policy that exempts",
+    UserKept.PROTECTED: "has a stopped server that may not be culled",
+    UserKept.OWN: "the probe user, or the owner of the exporter's token",
+    UserKept.SCOPE: "outside the filter of delete:users",
+    UserKept.UNKNOWN: "neither a last activity nor a time of creation is known",
+    UserKept.HIDDEN: "the token cannot see enough",
+    UserKept.ACTIVE_AGAIN: "active in the meantime",
+    UserKept.GONE: "no longer exists",
+    UserKept.LOOK_FAILED: "could not be looked at again, or no token for it was made",
+    UserKept.POLICY: "the policies or scopes had changed",
+    UserKept.STALE: "the last look was too long ago",
+    UserKept.GATE: "deletions were not allowed",
+    UserKept.LIST: "the list of users may have had gaps",
+    UserKept.LIMIT: "--max-culls was reached",
+    UserKept.FAILURES: "three deletions in a row failed",
+}
+LISTED_KEPT = {cause: words for cause, words in USER_KEPT.items() if cause in LISTED}
+NOT_DELETED = {**POLL_FAILURES, Cause.RESPONSE: "the user still exists, or the answer was odd"}
 
 _NBSP = "\N{NO-BREAK SPACE}"
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))

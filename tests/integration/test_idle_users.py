@@ -1,13 +1,16 @@
 """Idle users are deleted, and nobody else is: against a fake Hub over real HTTP."""
 
+import threading
 from collections.abc import Callable, MutableMapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
 import fake_hub as faults
 import pytest
-from culling_rig import HOUR, MakeRig, Rig
-from fake_hub import ENFORCE, FakeHub, Reply, Request, User
+from answers import TOKENS
+from culling_rig import HOUR, FixedPolicies, MakeRig, Rig
+from fake_hub import ENFORCE, OF_PROBER, FakeHub, Reply, Request, User
 
 from hub_idle_exporter.domain.settings import UserSettings
 
@@ -290,6 +293,28 @@ def test_a_user_whose_server_runs_or_is_pending_at_the_look_stays(
     assert_kept(rig, "server", "ana")
 
 
+def test_a_stopped_server_that_is_active_keeps_its_user(rig: Rig) -> None:
+    """It has outlived its stop, and the Hub does not tell of its user."""
+    idle(rig, "ana")
+    stopped(rig, "ana", "gpu", idle=60)
+    assert_kept(rig, "active_again", "ana")
+
+
+def test_an_answer_about_another_user_deletes_nobody(rig: Rig) -> None:
+    """A proxy that decodes %2F leads elsewhere."""
+    for name in ("x/../bob", "bob"):
+        idle(rig, name, 50)
+
+    def of_bob(_request: Request, answer: Callable[[], Reply]) -> Reply:
+        said = answer()
+        return replace(said, body=said.body.replace(b'"x/../bob"', b'"bob"'))
+
+    rig.hub.plan("GET", "/users/x%2F..%2Fbob", of_bob)
+    assert not listed(rig)
+    assert there(rig) == {"x/../bob"}
+    assert kept(rig, "look_failed") == 1
+
+
 def test_a_user_who_is_gone_at_the_look_is_not_deleted_again(rig: Rig) -> None:
     idle(rig, "ana")
     meanwhile(rig, lambda: rig.hub.remove_user("ana"))
@@ -327,6 +352,42 @@ def test_a_shutdown_during_the_look_keeps_the_user(rig: Rig) -> None:
     idle(rig, "ana")
     meanwhile(rig, rig.stopping.set)
     assert_kept(rig, "gate", "ana")
+
+
+def test_while_the_hub_that_started_us_is_gone_nobody_is_deleted(
+    make_rig: MakeRig, fake_hub: FakeHub
+) -> None:
+    ended = threading.Event()
+    rig = deleting(make_rig, fake_hub, orphaned=ended.is_set)
+    idle(rig, "ana")
+    meanwhile(rig, ended.set)
+    assert_kept(rig, "gate", "ana")
+
+
+def test_a_policy_file_that_has_changed_keeps_all_until_the_next_poll(
+    make_rig: MakeRig, fake_hub: FakeHub
+) -> None:
+    policies = [{"name": "staff", "match": {"users": "staff"}, "exempt": True}]
+    rig = deleting(make_rig, fake_hub, policies=policies)
+    for name in ("ana", "bob"):
+        idle(rig, name)
+    assert isinstance(rig.source, FixedPolicies)
+    rig.source.current = False
+    assert_kept(rig, "gate", "ana", "bob")
+    rig.source.current = True
+    assert rig.lister.list_if_due()
+    assert there(rig) == set()
+
+
+def test_a_scope_that_is_missing_for_users_is_logged_with_the_roles(
+    make_rig: MakeRig, fake_hub: FakeHub, logged: Events
+) -> None:
+    rig = deleting(make_rig, fake_hub, scopes=ENFORCE)
+    assert not listed(rig)
+    rig.poll()
+    (told,) = (one for one in logged if one["event"] == "user_requirements_not_met")
+    assert "lacks the scope read:users:activity" in told["why"]
+    assert "'delete:users'" in told["roles"]
 
 
 def test_without_the_scope_to_delete_servers_are_culled_and_users_kept(
@@ -511,6 +572,67 @@ def test_after_three_failures_in_a_row_the_rest_is_left_alone(rig: Rig, logged: 
     assert (told["users"], told["cause"]) == (5, "failures")
 
 
+# ---- the token for it ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_tokens(rig: Rig) -> Rig:
+    """A rig whose probe user may delete users."""
+    rig.hub.users["idle-prober"].scopes = [*OF_PROBER, "delete:users"]
+    return rig
+
+
+def test_a_deletion_is_sent_with_a_token_for_that_user_minted_before_the_look(
+    with_tokens: Rig,
+) -> None:
+    rig = with_tokens
+    idle(rig, "ana")
+    assert listed(rig)
+    (body,) = rig.minted("delete")
+    assert (body["scopes"], body["expires_in"]) == (["delete:users!user=ana"], 3)
+    (minted,) = (one for one in rig.hub.log("POST", TOKENS) if one.json() == body)
+    looked, verified = rig.hub.log("GET", "/users/ana")
+    (delete,) = rig.hub.log("DELETE", "/users/ana")
+    assert minted.at < looked.at < delete.at < verified.at
+    assert rig.hub.tokens[delete.token].user == "idle-prober"
+    assert rig.counted("users_deleted_total") == 1
+
+
+def test_a_deletion_that_arrives_after_its_token_expired_keeps_the_user(with_tokens: Rig) -> None:
+    rig = with_tokens
+    idle(rig, "ana")
+
+    def late() -> None:
+        rig.hub.clock = lambda: rig.time + 4
+
+    rig.hub.plan("DELETE", "/users/ana", faults.before(late))
+    assert not listed(rig)
+    assert there(rig) == {"ana"}
+    assert kept(rig, "stale") == 1
+    assert rig.counted("user_deletion_failures_total", cause="auth") == 0
+
+
+def test_without_that_scope_of_the_probe_user_they_are_deleted_with_our_own_token(
+    rig: Rig,
+) -> None:
+    idle(rig, "ana")
+    assert listed(rig)
+    (delete,) = rig.hub.log("DELETE", "/users/ana")
+    assert delete.token == rig.own_token
+    (said,) = (str(one) for one in rig.latest.state.findings if "delete:users" in str(one))
+    assert "lacks delete:users: a deletion that is delayed" in said
+
+
+def test_a_user_for_whom_no_token_can_be_minted_stays(with_tokens: Rig) -> None:
+    rig = with_tokens
+    idle(rig, "ana")
+    rig.poll()
+    rig.hub.plan("POST", TOKENS, faults.html(500))
+    assert not rig.lister.list_if_due()
+    assert kept(rig, "look_failed") == 1
+    assert deletions(rig) == []
+
+
 # ---- when ----------------------------------------------------------------------------------------
 
 
@@ -541,6 +663,34 @@ def test_users_are_listed_anew_once_the_gate_opens(make_rig: MakeRig, fake_hub: 
     assert (listings(rig), there(rig)) == (2, set())
 
 
+def test_a_listing_that_was_cut_off_is_made_again_once_the_gate_opens(rig: Rig) -> None:
+    for name in ("ana", "bob"):
+        idle(rig, name)
+    rig.poll()
+    meanwhile(rig, lambda: rig.suspend("the Hub answers no poll"))
+    assert not rig.lister.list_if_due()
+    assert kept(rig, "gate") == 2
+    rig.poll()
+    assert rig.lister.list_if_due()
+    assert there(rig) == set()
+
+
+def test_a_listing_that_takes_too_long_is_tried_again_in_an_hour(
+    make_rig: MakeRig, fake_hub: FakeHub
+) -> None:
+    rig = deleting(make_rig, fake_hub, request_timeout=0.2)
+    rig.poll()
+    rig.hub.plan("GET", "/users", faults.hang(rig.stopping))
+    assert not rig.lister.list_if_due()
+    rig.hub.heal()
+    rig.watch(301)
+    listed(rig)
+    assert listings(rig) == 1
+    rig.watch(3300)
+    listed(rig)
+    assert listings(rig) == 2
+
+
 def test_nothing_is_listed_before_a_poll_has_succeeded_or_while_polls_fail(rig: Rig) -> None:
     idle(rig, "ana")
     assert rig.lister.list_if_due()
@@ -560,12 +710,27 @@ def test_a_listing_that_fails_is_told_and_tried_again_after_five_minutes(
     assert not rig.lister.list_if_due()
     assert [one["cause"] for one in logged if one["event"] == "users_not_listed"] == ["http"]
     assert found(rig, "candidate") is None
+    assert rig.latest.listing_failed
     rig.hub.heal()
     listed(rig)
     assert listings(rig) == 1
     rig.watch(301)
     assert listed(rig)
     assert listings(rig) == 2
+    assert not rig.latest.listing_failed
+
+
+def test_without_the_scope_to_see_activity_it_is_told_and_listed_once_it_is_granted(
+    rig: Rig,
+) -> None:
+    idle(rig, "ana", 1)
+    assert listed(rig)
+    rig.hub.tokens[rig.hub.token].scopes = [*ENFORCE, "delete:users"]
+    assert not listed(rig)
+    assert (listings(rig), rig.latest.listing_failed, found(rig, "own")) == (1, True, None)
+    rig.hub.tokens[rig.hub.token].scopes = DELETE
+    assert listed(rig)
+    assert (listings(rig), rig.latest.listing_failed, found(rig, "own")) == (2, False, 0)
 
 
 def test_of_a_hub_that_sorts_only_the_idle_are_read(rig: Rig) -> None:

@@ -136,7 +136,7 @@ OWN: dict[str, tuple[str, Labels]] = {
         {
             "cause": (
                 *LISTED, "active_again", "gone", "look_failed", "policy", "stale", "gate", "list",
-                "limit",
+                "limit", "failures",
             ),
         },
     ),

@@ -4,6 +4,7 @@ import cProfile
 import random
 import re
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ import yaml
 from conftest import RunExporter
 from expected_roles import expected_roles
 from exporter_process import Exporter
-from fake_hub import FakeHub, FakeServer, hang
+from fake_hub import ENFORCE, FakeHub, FakeServer, hang
 from page_readings import (
     CULLERS_ROLE,
     DEFAULT,
@@ -25,15 +26,19 @@ from page_readings import (
     HOUR,
     NOTHING,
     NOW,
+    OF_USERS,
     ORPHAN,
     RULES,
     STATES,
     WHOLE,
     Document,
     after_a_pass,
+    deleting,
     entry,
     failed,
     first,
+    idle_users,
+    lacking_scopes_to_delete,
     people,
     reading,
     server,
@@ -48,7 +53,15 @@ from hub_idle_exporter.culling.audit import Audit
 from hub_idle_exporter.culling.gatekeeper import Gatekeeper
 from hub_idle_exporter.domain.census import judge_all
 from hub_idle_exporter.domain.gate import GateState
-from hub_idle_exporter.domain.labels import Cause, CullFailure, Outcome, ProbeResult, Withheld
+from hub_idle_exporter.domain.idle_users import IdleUsers
+from hub_idle_exporter.domain.labels import (
+    Cause,
+    CullFailure,
+    Outcome,
+    ProbeResult,
+    UserKept,
+    Withheld,
+)
 from hub_idle_exporter.domain.model import User
 from hub_idle_exporter.domain.policy import Judge, Policy, Reason, Rules, State
 from hub_idle_exporter.domain.poll_state import LatestState, PollError
@@ -73,7 +86,9 @@ from hub_idle_exporter.serving.wording import (
     ANSWERS,
     FAILED,
     MEANINGS,
+    NOT_DELETED,
     POLL_FAILURES,
+    USER_KEPT,
     WITHHELD,
     about,
     brief,
@@ -206,9 +221,6 @@ def test_it_renews_itself_about_as_often_as_there_is_news(interval: float, refre
     source = html(view_of(reading(interval=interval)))
     assert f'<noscript><meta http-equiv="refresh" content="{refresh}"></noscript>' in source
     assert f'<body data-refresh="{refresh}">' in source
-
-
-OF_USERS = {Scope.READ_ACTIVITY, Scope.DELETE_USERS}  # told of only with --cull-users
 
 
 def test_scopes_are_missing_only_where_they_are_needed() -> None:
@@ -369,9 +381,10 @@ def test_monitoring_speaks_of_no_safeguards() -> None:
 def test_every_outcome_has_its_own_words() -> None:
     meanings = (
         (Withheld, WITHHELD), (CullFailure, FAILED), (ProbeResult, ANSWERS),
-        (Cause, POLL_FAILURES), ([*Outcome, *Withheld], MEANINGS),
+        (Cause, POLL_FAILURES), ([*Outcome, *Withheld], MEANINGS), (Cause, NOT_DELETED),
     )  # fmt: skip
-    for values, words in meanings:
+    assert set(USER_KEPT) == set(UserKept)  # the most usual first
+    for values, words in (*meanings, (USER_KEPT, USER_KEPT)):
         assert list(words) == list(values)
         assert len(set(words.values())) == len(words)
 
@@ -703,6 +716,107 @@ def test_servers_are_capped_the_most_idle_kept() -> None:
     )
 
 
+# ---- idle users ---------------------------------------------------------------------------------
+
+
+def test_without_the_option_nothing_is_told_of_idle_users() -> None:
+    given = reading()
+    assert html(view_of(replace(given, idle_users=idle_users()))) == html(view_of(given))
+    told = [state for state in STATES if 'id="part-users"' in html(view_of(STATES[state]()))]
+    assert told == [state for state in STATES if state.startswith("users")] != []
+
+
+def test_idle_users_are_counted_by_what_keeps_them() -> None:
+    said = text_of(deleting(idle_users()))
+    assert "Idle users: 3 to be deleted They are deleted one at a time, at each listing." in said
+    assert "A deletion cannot be undone. Not active for 30 d or longer, as listed at " in said
+    kept = (
+        "Kept: 43 Kept administrator of the Hub 2 may match a policy that exempts 40 the probe user"
+    )
+    assert kept in said
+    assert "Since the start: 7 deleted, 1 failed" in said
+    assert "Not deleted: 1 Not deleted the Hub answered with an error 1" in said
+    assert "Kept, all listings together: 401" in said
+    assert "active in the meantime 1" in said
+
+
+def test_when_users_were_listed_is_told_by_our_clock() -> None:
+    ahead = IdleUsers(NOW - 60 + 7200, ())
+    given = deleting(ahead, state={"clock_skew": 7200.0})
+    assert "as listed at 11:05 UTC" in text_of(given)
+
+
+WAITS: dict[str, Any] = {"gate": GateState.GRACE, "why": "grace period: 600 s left"}
+OTHER: dict[str, Any] = {"gate": GateState.SUSPENDED, "why": "another exporter enforces"}
+WATCHES: dict[str, Any] = {"enforce": False, "gate": GateState.OFF, "why": "monitoring only"}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (deleting(idle_users()), "3 to be deleted They are deleted one at a time, at each listing"),
+        (deleting(idle_users(), max_culls=5), "one at a time, at most 5 at each listing."),
+        (deleting(idle_users(), **WAITS), "Nobody is deleted now: grace period: 600 s left."),
+        (
+            deleting(idle_users(), stands_by=True, **OTHER),
+            "Nobody is deleted now: another exporter enforces.",
+        ),
+        (
+            deleting(idle_users(), **WATCHES),
+            "3 would be deleted Nobody is deleted without --enforce. A deletion cannot be undone.",
+        ),
+        (lacking_scopes_to_delete(), "Nobody is deleted until the requirements above are met."),
+        (
+            failed(deletes_users=True, idle_users=idle_users()),
+            "not known while the Hub cannot be read Nobody is deleted until the Hub can be read",
+        ),
+        (first(deletes_users=True), "Idle users: not listed yet Nobody is deleted now: "),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_whether_idle_users_are_deleted_is_said(given: Reading, said: str) -> None:
+    told = text_of(given)
+    assert said in told
+    assert ("They are deleted" in told) is ("one at a time" in said)
+
+
+@pytest.mark.parametrize("state", ["users", "users, watched", "users, doubtful"])
+def test_no_idle_user_is_named_whatever_is_allowed(state: str) -> None:
+    assert "gone-" not in html(view_of(per_server(STATES[state]())))
+
+
+def test_what_keeps_users_and_names_some_is_not_told_again() -> None:
+    problem = "the user idle-prober has more scopes than it needs: admin:users!user=alice"
+    finding = Finding(Subject.PROBE_USER, Severity.SUSPENDS, problem)
+    given = deleting(
+        idle_users(), state={"findings": (finding,)}, gate=GateState.SUSPENDED, why=problem
+    )
+    assert "alice" not in text_of(given)
+    assert "Nobody is deleted until the requirements above are met." in text_of(given)
+
+
+def test_a_listing_that_failed_is_told_and_never_green() -> None:
+    given = deleting(listing_failed=True)
+    assert "Idle users: could not be listed; the log says why" in text_of(given)
+    assert colours(given)[1] == AMBER
+    assert "Idle users: could not be listed Nobody" in text_of(lacking_scopes_to_delete())
+
+
+def test_a_listing_that_may_have_gaps_is_told() -> None:
+    said = "it may be wrong, so none of them is deleted"
+    assert said in text_of(deleting(idle_users(complete=False)))
+    assert said not in text_of(deleting(idle_users()))
+
+
+def test_scopes_that_only_keep_users_are_no_lack_of_protection() -> None:
+    given = lacking_scopes_to_delete()
+    assert "Requirements to delete idle users are not met." in text_of(given)
+    assert colours(given) == ("mode good", AMBER)
+    lacking = replace(WHOLE, lease=False)
+    given = replace(given, state=replace(given.state, safeguards=lacking))
+    assert "Servers are stopped with less protection than is possible." in text_of(given)
+
+
 # ---- the HTML -----------------------------------------------------------------------------------
 
 
@@ -837,6 +951,27 @@ def test_its_numbers_are_those_of_metrics(fake_hub: FakeHub, run_exporter: RunEx
     assert "Since the start: 3 stopped" in source
     assert "Answers when asked: 3" in source
     assert "gone-" not in source
+
+
+def test_idle_users_are_those_of_metrics_and_options_are_shown(
+    fake_hub: FakeHub, run_exporter: RunExporter
+) -> None:
+    fake_hub.tokens[fake_hub.token].scopes = [*ENFORCE, "admin:users"]
+    fake_hub.users["idle-prober"].created = time.time() - 90 * 86400
+    for name, admin in (("ana", False), ("bob", False), ("root", True)):
+        fake_hub.add_user(name, admin=admin).last_activity = time.time() - 40 * 86400
+    exporter = run_exporter(
+        fake_hub, "--cull-users", "--user-timeout=35d", "--enforce", "--grace=0"
+    )
+    exporter.wait_value(2, "hub_idle_exporter_users_deleted_total")
+    exporter.wait_value(0, "jupyterhub_idle_users", verdict="candidate")
+    said = text_of_source(words(exporter))
+    assert "Idle users: 0 to be deleted They are deleted one at a time" in said
+    assert "Not active for 35 d or longer, as listed at" in said
+    assert "Kept: 2 Kept administrator of the Hub 1 the probe user, or the owner" in said
+    assert "Since the start: 2 deleted" in said
+    assert "--cull-users true --user-timeout 35d --cull-admin-users false" in said
+    assert not [name for name in ("ana", "bob", "root") if re.search(rf"\b{name}\b", said)]
 
 
 POLICY_FILE = """\

@@ -63,6 +63,7 @@ def test_dashboard_opens_on_what_people_ask_first() -> None:
         "Limits and policies",
         "Idle times and ages",
         "Culls",
+        "Idle users",
         "Cost of idle servers",
         "The exporter itself",
     ]
@@ -97,6 +98,13 @@ def test_limits_are_those_that_the_exporter_counts() -> None:
     assert texts == {
         limit: target["legendFormat"] for limit, target in zip(census.LIMITS, past, strict=True)
     }
+
+
+def test_each_verdict_on_users_is_explained(vocabulary: promql_checks.Vocabulary) -> None:
+    board = json.loads((REPO / DASHBOARD).read_text())
+    titled = {panel["title"]: panel for panel in dashboard_checks.panels(board)}
+    said = re.findall(r"\w+", titled["Idle users, by verdict"]["description"])
+    assert vocabulary.labels["jupyterhub_idle_users"]["verdict"] <= set(said)
 
 
 def test_classes_of_idle_time_cover_every_server(vocabulary: promql_checks.Vocabulary) -> None:

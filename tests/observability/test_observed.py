@@ -25,12 +25,13 @@ from fake_hub import Jupyter
 from page_readings import text_of_source
 from planted_faults import DASHBOARD, RULES
 from prometheus_process import PrometheusServer, Scraped
-from real_hub import RealHub
+from real_hub import ENFORCE, RealHub
 
 from hub_idle_exporter.demo.launch import free_ports
 
 REPO = Path(__file__).resolve().parents[2]
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+SCOPES = (*ENFORCE, "admin:users")
 POLICIES = """
 policies:
   - {name: staff, match: {groups: [watched-staff]}, exempt: true}
@@ -146,7 +147,9 @@ def panel_of(title: str) -> dict[str, Any]:
 
 def people(hub: RealHub) -> None:
     """Fill a Hub: somebody for each thing that can come of a server."""
-    hub.add_users(["eve"], group="watched-staff")
+    hub.add_users(["eve", "lee"], group="watched-staff")
+    hub.add_users(["kim"])
+    hub.age_users(["kim", "lee"], idle=40 * DAY, age=400 * DAY)
     idle = {
         "ana": 30,
         "bo": 125,
@@ -214,11 +217,11 @@ def run(paper_hub: RealHub, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     start = time.time()
     options = (
         *("--enforce", "--interval=2s", "--grace=10s", f"--policy-file={folder}/policies.yaml"),
-        f"--web.listen-address={address}",
+        *("--cull-users", f"--web.listen-address={address}"),
     )
     with (
         PrometheusServer(program, folder / "prometheus", jobs, REPO / RULES) as prometheus,
-        Exporter(hub.url, hub.token, options, directory=folder) as exporter,
+        Exporter(hub.url, hub.add_token(SCOPES), options, directory=folder) as exporter,
     ):
         yield observed(start, hub, prometheus, exporter)
     cleaned(hub)
@@ -238,6 +241,7 @@ def observed(start: float, hub: RealHub, prometheus: PrometheusServer, exporter:
     before, servers_before = time.time(), seen(hub)
     exporter.wait_event("culled", count=3, timeout=60)
     exporter.wait_event("cull_failed", timeout=60)
+    exporter.wait_event("user_deleted", user="kim")
     for cause in ("busy", "active_again"):
         exporter.wait_event("cull_withheld", cause=cause, count=3)
     # A poll later the facts are those after the culls; the counters have long been scraped.
@@ -520,6 +524,21 @@ def test_last_pass_is_that_of_the_log(run: Run) -> None:
     assert run.logged("cull_withheld", "cause").keys() == {("busy",), ("active_again",)}
     asked = run.panel("Servers asked, by answer")
     assert {answer for answer, value in asked.items() if value} == {"idle", "busy", "active"}
+
+
+def test_idle_users_are_those_of_the_log_and_of_metrics(run: Run) -> None:
+    """One is deleted once culling is on; of the others a policy keeps one."""
+    name, shown = "Idle users, by verdict", run.panel("Idle users, by verdict")
+    assert (run.panel(name, run.before)["candidate"], shown["candidate"]) == (1, 0)
+    told = {
+        verdict: run.metrics.value("jupyterhub_idle_users", verdict=verdict) for verdict in shown
+    }
+    assert shown == told
+    assert shown["exempt"] == 1
+    assert run.logged("user_deleted", "user") == {("kim",): 1}
+    deleted = run.panel("Users deleted, and failures by cause")
+    assert round(deleted.pop("deleted")) == 1
+    assert set(deleted.values()) == {0}
 
 
 def test_idle_server_hours_are_the_exporters(run: Run) -> None:

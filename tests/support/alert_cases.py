@@ -57,6 +57,7 @@ CANDIDATES = hubs("cull_candidates", policy="default", reason="idle")
 LAST_SUCCESS = own("last_poll_success_timestamp_seconds")
 INTERVAL = own("poll_interval_seconds")
 UP = hubs("up")
+NOT_DELETED = own("user_deletion_failures_total", cause="http")
 STARTED = "process_start_time_seconds{}"
 
 
@@ -147,6 +148,7 @@ def good() -> Series:
         CULLS: each(1),
         ATTEMPTS: each(1),
         **{own("cull_failures_total", cause=c): always(0) for c in ("http", "slow", "not_stopped")},
+        **{own("user_deletion_failures_total", cause=c): always(0) for c in ("http", "timeout")},
         **{withheld(cause): always(0) for cause in WITHHELD},
         withheld("busy"): each(1),
         withheld("active_again"): each(1),

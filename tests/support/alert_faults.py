@@ -10,6 +10,7 @@ from alert_cases import (
     END,
     INTERVAL,
     LAST_SUCCESS,
+    NOT_DELETED,
     SERVERS,
     STARTED,
     UP,
@@ -502,6 +503,19 @@ FAULTS = [
         },
         silent=(200, 250),
     ),
+    # -- idle users, who are listed and deleted once an hour
+    Case(
+        "a user cannot be deleted",
+        {NOT_DELETED: "0x59 " + steps(60, range(1, 24))},
+        {"HubIdleUserDeletionsFailing": WARNING},
+        at=(170, 200, 230, 290),
+        silent=(50, 158),
+    ),
+    Case(
+        "every deletion of one listing fails",
+        {NOT_DELETED: f"0x59 0+10x9 {always(100)}"},
+        silent=(62, 155, 160, 165, 200),
+    ),
     # -- what it costs, and the rest
     Case(
         "more than half of the servers are idle, and nobody stops them",
@@ -614,6 +628,7 @@ _BEFORE_DEATH = {
     "stops are refused": "every stop is refused",
     "no server can be asked": "no server can be asked",
     "servers wait": "more servers become idle than may be stopped",
+    "a user cannot be deleted": "a user cannot be deleted",
 }
 _BY_NAME = {case.name: case for case in FAULTS}
 FAULTS += [

@@ -8,7 +8,8 @@ from typing import Any
 
 from hub_idle_exporter.domain.census import census_of, judge_all
 from hub_idle_exporter.domain.gate import ClockReading, GateReading, GateState
-from hub_idle_exporter.domain.labels import Cause, CullFailure, Outcome, Withheld
+from hub_idle_exporter.domain.idle_users import IdleUsers, JudgedUser
+from hub_idle_exporter.domain.labels import Cause, CullFailure, Outcome, UserKept, Withheld
 from hub_idle_exporter.domain.model import Server, User
 from hub_idle_exporter.domain.policy import Globs, Judge, Match, Policy, Reason, Rules
 from hub_idle_exporter.domain.poll_state import PollError, PollState, Snapshot
@@ -36,8 +37,10 @@ GPU = Policy("gpu", 2 * HOUR, 24 * HOUR, match=Match(users=Globs(["gpu-*"])), ow
 DEFAULT = Policy("default", HOUR)
 RULES = Rules((STAFF, GPU, DEFAULT))
 WHOLE = Safeguards(asks_servers=True, stop_tokens=True, lease=True)
-NOTHING = Totals(0, {}, {}, {}, {}, {}, {})
+NOTHING = Totals(0, {}, {}, {}, {}, {}, {}, 0, {}, {})
 NO_PASS = LastPass(None, {})
+
+OF_USERS = {Scope.READ_ACTIVITY, Scope.DELETE_USERS}  # told of only with --cull-users
 
 
 def server(idle: float, age: float = 10 * HOUR, **more: Any) -> Server:
@@ -75,6 +78,7 @@ def reading(
     busy_check: BusyCheck = BusyCheck.REQUIRE,
     enforce: bool = True,
     deletes_users: bool = False,
+    max_culls: int = 0,
     state: Mapping[str, Any] | None = None,
     gate: GateState = GateState.ON,
     why: str = "servers past their limit are stopped",
@@ -83,7 +87,7 @@ def reading(
 ) -> Reading:
     """A reading right after a good poll of a Hub with these users, enforcing."""
     users_too = UserSettings(delete=deletes_users)
-    cull = CullSettings(enforce, busy_check=busy_check, users=users_too)
+    cull = CullSettings(enforce, busy_check=busy_check, max_culls=max_culls, users=users_too)
     granted = Granted.of([*Scope, "tokens!user=idle-prober"])
     judged = judge_all(Judge(rules, Granted()), users or people(), NOW)
     snapshot = Snapshot(NOW, census_of(judged, rules, per_server))
@@ -176,6 +180,38 @@ def after_a_pass(**changes: Any) -> Reading:
     return reading(last_pass=LastPass(NOW - 6, outcomes), recent=recent, **changes)
 
 
+FOUND: Mapping[UserKept | None, int] = {
+    None: 3, UserKept.EXEMPT: 40, UserKept.ADMIN: 2, UserKept.OWN: 1,
+}  # fmt: skip
+
+
+def idle_users(**more: Any) -> IdleUsers:
+    """A listing of half an hour ago, by the Hub's clock."""
+    kinds = [kept for kept, count in FOUND.items() for _ in range(count)]
+    users = (JudgedUser(f"gone-{n}", 99.0, kept, "why") for n, kept in enumerate(kinds))
+    return IdleUsers(NOW - HOUR / 2 + 0.4, tuple(users), **more)
+
+
+def deleting(found: IdleUsers | None = None, **changes: Any) -> Reading:
+    """A reading with --cull-users, after some deletions."""
+    totals = replace(
+        NOTHING,
+        users_deleted=7.0,
+        deletion_failures={(Cause.HTTP,): 1.0},
+        deletions_withheld={(UserKept.EXEMPT,): 400.0, (UserKept.ACTIVE_AGAIN,): 1.0},
+    )
+    more: dict[str, Any] = {"idle_users": found, "totals": totals, "deletes_users": True}
+    return reading(**(more | changes))
+
+
+def lacking_scopes_to_delete(**changes: Any) -> Reading:
+    """A reading with --cull-users when the token has no scope for that, but all others."""
+    given = deleting(listing_failed=True, **changes)
+    granted = Granted.of([*(set(Scope) - OF_USERS), "tokens!user=idle-prober"])
+    found = scope_findings(given.state.requirements, granted)
+    return replace(given, state=replace(given.state, granted=granted, findings=found))
+
+
 STATES: Mapping[str, Callable[[], Reading]] = {
     "fresh": reading,
     "servers": lambda: reading(per_server=True),
@@ -202,6 +238,13 @@ STATES: Mapping[str, Callable[[], Reading]] = {
     "in vain": lambda: reading(last_pass=LastPass(NOW - 6, {Withheld.PROBE_FAILED: 30})),
     "hidden roles": lambda: with_scopes("list:users", "read:servers!user=alice"),
     "many orphans": lambda: reading(not_stopped=[ORPHAN] * 7),
+    "users": lambda: deleting(idle_users()),
+    "users, watched": lambda: deleting(
+        idle_users(), totals=NOTHING, enforce=False, gate=GateState.OFF, why="monitoring only"
+    ),
+    "users, doubtful": lambda: deleting(idle_users(complete=False)),
+    "users, not listed": deleting,
+    "users, no scope": lacking_scopes_to_delete,
 }
 
 

@@ -181,7 +181,14 @@ _LEFT_BEHIND = {
     "stops are refused": "(increase(hub_idle_exporter_cull_attempts_total[2h]))",
     "no server can be asked": "1.5\n                " + _POLLS_ARE_RARE.format("unless", "<="),
     "servers wait": "== 1\n                " + _POLLS_ARE_RARE.format("unless", "<="),
+    "a user cannot be deleted": "[90m] offset 90m)\n          )\n            > 0",
 }
+_LABELS_OF_DELETIONS = """
+        labels:
+          severity: warning
+        annotations:
+          summary: >-
+            Deletions"""
 _WRONGLY = ("limit", "probe_failed", "gate", "list", "stale")
 
 IN_RULES = [
@@ -551,6 +558,24 @@ IN_RULES = [
         "candidates wait, at an interval of 60 minutes",
         "instance:hub_idle_exporter_candidates_waiting:avg3h > 1.5",
         "instance:hub_idle_exporter_candidates_waiting:avg3h > 150",
+    ),
+    _played(
+        "one listing whose deletions fail alarms",
+        "every deletion of one listing fails",
+        "_failures_total[90m] offset 90m",
+        "_failures_total[90m]",
+    ),
+    _played(
+        "deletions that fail while the window moves alarm",
+        "every deletion of one listing fails",
+        f"15m{_LABELS_OF_DELETIONS}",
+        f"1m{_LABELS_OF_DELETIONS}",
+    ),
+    _played(
+        "deletions are looked for at every poll",
+        "a user cannot be deleted",
+        "_deletion_failures_total[90m])",
+        "_deletion_failures_total[30m])",
     ),
     _played(
         "exempt servers count",

@@ -16,6 +16,7 @@ from poll_states import RULES
 from prometheus_client import CollectorRegistry
 
 from hub_idle_exporter.domain.gate import GateReading, GateState
+from hub_idle_exporter.domain.idle_users import IdleUsers
 from hub_idle_exporter.domain.poll_state import LatestState
 from hub_idle_exporter.domain.settings import PollSettings
 from hub_idle_exporter.metrics import Metrics
@@ -51,7 +52,7 @@ class Vocabulary:
 def exporters_vocabulary() -> Vocabulary:
     """Read what the exporter has from its registry."""
     settings = PollSettings(RULES.policies[-1])
-    latest = LatestState(poll_states.good())
+    latest = LatestState(poll_states.good(), IdleUsers(0.0, ()))
     metrics = Metrics(
         CollectorRegistry(), latest, lambda _state: GateReading(GateState.OFF, ""), settings
     )

@@ -18,7 +18,7 @@ from hub_idle_exporter.domain.probe_user import (
     unseen,
 )
 from hub_idle_exporter.domain.requirements import Severity, Subject
-from hub_idle_exporter.domain.settings import BusyCheck, CullSettings
+from hub_idle_exporter.domain.settings import BusyCheck, CullSettings, UserSettings
 
 MONITOR = CullSettings()
 REQUIRE, AUTO, OFF = (CullSettings(enforce=True, busy_check=each) for each in BusyCheck)
@@ -244,3 +244,23 @@ def test_what_is_missing_is_told_each_by_itself() -> None:
         (said,) = lacking.lacks
         assert word in said
     assert len(NO_SAFEGUARDS.lacks) == 3
+
+
+# ---- deleting users -----------------------------------------------------------------------------
+
+DELETES = replace(REQUIRE, users=UserSettings(delete=True))
+
+
+def test_it_may_delete_users_only_where_users_are_deleted() -> None:
+    able = replace(FINE, scopes=(*SCOPES, "delete:users"))
+    assert probe_user_findings(able, DELETES) == ()
+    assert "more scopes than it needs: delete:users" in dangerous(able, REQUIRE)
+
+
+def test_without_that_scope_deletions_are_less_safe() -> None:
+    said = sentence(FINE, Subject.PROBE_USER_ROLE, Severity.WARNING, DELETES)
+    assert "lacks delete:users: a deletion that is delayed" in said
+    for scopes, able in ((SCOPES, False), ((*SCOPES, "delete:users!group=g"), True)):
+        given = safeguards(DELETES, True, True, replace(FINE, scopes=scopes))
+        assert given.deletion_tokens is able
+        assert given.complete

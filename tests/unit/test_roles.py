@@ -1,6 +1,7 @@
 """The roles to paste: enough, no more than was wanted, and beside whatever is there."""
 
 import ast
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hub_idle_exporter.domain.policy import Globs, Match, Policy, Rules
 from hub_idle_exporter.domain.requirements import Severity, requirements, scope_findings
 from hub_idle_exporter.domain.roles import PROBER_ROLE, SERVICE_ROLE, roles
 from hub_idle_exporter.domain.scopes import Granted
-from hub_idle_exporter.domain.settings import BusyCheck, CullSettings
+from hub_idle_exporter.domain.settings import BusyCheck, CullSettings, UserSettings
 
 DEFAULT = Policy("default", 3600.0)
 PLAIN = Rules((DEFAULT,))
@@ -165,3 +166,12 @@ def test_what_lets_the_probe_user_be_seen_is_no_filter_that_was_chosen() -> None
 def test_a_token_with_the_roles_to_paste_is_told_the_same_ones() -> None:
     once = scopes("list:users", "read:servers!group=physics")
     assert scopes(*once[0], of_prober=once[1]) == once
+
+
+def test_where_users_are_deleted_the_probe_user_may_do_so_within_the_same_filters() -> None:
+    cull = replace(REQUIRE, users=UserSettings(delete=True))
+    service, prober = (role["scopes"] for role in pasted(printed([], cull)))
+    assert {"read:users:activity", "delete:users"} <= set(service)
+    assert prober == [*OF_PROBER, "delete:users"]
+    _, filtered = pasted(printed([*READ, "delete:users!group=old"], cull))
+    assert filtered["scopes"][-1] == "delete:users!group=old"
