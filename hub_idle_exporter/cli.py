@@ -122,7 +122,6 @@ class Refused(Kind):
 
 
 BOOLEAN = Kind("true|false", _boolean, flag=True)
-CULLERS_BOOLEAN = Kind("true|false", culler_options.boolean, flag=True)
 FILE = Kind("file", str)
 
 
@@ -174,21 +173,21 @@ OPTIONS = [
     _option("max-unanswered", _duration(0), "Judge a server by last_activity alone, once it has "
             "given no usable answer for this long; 0 for never.", "0"),
     _option("policy-file", FILE, "YAML file with policies."),
-    _option("cull-default-servers", CULLERS_BOOLEAN, "Whether default servers may be stopped.",
+    _option("cull-default-servers", BOOLEAN, "Whether default servers may be stopped.",
             "true"),
-    _option("cull-named-servers", CULLERS_BOOLEAN, "Whether named servers may be stopped.", "true"),
-    _option("remove-named-servers", CULLERS_BOOLEAN, "Remove a named server from the Hub, two "
+    _option("cull-named-servers", BOOLEAN, "Whether named servers may be stopped.", "true"),
+    _option("remove-named-servers", BOOLEAN, "Remove a named server from the Hub, two "
             "minutes after its stop was verified.", "false"),
-    _option("cull-users", CULLERS_BOOLEAN, "Also find users idle past --user-timeout and, with "
+    _option("cull-users", BOOLEAN, "Also find users idle past --user-timeout and, with "
             "--enforce, delete them: this cannot be undone.", "false"),
-    _option("cull-admin-users", CULLERS_BOOLEAN, "Whether administrators of the Hub may be "
+    _option("cull-admin-users", BOOLEAN, "Whether administrators of the Hub may be "
             "deleted too: only if this is said."),
     _option("user-timeout", _duration(86400), "Idle limit of users, at least a day.", "30d"),
     _option("api-page-size", _whole(0, 10_000), "Users per page when users are listed; 0 for "
             "the default.", "200"),
     _option("request-timeout", _duration(1), "Timeout of one request to the Hub, with its whole "
             "answer.", "60s", also=("JUPYTERHUB_REQUEST_TIMEOUT",)),
-    _option("ssl-enabled", CULLERS_BOOLEAN, "The Hub uses internal_ssl.", "false"),
+    _option("ssl-enabled", BOOLEAN, "The Hub uses internal_ssl.", "false"),
     _option("internal-certs-location", FILE, "Folder with the Hub's internal_ssl certificates.",
             "internal-ssl"),
     _option("ca-file", FILE, "File with the private CA (PEM) that signed the Hub's certificate."),

@@ -25,14 +25,17 @@ REFUSED = {
     "log-rotate-when": _TO_STDERR,
     "log-rotate-interval": _TO_STDERR,
 }
-_TRUE, _FALSE = ("true", "1", "yes", "on", "t"), ("false", "0", "f")
-
-
-def boolean(value: str) -> bool:
-    """Read a true or false; raise ValueError for words that its versions read differently."""
-    if value.lower() in (*_TRUE, *_FALSE):
-        return value.lower() in _TRUE
-    raise ValueError("must be true or false; jupyterhub-idle-culler 1.4 reads other words as true")
+# Its options that are true or false, and the words that both of its versions read alike: 1.4 takes
+# all others for true.
+_BOOLEANS = frozenset(
+    f"--{name}"
+    for name in (
+        "cull-admin-users", "cull-default-servers", "cull-named-servers", "cull-users",
+        "remove-named-servers", "ssl-enabled",
+    )
+)  # fmt: skip
+_LONGEST_SHOWN = 80
+_READ_ALIKE = ("true", "1", "yes", "on", "t", "false", "0", "f")
 
 
 def spelled_as_ours(
@@ -50,14 +53,16 @@ def spelled_as_ours(
     given = [_our_spelling(argument, names) for argument in arguments]
     written = []
     for argument, following in zip_longest(given, given[1:], fillvalue=""):
-        name, equals, _ = argument.partition("=")
+        name, equals, value = argument.partition("=")
         if name in flags and not equals:
-            if following.lower() in (*_TRUE, *_FALSE):
-                raise click.UsageError(
-                    f"{name} {following}: write {name}={following}; jupyterhub-idle-culler 1.4 "
-                    "reads it as true, and ignores what follows"
-                )
+            if following.lower() in (*_READ_ALIKE, "no", "off"):
+                raise click.UsageError(f"{name} {following}: write {name}={following}")
             argument = f"{name}=true"
+        elif name in _BOOLEANS and value.lower() not in _READ_ALIKE:
+            raise click.UsageError(
+                f"Invalid value for '{name}': {value[:_LONGEST_SHOWN]!r}: must be true or false; "
+                "jupyterhub-idle-culler 1.4 would read this as true"
+            )
         written.append(argument)
     return written
 

@@ -138,7 +138,8 @@ REFUSED = {
     "--IdleCuller.timeout=5": "use --timeout",
     "--IdleCuller.cull_arbiter_hook=x": "--policy-file",
     "--cull-users=no": "--cull-users",
-    "--cull-named-servers=": "true or false",
+    "--cull-named-servers=": "must be true or false",
+    "--cull-named-servers=off": "1.4 would read this as true",
     "--concurrency=0": "from 1 to 1000",
     "--timeout=0": "at least 1 s",
     "--max-age=-5": "--max-age",
@@ -154,9 +155,19 @@ def test_what_is_refused_says_what_to_use(argument: str, instead: str) -> None:
 
 
 def test_a_value_apart_from_a_true_or_false_is_refused_since_its_versions_disagree() -> None:
-    said = ours(["--cull-users", "false"])
-    assert isinstance(said, str)
-    assert "write --cull-users=false" in said
+    for name, word in (("--cull-users", "false"), ("--cull-users", "no"), ("--enforce", "yes")):
+        said = ours([name, word])
+        assert isinstance(said, str)
+        assert f"write {name}={word}" in said
+
+
+def test_words_that_its_versions_read_differently_are_taken_from_our_own_variables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HUB_IDLE_EXPORTER_CULL_NAMED_SERVERS", "off")
+    found = ours([])
+    assert isinstance(found, Settings)
+    assert not found.poll.cull_named_servers
 
 
 def test_cull_admin_users_alone_means_nothing(tmp_path: Path) -> None:

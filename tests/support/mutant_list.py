@@ -3212,7 +3212,7 @@ MUTANTS = [
     Mutant(
         "a word after a true or false is refused",
         "culler_options.py",
-        "if following.lower() in (*_TRUE, *_FALSE):",
+        'if following.lower() in (*_READ_ALIKE, "no", "off"):',
         "if False:",
         "integration/test_drop_in.py"
         "::test_a_value_apart_from_a_true_or_false_is_refused_since_its_versions_disagree",
