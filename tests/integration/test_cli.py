@@ -52,7 +52,7 @@ BAD: list[tuple[str, list[str], str]] = [
     ("max-culls", ["-1", "x", "1e3"], "from 0"),
     ("api-page-size", ["-1", "x", "10001"], "from 0"),
     ("user-timeout", ["1h", "0", "86399"], "at least 86400 s"),
-    ("cull-users", ["no", "maybe"], "true or false"),
+    ("cull-users", ["maybe"], "true or false"),
     ("enforce", ["", "maybe", "2"], "true or false"),
     ("cull-named-servers", ["sometimes"], "true or false"),
     ("per-server-metrics", ["y"], "true or false"),
