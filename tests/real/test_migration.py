@@ -38,7 +38,8 @@ HOOK = block(PAGE, "post_auth_hook")
 LITTLEST = block(PAGE, "c.JupyterHub.services.append")
 (LITTLESTS_FILE,) = re.findall(r"jupyterhub_config\.d/([\w-]+\.py)`", text(PAGE))
 OLD_VALUES, NEW_VALUES = (values for _, values in blocks("yaml", [PAGE]))
-IDLE, BUSY = "idle", "busy"
+IDLE, BUSY, LONG_GONE = "idle", "busy", "long-gone"
+DAY = 86400.0
 
 
 @pytest.fixture(scope="module", params=["", "5.5"], ids=lambda version: version or "newest")
@@ -76,6 +77,12 @@ def hub_at_work(directory: Path, python: Path) -> Iterator[RealHub]:
         hub.paper.at[f"/user/{BUSY}/"] = computing
         idle_servers(hub, IDLE, BUSY)
         yield hub
+
+
+def age_long_gone(hub: RealHub) -> None:
+    """Let there be a user who was last active long ago."""
+    hub.ensure_user(LONG_GONE)
+    hub.age_users([LONG_GONE], idle=60 * DAY, age=400 * DAY)
 
 
 def restart(hub: RealHub, page: str, variables: dict[str, str] | None = None) -> None:
@@ -143,6 +150,27 @@ def test_what_takes_its_place_stops_the_idle_spares_the_busy_and_refuses_the_pro
         assert Browser(hub.public_url).sign_in("ana", "any password") == 302
 
 
+@pytest.mark.parametrize(
+    "more", [["admin:users"], ["read:users:activity", "delete:users"]], ids=str
+)
+def test_with_the_scopes_for_it_idle_users_are_deleted_and_nobody_else(
+    tmp_path: Path, hub_python: Path, more: list[str]
+) -> None:
+    ours = PLAIN.replace('"--enforce"', '"--enforce", "--cull-users"')
+    wider = f"""{ours}{HOOK}
+for role, more in zip(c.JupyterHub.load_roles, [{more}, ["delete:users"]]):
+    role["scopes"].extend(more)
+"""
+    variables = {"HUB_IDLE_EXPORTER_WEB_LISTEN_ADDRESS": "127.0.0.1:0"}
+    with hub_at_work(tmp_path, hub_python) as hub:
+        age_long_gone(hub)
+        there = set(hub.users())
+        restart(hub, wider, variables | {"HUB_IDLE_EXPORTER_GRACE": "0"})
+        hub.wait_log(f"event=user_deleted user={LONG_GONE} ")
+        assert set(hub.users()) == there - {LONG_GONE} | {PROBER}
+        assert hub.wait_log(f" 204 DELETE /hub/api/users/{LONG_GONE} ({PROBER}@")
+
+
 def test_what_stood_there_stops_the_idle_and_the_busy(tmp_path: Path) -> None:
     with hub_at_work(tmp_path, older_hub_python("5.5")) as hub:
         restart(hub, STOOD_THERE)
@@ -178,8 +206,6 @@ CHARTS_WITH_USERS = Service("jupyterhub-idle-culler-with-users", (*CULLERS, "adm
 LITTLESTS = Service("cull-idle", (), admin=True)
 OLD_SERVICES = (CHARTS, CHARTS_WITH_USERS, LITTLESTS)
 AT_WORK: tuple[Key, ...] = (("silent", ""), ("silent", "lab"))
-LONG_GONE = "long-gone"
-DAY = 86400.0
 
 
 @dataclass(frozen=True)
@@ -248,8 +274,7 @@ class AtWork:
                 self.kernels[key] = self.hub.start_kernel(*key)
                 self.kernels[key].run("import time; time.sleep(1e6)")
             self.hub.backdate(*key, idle=7200, age=9000)
-        self.hub.ensure_user(LONG_GONE)
-        self.hub.age_users([LONG_GONE], idle=60 * DAY, age=400 * DAY)
+        age_long_gone(self.hub)
 
     def computing(self) -> set[Key]:
         return {key for key, kernel in self.kernels.items() if kernel.state() == "busy"}
@@ -275,8 +300,12 @@ def roles_to_paste(old: Old) -> str:
     roles = "".join(line.strip() for line in expected_roles(old.service.name).splitlines())
     if "--cull-users" not in old.line:
         return roles
-    last = "'tokens!service=idle-prober',"
-    return roles.replace(last, f"{last}'read:users:activity','delete:users',")
+    for last, more in (
+        ("'tokens!service=idle-prober',", "'read:users:activity','delete:users',"),
+        ("'access:servers','delete:servers',", "'delete:users',"),
+    ):
+        roles = roles.replace(last, last + more)
+    return roles
 
 
 @pytest.mark.parametrize("old", OLD, ids=str)
