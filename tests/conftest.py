@@ -35,6 +35,7 @@ REPO = Path(__file__).parents[1]
 LONGEST = (
     "test_real_outage",
     "test_other_hubs",
+    "test_migration",
     "test_demo",
     "test_real_culling",
     "test_process",
