@@ -181,7 +181,7 @@ OPTIONS = [
     _option("cull-users", BOOLEAN, "Also find users idle past --user-timeout and, with "
             "--enforce, delete them: this cannot be undone.", "false"),
     _option("cull-admin-users", BOOLEAN, "Whether administrators of the Hub may be "
-            "deleted too: only if this is said."),
+            "deleted too; without it they are kept."),
     _option("user-timeout", _duration(86400), "Idle limit of users, at least a day.", "30d"),
     _option("api-page-size", _whole(0, 10_000), "Users per page when users are listed; 0 for "
             "the default.", "200"),

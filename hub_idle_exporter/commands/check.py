@@ -295,20 +295,24 @@ def _idle_users(report: _Report, cull: CullSettings, state: PollState, hub: Hub)
     kept = ", ".join(f"{one} {count}" for one, count in found.counts.items() if one != CANDIDATE)
     if cull.users.admins:
         report.warning("administrators of the Hub may be deleted too (--cull-admin-users)")
-    report.good(_would_be_deleted(len(found.candidates), cull, report.failed))
+    if not found.complete:
+        report.warning("the list of users changed too much while it was read; it may have gaps")
+    tell = report.warning if found.candidates and cull.enforce else report.good
+    tell(_would_be_deleted(len(found.candidates), cull, report.failed))
     for one in found.candidates[:_MOST_SHOWN]:
         report.more(f"{one.name}: idle {'unknown' if one.idle is None else shown(one.idle)}")
     if len(found.candidates) > _MOST_SHOWN:
         left = len(found.candidates) - _MOST_SHOWN
         report.more(f"... and {left} more: see `hub-idle-exporter servers --users`")
     if kept:
-        report.note(f"idle users who are kept, by reason: {kept}")
+        report.note(f"idle users who are kept, by verdict: {kept}")
 
 
 def _would_be_deleted(users: int, cull: CullSettings, failed: bool) -> str:
     limit = shown(cull.users.timeout)
     many = f"{users} user{'' if users == 1 else 's'} idle for {limit}"
-    return f"{many} would be deleted, which cannot be undone, {_when(cull, failed)}"
+    at_most = f" (at most {cull.max_culls} an hour)" if cull.max_culls else ""
+    return f"{many} would be deleted{at_most}, which cannot be undone, {_when(cull, failed)}"
 
 
 def _when(cull: CullSettings, failed: bool) -> str:

@@ -38,11 +38,13 @@ def list_idle_users(settings: Settings, environ: Mapping[str, str], as_json: boo
     if found is None:
         click.echo(f"hub-idle-exporter: {problem}", err=True)
         return 1
+    notes = _gaps(found)
     if as_json:
         click.echo(json.dumps([_row(one) for one in found.users], indent=2, ensure_ascii=False))
-        return 0
-    click.echo("\n".join(_table(found.users, columns(sys.stdout))))
-    tell(_notes(found, settings.cull))
+    else:
+        click.echo("\n".join(_table(found.users, columns(sys.stdout))))
+        notes = [*_on_candidates(found, settings.cull), *notes]
+    tell(notes)
     return 0
 
 
@@ -89,8 +91,8 @@ def _narrowed(rows: Sequence[Row], room: int) -> list[Row]:
     return [row | {"user": cut(row["user"], left)} for row in rows]
 
 
-def _notes(found: IdleUsers, cull: CullSettings) -> list[str]:
-    """Say what the table does not tell."""
+def _on_candidates(found: IdleUsers, cull: CullSettings) -> list[str]:
+    """Say what becomes of candidates."""
     notes = []
     if found.candidates:
         notes.append(
@@ -99,6 +101,14 @@ def _notes(found: IdleUsers, cull: CullSettings) -> list[str]:
         )
     if not cull.users.delete:
         notes.append("Without --cull-users nobody is deleted.")
+    return notes
+
+
+def _gaps(found: IdleUsers) -> list[str]:
+    """Say who may be missing."""
+    notes = []
     if not found.complete:
         notes.append("The list of users changed too much while it was read; it may have gaps.")
+    if found.unreadable:
+        notes.append(f"Users who cannot be decoded, and are left out: {found.unreadable}")
     return notes

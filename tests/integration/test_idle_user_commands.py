@@ -148,11 +148,11 @@ def test_check_says_who_would_be_deleted_and_who_is_kept(hub: FakeHub, tmp_path:
     assert "ok       scope read:users:activity" in done.out
     assert "ok       scope delete:users" in done.out
     assert (
-        "ok       3 users idle for 30d would be deleted, which cannot be undone, now, after the "
+        "warning  3 users idle for 30d would be deleted, which cannot be undone, now, after the "
         "grace period of 10m" in done.out
     )
     assert re.search(r"ana: idle (400d|399d23h)", done.out)
-    assert "idle users who are kept, by reason: admin 1" in done.out
+    assert "idle users who are kept, by verdict: admin 1" in done.out
     assert "boss" not in done.out
     assert "may be deleted too" not in done.out
 
@@ -189,6 +189,28 @@ def test_check_says_that_they_cannot_be_listed(hub: FakeHub, tmp_path: Path) -> 
     done = command("check", tmp_path, hub, *CULL_USERS)
     assert done.code == 1
     assert "PROBLEM  idle users could not be listed" in done.out
+
+
+def test_check_says_how_many_at_most(hub: FakeHub, tmp_path: Path) -> None:
+    done = command("check", tmp_path, hub, *CULL_USERS, "--max-culls=2")
+    assert "3 users idle for 30d would be deleted (at most 2 an hour), which" in done.out
+
+
+@pytest.mark.parametrize("given", [["check", *CULL_USERS], ["servers", "--users", "--json"]])
+def test_gaps_in_the_list_are_told(hub: FakeHub, tmp_path: Path, given: list[str]) -> None:
+    crowd = [f"u{number:03}" for number in range(300)]
+    idle_users(hub, *crowd)
+
+    def leave(request: Request, true: Callable[[], Reply]) -> Reply:
+        answer = true()
+        for name in crowd[:100] if request.query.get("state") == "inactive" else ():
+            hub.remove_user(name)
+        return answer
+
+    hub.plan("GET", "/users", leave, after=1, times=1)
+    hub.token = hub.add_token(DELETES)
+    done = in_process.run(given, tmp_path, hub.url, hub.token)
+    assert "changed too much while it was read; it may have gaps" in done.out + done.err
 
 
 # ---- a single run -------------------------------------------------------------------------------
