@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..clocks import steady
 from ..culling.gatekeeper import Gatekeeper
@@ -57,6 +57,17 @@ class _Look:
     token: str | None
 
 
+@dataclass
+class _Pass:
+    """What has become of a listing so far; `sent` counts deletions that may have been made."""
+
+    gone: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+    causes: set[UserKept] = field(default_factory=set)
+    sent: int = 0
+    failed_in_a_row: int = 0
+
+
 class KeptError(Exception):
     """A user is not deleted after all; `str()` says why."""
 
@@ -96,6 +107,7 @@ class Deleter:
         self._latest, self._policies, self._trail = latest, policies, trail
         self._settings, self._stopping, self._clock = settings, stopping, clock
         self._permits = Permits(hub, settings.probe_user, clock)
+        self._failed = frozenset[str]()  # whose deletion failed: they come last the next time
 
     def closed(self) -> str | None:
         """Say why nobody may be deleted right now; None if that is allowed."""
@@ -112,39 +124,45 @@ class Deleter:
         for user in found.users:
             if user.kept is not None:
                 self._trail.kept_by_listing(user, user.kept)
-        gone, causes = set[str](), set[UserKept]()
-        sent = in_a_row = failures = 0  # of deletions: perhaps carried out, failed
-        for place, user in enumerate(found.candidates):
+        candidates = sorted(found.candidates, key=lambda one: one.name in self._failed)
+        became = _Pass()
+        for place, user in enumerate(candidates):
             try:
-                self._check_pass(found, sent, in_a_row)
+                self._check_pass(found, became)
             except KeptError as kept:
-                self._trail.rest_kept(found.candidates[place:], kept.cause, str(kept))
-                causes.add(kept.cause)
+                self._trail.rest_kept(candidates[place:], kept.cause, str(kept))
+                became.causes.add(kept.cause)
                 break
-            try:
-                look = self._look_again(user)
-                error = self._send(user, look)
-                if self._verify(user, error):
-                    gone.add(user.name)
-                    in_a_row = 0
-                else:
-                    failures, in_a_row = failures + 1, in_a_row + 1
-                sent += error is None or error.status is None
-            except KeptError as kept:
-                self._trail.kept(user, kept.cause, str(kept))
-                causes.add(kept.cause)
-        worked = not failures and causes.isdisjoint(_UNSURE)
-        return Deletions(frozenset(gone), worked, UserKept.GATE in causes)
+            self._delete_one(user, became)
+        self._failed = frozenset(became.failed | (self._failed - became.gone))
+        worked = not became.failed and became.causes.isdisjoint(_UNSURE)
+        return Deletions(frozenset(became.gone), worked, UserKept.GATE in became.causes)
 
-    def _check_pass(self, found: IdleUsers, sent: int, in_a_row: int) -> None:
+    def _check_pass(self, found: IdleUsers, became: _Pass) -> None:
         """Raise KeptError if no more users are to be deleted."""
         if not found.complete:
             raise KeptError(UserKept.LIST, _LIST_CHANGED)
-        if in_a_row >= MOST_FAILURES:
+        if became.failed_in_a_row >= MOST_FAILURES:
             raise KeptError(UserKept.FAILURES, _FAILURES)
-        if 0 < self._settings.max_culls <= sent:
+        if 0 < self._settings.max_culls <= became.sent:
             raise KeptError(UserKept.LIMIT, f"--max-culls {self._settings.max_culls} was reached")
         self._check_gate()
+
+    def _delete_one(self, user: JudgedUser, became: _Pass) -> None:
+        """Look at a user again, delete it, and see whether it is gone."""
+        try:
+            look = self._look_again(user)
+            error = self._send(user, look)
+            became.sent += error is None or error.status is None
+            if self._verify(user, error):
+                became.gone.add(user.name)
+                became.failed_in_a_row = 0
+            else:
+                became.failed.add(user.name)
+                became.failed_in_a_row += 1
+        except KeptError as kept:
+            self._trail.kept(user, kept.cause, str(kept))
+            became.causes.add(kept.cause)
 
     def _check_gate(self) -> None:
         closed = self.closed()

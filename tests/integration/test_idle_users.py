@@ -561,6 +561,17 @@ def test_a_404_of_a_proxy_proves_no_deletion(rig: Rig, monkeypatch: pytest.Monke
     assert rig.counted("user_deletion_failures_total", cause="http") == 1
 
 
+def test_those_whose_deletion_failed_do_not_keep_the_others_for_ever(rig: Rig) -> None:
+    for number in range(6):
+        idle(rig, f"u{number}", 40 + number)
+    rig.hub.plan("DELETE", "/users/u[3-5]", faults.html(500))
+    assert not listed(rig)
+    assert deletions(rig) == ["u5", "u4", "u3"]
+    rig.watch(3601)
+    assert not listed(rig)
+    assert there(rig) == {"u3", "u4", "u5"}
+
+
 def test_after_three_failures_in_a_row_the_rest_is_left_alone(rig: Rig, logged: Events) -> None:
     for number in range(9):
         idle(rig, f"u{number}", 40 + number)

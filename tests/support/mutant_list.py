@@ -2960,7 +2960,7 @@ MUTANTS = [
         "a user is looked at again before it is deleted",
         "deleting/deleter.py",
         "look = self._look_again(user)",
-        "look = _Look(found.read_at + LOOK_SECONDS, self._clock() + LOOK_SECONDS, None)",
+        "look = _Look(1e12, self._clock() + LOOK_SECONDS, None)",
         "integration/test_idle_users.py::test_a_user_who_comes_back_between_listing_and_look_stays",
     ),
     Mutant(
@@ -3023,9 +3023,17 @@ MUTANTS = [
     Mutant(
         "failures in a row end the deletions of a listing",
         "deleting/deleter.py",
-        "if in_a_row >= MOST_FAILURES:",
+        "if became.failed_in_a_row >= MOST_FAILURES:",
         "if False:",
         "integration/test_idle_users.py::test_after_three_failures_in_a_row_the_rest_is_left_alone",
+    ),
+    Mutant(
+        "those whose deletion failed come last",
+        "deleting/deleter.py",
+        "key=lambda one: one.name in self._failed",
+        "key=lambda one: False",
+        "integration/test_idle_users.py"
+        "::test_those_whose_deletion_failed_do_not_keep_the_others_for_ever",
     ),
     Mutant(
         "the Hub must speak of the same user",
@@ -3107,7 +3115,7 @@ MUTANTS = [
     Mutant(
         "no more users are deleted than --max-culls",
         "deleting/deleter.py",
-        "if 0 < self._settings.max_culls <= sent:",
+        "if 0 < self._settings.max_culls <= became.sent:",
         "if False:",
         "integration/test_idle_users.py::test_no_more_are_deleted_at_a_time_than_max_culls",
     ),
