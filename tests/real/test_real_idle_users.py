@@ -10,6 +10,7 @@ import pytest
 from conftest import MakeHub, RunExporter, older_hub_python
 from real_hub import ENFORCE, OWNER, PROBER, RealHub, Service
 
+from hub_idle_exporter.culling.permits import Permits
 from hub_idle_exporter.deleting.deleter import Deleter
 from hub_idle_exporter.deleting.listing import read_idle_users
 from hub_idle_exporter.domain.policy import Policy
@@ -20,12 +21,14 @@ from hub_idle_exporter.domain.settings import (
     Settings,
     UserSettings,
 )
+from hub_idle_exporter.hub.client import Hub
 from hub_idle_exporter.hub.errors import HubError
 from hub_idle_exporter.hub.token import Token
 from hub_idle_exporter.sidecar import Sidecar, assemble
 
 DAY = 86400.0
 SCOPES = [*ENFORCE, "admin:users"]
+DELETES_USERS = {"name": "prober-too", "users": [PROBER], "scopes": ["delete:users"]}
 LONG = {"idle": 40 * DAY, "age": 400 * DAY}
 OPTIONS = ("--enforce", "--grace=0", "--interval=1s", "--cull-users", "--user-timeout=30d")
 WITHHELD = "hub_idle_exporter_user_deletions_withheld_total"
@@ -56,7 +59,9 @@ def hub(request: pytest.FixtureRequest, make_hub: MakeHub) -> RealHub:
     """A Hub with real servers; its service may delete users."""
     more = {"python": older_hub_python(request.param)} if request.param else {}
     services = [Service(scopes=SCOPES)]
-    return make_hub("jupyter", services=services, activity_interval=600, **more)
+    return make_hub(
+        "jupyter", services=services, roles=[DELETES_USERS], activity_interval=600, **more
+    )
 
 
 @pytest.mark.slow("real servers, on two Hubs")
@@ -177,25 +182,31 @@ def test_a_listed_user_is_deleted(listed: Listed) -> None:
     assert listed.candidates() == []
 
 
+def long_ago(hub: RealHub, server: str) -> None:
+    """Let ana and a server of hers have been idle, so that nothing but the server protects her."""
+    hub.age_users(["ana"], **LONG)
+    hub.backdate("ana", server, idle=LONG["idle"])
+
+
 def works_again(hub: RealHub) -> None:
     hub.start_server("ana")
 
 
 def is_starting(hub: RealHub) -> None:
     hub.start_server("ana", "lab", user_options={"start_delay": 600}, wait=None)
-    hub.age_users(["ana"], **LONG)
+    long_ago(hub, "lab")
 
 
 def is_stopping(hub: RealHub) -> None:
     hub.start_server("ana", user_options={"stop_delay": 3})
     threading.Thread(target=hub.stop_server, args=["ana"], daemon=True).start()
     hub.wait(lambda: hub.server("ana").get("pending") == "stop", 20, "is stopping")
-    hub.age_users(["ana"], **LONG)
+    long_ago(hub, "")
 
 
 def left_one_running(hub: RealHub) -> None:
     hub.start_server("ana", "lab")
-    hub.age_users(["ana"], **LONG)
+    long_ago(hub, "lab")
 
 
 def reports_activity(hub: RealHub) -> None:
@@ -243,6 +254,22 @@ def test_a_user_who_is_gone_already_is_not_counted_as_deleted(listed: Listed) ->
     assert listed.delete() == frozenset()
     assert listed.counted("user_deletions_withheld", cause="gone") == 1
     assert listed.counted("users_deleted") == 0
+
+
+@pytest.mark.slow("a Hub that is paused")
+def test_a_deletion_that_the_hub_takes_after_its_token_expired_is_refused(
+    make_hub: MakeHub,
+) -> None:
+    hub = make_hub("paper", services=[Service(scopes=SCOPES)], roles=[DELETES_USERS])
+    idle_users(hub, "ünï bob", "ana")
+    client = Hub(ConnectionSettings(hub.api_url), Token.read_by(lambda: hub.token))
+    permit = Permits(client, PROBER).mint_deletion("ünï bob")
+    with pytest.raises(HubError):
+        client.delete_user("ana", permit.token)
+    with hub.paused(4), pytest.raises(HubError) as refused:
+        client.delete_user("ünï bob", permit.token)
+    assert refused.value.status in (401, 403)
+    assert {"ünï bob", "ana"} <= set(hub.users())
 
 
 # ---- what the Hub does in the window that stays open (docs/idle-users.md) ------------------------

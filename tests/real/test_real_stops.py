@@ -1,10 +1,5 @@
 """Stop tokens, the lease and the probe user on a real Hub, with real processes and signals."""
 
-import os
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,19 +25,6 @@ def idle(hub: RealHub, *users: str) -> None:
         hub.backdate(user, idle=7200, age=9000)
 
 
-@contextmanager
-def paused(hub: RealHub, seconds: float) -> Iterator[None]:
-    """Pause the Hub's process; what is sent to it meanwhile waits in its sockets."""
-    assert hub.pid is not None
-    os.kill(hub.pid, signal.SIGSTOP)
-    timer = threading.Timer(seconds, os.kill, [hub.pid, signal.SIGCONT])
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.join()
-
-
 @pytest.fixture
 def client(clean_paper_hub: RealHub) -> Hub:
     hub = clean_paper_hub
@@ -57,7 +39,7 @@ def test_a_stop_that_the_hub_takes_after_its_token_expired_is_refused(
     hub.start_server("ünï", server)
     permit = Permits(client, PROBER).mint("ünï", server)
     assert 2.9 < permit.expires - permit.created < 3.1
-    with paused(hub, 4), pytest.raises(HubError) as refused:
+    with hub.paused(4), pytest.raises(HubError) as refused:
         client.stop("ünï", server, permit.token)
     assert refused.value.status == 403
     assert hub.server("ünï", server)["ready"]

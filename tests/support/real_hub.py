@@ -14,14 +14,17 @@ Paper servers are one `FakeServer` of this process (`hub.paper`) behind all rout
 """
 
 import json
+import os
 import secrets
+import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -158,6 +161,18 @@ class RealHub(LocalHub):
     def token(self) -> str:
         """The first service's token."""
         return self.services[0].token
+
+    @contextmanager
+    def paused(self, seconds: float) -> Iterator[None]:
+        """Pause the Hub's process; what is sent to it meanwhile waits in its sockets."""
+        assert self.pid is not None
+        os.kill(self.pid, signal.SIGSTOP)
+        timer = threading.Timer(seconds, os.kill, [self.pid, signal.SIGCONT])
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.join()
 
     # -- configuration
 

@@ -3,8 +3,8 @@
 POST /hub/test/users     ["ana", "bo", ...]: registers those who are new
 POST /hub/test/backdate  [{"user": "ana", "server": "", "idle": 3600, "age": 7200}, ...]: puts a
                          server's times into the past, in the Hub and in its proxy
-POST /hub/test/age       [{"user": "ana", "idle": 3600, "age": 7200}, ...]: puts a user's times into
-                         the past; without "idle" the user was never active
+POST /hub/test/age       [{"user": "ana", "idle": 3600, "age": 7200}, ...]: puts a user's times, and
+                         those of its stopped servers, into the past; "idle" null: never active
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class UsersHandler(_Handler):
 
 
 class AgeHandler(_Handler):
-    """Set users' `last_activity` to `idle` and `created` to `age` seconds ago."""
+    """Set `last_activity` of users and their stopped servers, and `created`, so long ago."""
 
     def post(self) -> None:
         now = datetime.now(timezone.utc).replace(tzinfo=None)  # noqa: UP017
@@ -46,6 +46,9 @@ class AgeHandler(_Handler):
             idle = wish["idle"]
             user.last_activity = None if idle is None else now - timedelta(seconds=idle)
             user.created = now - timedelta(seconds=wish["age"])
+            for server in user.orm_spawners.values():
+                if server.server is None and server.last_activity is not None:
+                    server.last_activity = user.last_activity
         self.settings["db"].commit()
 
 
