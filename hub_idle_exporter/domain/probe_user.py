@@ -111,7 +111,7 @@ def _late_deletions(seen: ProbeUser, cull: CullSettings) -> list[Finding]:
         f"the role of the user {seen.name} lacks {DELETES_USERS}: a deletion that is delayed on "
         "its way to the Hub still works, however old what it was based on"
     )
-    return [Finding(Subject.PROBE_USER_ROLE, Severity.WARNING, problem)]
+    return [Finding(Subject.DELETIONS, Severity.WARNING, problem)]
 
 
 def _unusable(seen: ProbeUser) -> list[str]:

@@ -28,7 +28,7 @@ class Severity(IntEnum):
     """How serious it is if a requirement is not met."""
 
     NOTE = 0  # these settings do not need it
-    WARNING = 1  # servers are stopped with less protection
+    WARNING = 1  # servers are stopped, or users deleted, with less protection
     KEEPS_USERS = 2  # servers are stopped, but no idle user is found or deleted
     SUSPENDS = 3  # nothing is stopped
     FATAL = 4  # the Hub cannot be monitored
@@ -43,6 +43,7 @@ class Subject(StrEnum):
     HIDDEN_POLICY_DATA = "hidden_policy_data"
     PROBE_USER = "probe_user"
     PROBE_USER_ROLE = "probe_user_role"
+    DELETIONS = "deletions"
     CLOCKS = "clocks"
 
 
@@ -92,7 +93,13 @@ class Finding:
     @property
     def is_about_roles(self) -> bool:
         """Tell whether other roles would meet it."""
-        return self.scope is not None or self.subject is Subject.PROBE_USER_ROLE
+        about_prober = self.subject in (Subject.PROBE_USER_ROLE, Subject.DELETIONS)
+        return self.scope is not None or about_prober
+
+    @property
+    def is_about_users(self) -> bool:
+        """Tell whether only deletions of users suffer from it, and no stop of a server."""
+        return self.severity is Severity.KEEPS_USERS or self.subject is Subject.DELETIONS
 
     @property
     def cause(self) -> Cause:

@@ -94,14 +94,14 @@ class Unmet:
     `findings` are requirements that are not met, `lacks` is what protects people only if they are,
     and `roles` is what to paste into jupyterhub_config.py; empty if other roles would not help.
     `hidden` tells that there are roles, but that they name users who must not be named here.
-    `keeps_users_only` tells that servers are stopped all the same, with every protection.
+    `about_users_only` tells that servers are stopped all the same, with every protection.
     """
 
     findings: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
     roles: str = ""
     hidden: bool = False
-    keeps_users_only: bool = False
+    about_users_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def _unmet(reading: Reading) -> Unmet:
     enforcing = reading.enforces and state.suspended_by == ()
     lacks = state.safeguards.lacks if enforcing else ()
     hidden = not reading.names_servers and names_people(state.roles, state.probe_user_name)
-    users_only = not lacks and {one.severity for one in found} == {Severity.KEEPS_USERS}
+    users_only = not lacks and bool(found) and all(one.is_about_users for one in found)
     return Unmet(sentences, lacks, "" if hidden else state.roles, hidden, users_only)
 
 

@@ -810,7 +810,7 @@ def test_a_listing_that_may_have_gaps_is_told() -> None:
 
 def test_scopes_that_only_keep_users_are_no_lack_of_protection() -> None:
     given = lacking_scopes_to_delete()
-    assert "Requirements to delete idle users are not met." in text_of(given)
+    assert "Something is missing to delete idle users safely." in text_of(given)
     assert colours(given) == ("mode good", AMBER)
     lacking = replace(WHOLE, lease=False)
     given = replace(given, state=replace(given.state, safeguards=lacking))

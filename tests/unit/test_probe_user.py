@@ -258,7 +258,7 @@ def test_it_may_delete_users_only_where_users_are_deleted() -> None:
 
 
 def test_without_that_scope_deletions_are_less_safe() -> None:
-    said = sentence(FINE, Subject.PROBE_USER_ROLE, Severity.WARNING, DELETES)
+    said = sentence(FINE, Subject.DELETIONS, Severity.WARNING, DELETES)
     assert "lacks delete:users: a deletion that is delayed" in said
     for scopes, able in ((SCOPES, False), ((*SCOPES, "delete:users!group=g"), True)):
         given = safeguards(DELETES, True, True, replace(FINE, scopes=scopes))
