@@ -38,9 +38,9 @@ _UNSURE = (
 
 @dataclass(frozen=True)
 class Deletions:
-    """What became of a listing: whose deletion was verified, and whether the rest is as it should.
+    """What became of a listing: who is gone, and whether all the others were rightly kept.
 
-    `cut_off` tells that the gate closed before its end.
+    `cut_off` tells that the gate was closed before its end.
     """
 
     gone: frozenset[str]
@@ -125,18 +125,19 @@ class Deleter:
             if user.kept is not None:
                 self._trail.kept_by_listing(user, user.kept)
         candidates = sorted(found.candidates, key=lambda one: one.name in self._failed)
-        became = _Pass()
+        became, cut_off = _Pass(), False
         for place, user in enumerate(candidates):
             try:
                 self._check_pass(found, became)
             except KeptError as kept:
                 self._trail.rest_kept(candidates[place:], kept.cause, str(kept))
                 became.causes.add(kept.cause)
+                cut_off = kept.cause is UserKept.GATE
                 break
             self._delete_one(user, became)
         self._failed = frozenset(became.failed | (self._failed - became.gone))
         worked = not became.failed and became.causes.isdisjoint(_UNSURE)
-        return Deletions(frozenset(became.gone), worked, UserKept.GATE in became.causes)
+        return Deletions(frozenset(became.gone), worked, cut_off)
 
     def _check_pass(self, found: IdleUsers, became: _Pass) -> None:
         """Raise KeptError if no more users are to be deleted."""
