@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import fake_hub as faults
 import in_process
 import pytest
-from fake_hub import ENFORCE, FakeHub, Reply, Request, closed_port, reply
+from conftest import RunExporter
+from fake_hub import ENFORCE, FakeHub, FakeServer, Reply, Request, closed_port, reply
 from fake_hub.exchange import Fault
 
 DAY = 86400.0
@@ -248,3 +250,24 @@ def test_only_both_options_together_delete_users(
     done = command("", tmp_path, hub, *options, "--once", "--grace=0")
     assert done.code == 0, done.err
     assert set(hub.users) >= there
+
+
+# ---- the sidecar --------------------------------------------------------------------------------
+
+
+def test_while_a_deletion_hangs_servers_are_stopped_and_a_signal_ends_all(
+    hub: FakeHub, run_exporter: RunExporter
+) -> None:
+    hub.token = hub.add_token(DELETES)
+    hub.plan("DELETE", "/users/ana", faults.hang(threading.Event()))
+    with FakeServer() as server:
+        exporter = run_exporter(hub, *CULL_USERS, "--grace=0", "--interval=1", "--timeout=1h")
+        hub.wait_for("DELETE", "/users/ana")
+        hub.add_server("idles", idle=7200, age=9000, target=server)
+        exporter.wait_event("culled", user="idles")
+        assert exporter.stop() == 0
+    (told,) = exporter.events("deletion_cut_short")
+    assert told["user"] == "ana"
+    assert exporter.events("user_deleted") == []
+    (warned,) = exporter.events("users_are_deleted")
+    assert "users idle for 30d are deleted, administrators are kept" in warned["why"]

@@ -3036,6 +3036,14 @@ MUTANTS = [
         "::test_those_whose_deletion_failed_do_not_keep_the_others_for_ever",
     ),
     Mutant(
+        "a deletion without an answer at the end has a line",
+        "sidecar.py",
+        "        self.trail.cut_short()\n",
+        "",
+        "integration/test_idle_user_commands.py"
+        "::test_while_a_deletion_hangs_servers_are_stopped_and_a_signal_ends_all",
+    ),
+    Mutant(
         "the Hub must speak of the same user",
         "deleting/deleter.py",
         "if reading.account.name != user.name:",
