@@ -25,7 +25,7 @@ from .log import FORMATS, LEVELS
 PREFIX = "HUB_IDLE_EXPORTER_"
 DEFAULT_URL = "http://127.0.0.1:8081/hub/api"
 _LONGEST_SHOWN = 200
-_BOOLEANS = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+_BOOLEANS = ("true", "1", "yes", "on", "t"), ("false", "0", "no", "off", "f")
 
 
 class Kind(click.ParamType[object]):

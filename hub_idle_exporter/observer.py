@@ -147,7 +147,8 @@ class Observer:
         may_mint = self._cull.enforce and grants(needed, Scope.TOKENS, granted)
         seen = state.probe_user
         idle = state.snapshot is None or not state.snapshot.census.candidates
-        fine = seen is not None and not probe_user_findings(seen, self._cull)
+        found = probe_user_findings(seen, self._cull) if seen else ()
+        fine = seen is not None and all(one.is_about_users for one in found)
         try:
             if not may_mint:
                 seen = None

@@ -310,6 +310,8 @@ def _idle_users(report: _Report, cull: CullSettings, state: PollState, hub: Hub)
 
 def _would_be_deleted(users: int, cull: CullSettings, failed: bool) -> str:
     limit = shown(cull.users.timeout)
+    if not users:
+        return f"no user is idle for {limit} and would be deleted"
     many = f"{users} user{'' if users == 1 else 's'} idle for {limit}"
     at_most = f" (at most {cull.max_culls} an hour)" if cull.max_culls else ""
     return f"{many} would be deleted{at_most}, which cannot be undone, {_when(cull, failed)}"

@@ -1,15 +1,18 @@
 """Delete idle users one at a time; when in doubt, the user is kept."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
+
+import msgspec
 
 from ..clocks import steady
 from ..culling.gatekeeper import Gatekeeper
 from ..culling.lease import Election
 from ..culling.permits import LOOK_SECONDS, Permit, Permits
 from ..domain.idle_users import IdleUsers, JudgedUser, UserJudge
-from ..domain.labels import Cause, UserKept
+from ..domain.labels import LISTED, Cause, UserKept
 from ..domain.poll_state import LatestState
 from ..domain.settings import CullSettings
 from ..hub.client import AccountReading, Hub
@@ -25,6 +28,8 @@ _FAILURES = f"{MOST_FAILURES} deletions in a row failed"
 _SHUTDOWN = "the exporter is shutting down"
 _SINGLE_RUN = "a single run knows of no outage, so it deletes users only with --grace 0"
 _FILE_CHANGED = "the policy file has changed since the last poll"
+_FILE_INVALID = "the policy file is invalid: what it was changed for may be to keep users"
+_HUB_AWAY = f"the Hub could not be asked about {MOST_FAILURES} users in a row"
 _RULES_CHANGED = "the policies, or the scopes of the token, have changed since it was judged"
 _TOO_LATE = "too much time has passed since the user was looked at again"
 _EXPIRED = "the Hub refused the token for this deletion, which may have expired"
@@ -38,14 +43,17 @@ _UNSURE = (
 
 @dataclass(frozen=True)
 class Deletions:
-    """What became of a listing: who is gone, and whether all the others were rightly kept.
+    """What became of a listing.
 
-    `cut_off` tells that the gate was closed before its end.
+    `left` are the users who are idle still, as far as is known; `sent` counts the deletions that
+    may have been made, `ended` tells why not all candidates were tried, and `worked` whether all
+    who were not deleted were rightly kept.
     """
 
-    gone: frozenset[str]
+    left: tuple[JudgedUser, ...]
+    sent: int
+    ended: UserKept | None
     worked: bool
-    cut_off: bool
 
 
 @dataclass(frozen=True)
@@ -59,13 +67,36 @@ class _Look:
 
 @dataclass
 class _Pass:
-    """What has become of a listing so far; `sent` counts deletions that may have been made."""
+    """What has become of a listing so far.
 
+    `gone` are idle no longer, and `kept` protected by now. `sent` counts deletions that may have
+    been made, `looks_failed` and `failed_in_a_row` those that failed last, one after another.
+    """
+
+    sent: int
     gone: set[str] = field(default_factory=set)
+    kept: dict[str, UserKept] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     causes: set[UserKept] = field(default_factory=set)
-    sent: int = 0
+    looks_failed: int = 0
     failed_in_a_row: int = 0
+
+    def keeps(self, user: JudgedUser, cause: UserKept) -> None:
+        """Take note that a candidate is not deleted."""
+        self.causes.add(cause)
+        self.looks_failed = self.looks_failed + 1 if cause is UserKept.LOOK_FAILED else 0
+        if cause in (UserKept.ACTIVE_AGAIN, UserKept.GONE):
+            self.gone.add(user.name)
+        elif cause in LISTED:
+            self.kept[user.name] = cause
+
+    def left(self, users: Iterable[JudgedUser]) -> tuple[JudgedUser, ...]:
+        """Return those who are idle still, with what keeps them by now."""
+        return tuple(
+            msgspec.structs.replace(one, kept=self.kept.get(one.name, one.kept))
+            for one in users
+            if one.name not in self.gone
+        )
 
 
 class KeptError(Exception):
@@ -108,6 +139,7 @@ class Deleter:
         self._settings, self._stopping, self._clock = settings, stopping, clock
         self._permits = Permits(hub, settings.probe_user, clock)
         self._failed = frozenset[str]()  # whose deletion failed: they come last the next time
+        self._unanswered = dict[str, JudgedUser]()  # whose deletion the Hub has not answered
 
     def closed(self) -> str | None:
         """Say why nobody may be deleted right now; None if that is allowed."""
@@ -117,32 +149,47 @@ class Deleter:
             return _SINGLE_RUN
         if self._policies is not None and not self._policies.is_current():
             return _FILE_CHANGED
+        if self._latest.state.policy_error is not None:
+            return _FILE_INVALID
         return self._gatekeeper.closed() or "; ".join(self._latest.state.keeps_users) or None
 
-    def delete(self, found: IdleUsers) -> Deletions:
-        """Delete the candidates, most idle first."""
+    def delete(self, found: IdleUsers, sent: int = 0) -> Deletions:
+        """Delete the candidates, most idle first; `sent` counts towards --max-culls."""
         for user in found.users:
             if user.kept is not None:
                 self._trail.kept_by_listing(user, user.kept)
+        became, ended = _Pass(sent), None
+        self._settle(became)
         candidates = sorted(found.candidates, key=lambda one: one.name in self._failed)
-        became, cut_off = _Pass(), False
         for place, user in enumerate(candidates):
             try:
                 self._check_pass(found, became)
             except KeptError as kept:
                 self._trail.rest_kept(candidates[place:], kept.cause, str(kept))
                 became.causes.add(kept.cause)
-                cut_off = kept.cause is UserKept.GATE
+                ended = kept.cause
                 break
             self._delete_one(user, became)
+        self._settle(became)
         self._failed = frozenset(became.failed | (self._failed - became.gone))
         worked = not became.failed and became.causes.isdisjoint(_UNSURE)
-        return Deletions(frozenset(became.gone), worked, cut_off)
+        return Deletions(became.left(found.users), became.sent, ended, worked)
+
+    def _settle(self, became: _Pass) -> None:
+        """Look again at those whose deletion had no answer: some Hubs take long."""
+        for user in self._unanswered.copy().values():
+            with suppress(HubError):
+                if self._hub.account(user.name) is None:
+                    self._trail.deleted(user)
+                    became.gone.add(user.name)
+                    del self._unanswered[user.name]
 
     def _check_pass(self, found: IdleUsers, became: _Pass) -> None:
         """Raise KeptError if no more users are to be deleted."""
         if not found.complete:
             raise KeptError(UserKept.LIST, _LIST_CHANGED)
+        if became.looks_failed >= MOST_FAILURES:
+            raise KeptError(UserKept.LOOK_FAILED, _HUB_AWAY)
         if became.failed_in_a_row >= MOST_FAILURES:
             raise KeptError(UserKept.FAILURES, _FAILURES)
         if 0 < self._settings.max_culls <= became.sent:
@@ -151,19 +198,25 @@ class Deleter:
 
     def _delete_one(self, user: JudgedUser, became: _Pass) -> None:
         """Look at a user again, delete it, and see whether it is gone."""
+        self._unanswered.pop(user.name, None)
         try:
             look = self._look_again(user)
             error = self._send(user, look)
-            became.sent += error is None or error.status is None
-            if self._verify(user, error):
-                became.gone.add(user.name)
-                became.failed_in_a_row = 0
-            else:
-                became.failed.add(user.name)
-                became.failed_in_a_row += 1
+            became.sent += error is None or error.status is None or error.status >= 500
+            deleted = self._verify(user, error)
         except KeptError as kept:
             self._trail.kept(user, kept.cause, str(kept))
-            became.causes.add(kept.cause)
+            became.keeps(user, kept.cause)
+            return
+        became.looks_failed = 0
+        if deleted:
+            became.gone.add(user.name)
+            became.failed_in_a_row = 0
+            return
+        became.failed.add(user.name)
+        became.failed_in_a_row += 1
+        if error is not None and error.status is None:
+            self._unanswered[user.name] = user
 
     def _check_gate(self) -> None:
         closed = self.closed()

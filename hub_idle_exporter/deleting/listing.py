@@ -7,7 +7,7 @@ import structlog
 
 from ..clocks import steady
 from ..domain.idle_users import IdleUsers
-from ..domain.labels import Cause
+from ..domain.labels import Cause, UserKept
 from ..domain.poll_state import LatestState, PollState
 from ..domain.settings import CullSettings
 from ..hub.client import Hub
@@ -53,6 +53,7 @@ class UserLister:
         self._hub, self._latest, self._cull = hub, latest, cull
         self._deleter, self._clock = deleter, clock
         self._next, self._waits = 0.0, False
+        self._hour_ends, self._sent = 0.0, 0  # --max-culls holds for an hour, however often listed
 
     def list_if_due(self) -> bool:
         """List idle users if it is time, and delete them; tell whether nothing went wrong."""
@@ -65,6 +66,8 @@ class UserLister:
             return False
         if self._clock() < self._next and not (self._waits and self._may_delete()):
             return True
+        if self._clock() >= self._hour_ends:
+            self._hour_ends, self._sent = self._clock() + LISTING_SECONDS, 0
         self._next, self._waits = self._clock() + LISTING_SECONDS, not self._may_delete()
         try:
             found = read_idle_users(self._hub, state, self._cull)
@@ -87,9 +90,11 @@ class UserLister:
         return False
 
     def _delete(self, deleter: Deleter, found: IdleUsers) -> bool:
-        """Delete the candidates; those who are gone are idle no longer."""
-        became = deleter.delete(found)
-        self._waits = self._waits or became.cut_off
-        left = tuple(one for one in found.users if one.name not in became.gone)
-        self._latest.users_listed(replace(found, users=left))
+        """Delete the candidates, and publish what is known by then of those who are idle."""
+        became = deleter.delete(found, self._sent)
+        self._sent = became.sent
+        self._waits = self._waits or became.ended is UserKept.GATE
+        if became.ended is UserKept.LOOK_FAILED:
+            self._next = self._clock() + _AFTER_FAILURE_SECONDS
+        self._latest.users_listed(replace(found, users=became.left))
         return became.worked

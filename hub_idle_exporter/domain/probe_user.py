@@ -98,13 +98,16 @@ def probe_user_findings(seen: ProbeUser, cull: CullSettings) -> tuple[Finding, .
     unusable = Severity.SUSPENDS if cull.busy_check is BusyCheck.REQUIRE else Severity.WARNING
     return (
         *(Finding(Subject.PROBE_USER_ROLE, unusable, text) for text in _unusable(seen)),
-        *(Finding(Subject.PROBE_USER, Severity.SUSPENDS, text) for text in _dangerous(seen, cull)),
-        *_late_deletions(seen, cull),
+        *(Finding(Subject.PROBE_USER, Severity.SUSPENDS, text) for text in _dangerous(seen)),
+        *_of_deletions(seen, cull),
     )
 
 
-def _late_deletions(seen: ProbeUser, cull: CullSettings) -> list[Finding]:
-    """Say that deletions have no token that expires, if users are deleted."""
+def _of_deletions(seen: ProbeUser, cull: CullSettings) -> list[Finding]:
+    """Say that deletions have no token that expires; without --cull-users, that none is needed."""
+    if not cull.users.delete and seen.may(DELETES_USERS):
+        needless = f"the role of the user {seen.name} has {DELETES_USERS}, which is not needed"
+        return [Finding(Subject.DELETIONS, Severity.NOTE, needless)]
     if not cull.users.delete or seen.scopes is None or seen.may(DELETES_USERS):
         return []
     problem = (
@@ -128,7 +131,7 @@ def _unusable(seen: ProbeUser) -> list[str]:
     return [f"the role of the user {name} lacks {' and '.join(missing)}"] if missing else []
 
 
-def _dangerous(seen: ProbeUser, cull: CullSettings) -> list[str]:
+def _dangerous(seen: ProbeUser) -> list[str]:
     """Say why somebody may sign in as this user, or already did."""
     name, user, problems = seen.name, seen.user, list[str]()
     if user is None:
@@ -145,7 +148,7 @@ def _dangerous(seen: ProbeUser, cull: CullSettings) -> list[str]:
             f"somebody signed in as {name}, or opened its page as an administrator: refuse that "
             "name in post_auth_hook, delete the user and restart the Hub"
         )
-    wide = too_wide(seen.scopes or (), name, cull.users.delete)
+    wide = too_wide(seen.scopes or (), name)
     if wide:
         problems.append(f"the user {name} has more scopes than it needs: {', '.join(wide)}")
     return problems
@@ -161,12 +164,12 @@ def _was_used(name: str, server: Server) -> bool:
     return bool(name) or not unused or bytes(server.user_options) != b"null"
 
 
-def too_wide(scopes: tuple[str, ...], name: str, deletes_users: bool = False) -> list[str]:
+def too_wide(scopes: tuple[str, ...], name: str) -> list[str]:
     """List the scopes that tokens of this user should not have.
 
     Those of the role `user`, which everybody has, are filtered to the user itself.
     """
-    needed = (*PROBE_USER_SCOPES, DELETES_USERS) if deletes_users else PROBE_USER_SCOPES
+    needed = (*PROBE_USER_SCOPES, DELETES_USERS)
     return sorted(
         scope
         for scope in scopes

@@ -193,6 +193,11 @@ def test_check_says_that_they_cannot_be_listed(hub: FakeHub, tmp_path: Path) -> 
     assert "PROBLEM  idle users could not be listed" in done.out
 
 
+def test_check_says_that_nobody_would_be_deleted(fake_hub: FakeHub, tmp_path: Path) -> None:
+    done = command("check", tmp_path, fake_hub, *CULL_USERS)
+    assert "ok       no user is idle for 30d and would be deleted" in done.out
+
+
 def test_check_says_how_many_at_most(hub: FakeHub, tmp_path: Path) -> None:
     done = command("check", tmp_path, hub, *CULL_USERS, "--max-culls=2")
     assert "3 users idle for 30d would be deleted (at most 2 an hour), which" in done.out

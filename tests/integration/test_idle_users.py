@@ -379,6 +379,23 @@ def test_a_policy_file_that_has_changed_keeps_all_until_the_next_poll(
     assert there(rig) == set()
 
 
+def test_while_the_policy_file_is_invalid_nobody_is_deleted(
+    make_rig: MakeRig, fake_hub: FakeHub
+) -> None:
+    """Servers go on by the policies before; but who is to be kept now cannot be read."""
+    policies = [{"name": "staff", "match": {"users": "staff"}, "exempt": True}]
+    rig = deleting(make_rig, fake_hub, policies=policies)
+    idle(rig, "ana")
+    rig.run("bob")
+    assert isinstance(rig.source, FixedPolicies)
+    rig.source.error = "policies.yaml: a key is unknown"
+    assert_kept(rig, "gate", "ana")
+    assert rig.culled() == 1
+    rig.source.error = None
+    assert listed(rig)
+    assert there(rig) == {"bob"}
+
+
 def test_a_scope_that_is_missing_for_users_is_logged_with_the_roles(
     make_rig: MakeRig, fake_hub: FakeHub, logged: Events
 ) -> None:
@@ -561,6 +578,53 @@ def test_a_404_of_a_proxy_proves_no_deletion(rig: Rig, monkeypatch: pytest.Monke
     assert rig.counted("user_deletion_failures_total", cause="http") == 1
 
 
+def test_deletions_that_fail_count_towards_max_culls(make_rig: MakeRig, fake_hub: FakeHub) -> None:
+    """The Hub may have deleted the user's data before it failed."""
+    rig = deleting(make_rig, fake_hub, max_culls=1)
+    for name in ("ana", "bob"):
+        idle(rig, name)
+    rig.hub.plan("DELETE", "/users/ana", faults.html(500))
+    assert not listed(rig)
+    assert kept(rig, "limit") == 1
+    rig.watch(3601)
+    assert listed(rig)
+    assert there(rig) == {"ana"}
+
+
+def test_a_deletion_that_takes_longer_than_we_wait_is_counted_in_the_end(
+    make_rig: MakeRig, fake_hub: FakeHub
+) -> None:
+    rig = deleting(make_rig, fake_hub, request_timeout=0.2)
+    idle(rig, "ana")
+    rig.hub.plan("DELETE", "/users/ana", faults.hang(rig.stopping))
+    assert not listed(rig)
+    assert rig.counted("user_deletion_failures_total", cause="timeout") == 1
+    rig.hub.remove_user("ana")
+    rig.watch(3601)
+    assert listed(rig)
+    assert rig.counted("users_deleted_total") == 1
+    rig.watch(3601)
+    assert listed(rig)
+    assert rig.counted("users_deleted_total") == 1
+
+
+def test_a_hub_that_is_away_ends_the_deletions_of_a_listing_for_five_minutes(
+    rig: Rig, logged: Events
+) -> None:
+    for number in range(9):
+        idle(rig, f"u{number}")
+    rig.poll()
+    rig.hub.plan("GET", "/users/u*", faults.html(502))
+    assert not rig.lister.list_if_due()
+    assert kept(rig, "look_failed") == 9
+    (told,) = (one for one in logged if one["event"] == "users_kept")
+    assert (told["users"], told["cause"]) == (6, "look_failed")
+    rig.hub.heal()
+    rig.watch(301)
+    assert listed(rig)
+    assert there(rig) == set()
+
+
 def test_those_whose_deletion_failed_do_not_keep_the_others_for_ever(rig: Rig) -> None:
     for number in range(6):
         idle(rig, f"u{number}", 40 + number)
@@ -684,6 +748,33 @@ def test_a_listing_that_was_cut_off_is_made_again_once_the_gate_opens(rig: Rig) 
     rig.poll()
     assert rig.lister.list_if_due()
     assert there(rig) == set()
+
+
+def test_max_culls_holds_for_an_hour_however_often_users_are_listed(
+    make_rig: MakeRig, fake_hub: FakeHub
+) -> None:
+    rig = deleting(make_rig, fake_hub, max_culls=2)
+    for number in range(9):
+        idle(rig, f"u{number}")
+    rig.poll()
+    meanwhile(rig, lambda: rig.suspend("the Hub answers no poll"), "u1")
+    assert not rig.lister.list_if_due()
+    rig.poll()
+    assert rig.lister.list_if_due()
+    assert listings(rig) == 2
+    assert deletions(rig) == ["u0", "u1"]
+    rig.watch(3601)
+    assert listed(rig)
+    assert len(deletions(rig)) == 4
+
+
+def test_what_a_look_finds_is_shown(rig: Rig) -> None:
+    for name in ("ana", "bob"):
+        idle(rig, name)
+    meanwhile(rig, lambda: setattr(rig.hub.users["ana"], "admin", True), "ana")
+    meanwhile(rig, lambda: setattr(rig.hub.users["bob"], "last_activity", rig.time), "bob")
+    assert listed(rig)
+    assert (found(rig, "candidate"), found(rig, "admin")) == (0, 1)
 
 
 def test_a_listing_that_takes_too_long_is_tried_again_in_an_hour(
