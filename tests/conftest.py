@@ -33,6 +33,7 @@ GIVEN = "the Hub's"
 REPO = Path(__file__).parents[1]
 # What takes longest begins, so that all else runs beside it.
 LONGEST = (
+    "test_rules",
     "test_real_outage",
     "test_other_hubs",
     "test_migration",
@@ -42,6 +43,7 @@ LONGEST = (
     "test_real_policies",
     "test_real_stops",
     "test_properties",
+    "test_drop_in",
     "test_page_in_browser",
     "test_real_probe_user",
     "test_compose",

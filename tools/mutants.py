@@ -21,7 +21,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = "hub_idle_exporter"
-AT_ONCE = 3  # on two cores: many a test waits
+AT_ONCE = 4  # on two cores: many a test waits
 TEST_SECONDS, ALL_SECONDS = 60, 600
 # All that the tests import and that is not ours is imported once, and the runs are forked from
 # there: to import it takes longer than most of the tests.

@@ -1,5 +1,6 @@
 """A drop-in for jupyterhub-idle-culler: its command lines mean the same here, or are refused."""
 
+import functools
 import os
 import re
 from collections.abc import Callable
@@ -60,13 +61,19 @@ def ours(line: Line) -> Settings | str | None:
         return error.format_message()
 
 
+@functools.cache
+def ours_of_many(line: tuple[str, ...]) -> Settings | str | None:
+    """Remember what we make of a line, since both versions are asked about most of them."""
+    return ours(list(line))
+
+
 def given_in(line: Line) -> set[str]:
     return {part.partition("=")[0].lstrip("-").replace("-", "_") for part in line}
 
 
 def disagreement(line: Line, theirs: Effect) -> str | None:
     """Say what we make of a line that is not what they do, nor one sentence; None: all is well."""
-    found = ours(line)
+    found = ours_of_many(tuple(line))
     if isinstance(found, str):
         return f"not one sentence: {found!r}" if "\n" in found or not found.strip() else None
     if found is None or theirs is None:

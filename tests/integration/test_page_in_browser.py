@@ -1,5 +1,6 @@
 """The page at `/` in a real browser: how it looks, refreshes, and that everybody can read it."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from page_readings import (
     reading,
     server,
 )
-from playwright.sync_api import Browser, Page, Route
+from playwright.sync_api import Browser, Page, Route, expect
 
 from hub_idle_exporter.domain.model import User
 from hub_idle_exporter.domain.policy import Policy, Rules
@@ -318,7 +319,7 @@ def test_a_page_in_the_background_goes_on_telling_by_its_icon(changing: Changing
     page.evaluate("Object.defineProperty(document, 'hidden', {value: true})")
     changing.answers = False
     changing.later()
-    page.wait_for_function("document.title.startsWith('Not refreshed')")
+    expect(page).to_have_title(re.compile("^Not refreshed"))
     assert icon(page) == "b3261e"
 
 

@@ -67,9 +67,11 @@ def single_lines() -> Iterator[Line]:
 
 
 def pairs() -> Iterator[Line]:
-    """Each two forms, in both orders."""
+    """Each two forms; two of the same option in both orders, since the last one counts."""
     forms = [form for every in FORMS.values() for form in every]
-    yield from (one + other for one, other in itertools.permutations([*forms, *OTHERS], 2))
+    yield from (one + other for one, other in itertools.combinations([*forms, *OTHERS], 2))
+    for same in FORMS.values():
+        yield from (other + one for one, other in itertools.combinations(same, 2))
 
 
 def combinations() -> Iterator[Line]:

@@ -2877,7 +2877,7 @@ MUTANTS = [
         "        if isinstance(account.servers, UnsetType):\n            return UserKept.HIDDEN\n"
         "        if not all(server.is_at_rest for server in account.servers.values()):",
         "        if not all(server.is_at_rest for server in account.seen_servers.values()):",
-        f"{PROPERTIES}::test_idle_users_are_candidates_where_the_oracle_says_so",
+        "unit/test_idle_user_verdicts.py::test_whose_data_is_hidden_is_kept",
     ),
     Mutant(
         "a user with a server that is not at rest stays",
@@ -2891,21 +2891,21 @@ MUTANTS = [
         "domain/model.py",
         "return self.stopped and not self.ready and self.pending is None",
         "return not self.ready and self.pending is None",
-        f"{PROPERTIES}::test_idle_users_are_candidates_where_the_oracle_says_so",
+        "unit/test_idle_user_verdicts.py::test_a_server_is_at_rest_only_where_the_hub_says_so_in_full",
     ),
     Mutant(
         "a ready server is not at rest",
         "domain/model.py",
         "return self.stopped and not self.ready and self.pending is None",
         "return self.stopped and self.pending is None",
-        f"{PROPERTIES}::test_idle_users_are_candidates_where_the_oracle_says_so",
+        "unit/test_idle_user_verdicts.py::test_a_server_is_at_rest_only_where_the_hub_says_so_in_full",
     ),
     Mutant(
         "a pending server is not at rest",
         "domain/model.py",
         "return self.stopped and not self.ready and self.pending is None",
         "return self.stopped and not self.ready",
-        f"{PROPERTIES}::test_idle_users_are_candidates_where_the_oracle_says_so",
+        "unit/test_idle_user_verdicts.py::test_a_server_is_at_rest_only_where_the_hub_says_so_in_full",
     ),
     Mutant(
         "administrators are kept unless said",
@@ -2919,7 +2919,7 @@ MUTANTS = [
         "domain/idle_users.py",
         "account.admin is not False:",
         "account.admin is True:",
-        f"{PROPERTIES}::test_idle_users_are_candidates_where_the_oracle_says_so",
+        "unit/test_idle_user_verdicts.py::test_whose_data_is_hidden_is_kept",
     ),
     Mutant(
         "an exempt policy keeps users",
@@ -2933,7 +2933,7 @@ MUTANTS = [
         "domain/policy.py",
         "self._groups_hold(user) is not False",
         "self._groups_hold(user) is True",
-        f"{PROPERTIES}::test_idle_users_are_candidates_where_the_oracle_says_so",
+        "unit/test_idle_user_verdicts.py::test_who_may_be_in_an_exempt_group_is_kept",
     ),
     Mutant(
         "a user outside the filter to delete is kept",
