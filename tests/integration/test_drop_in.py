@@ -122,6 +122,7 @@ def test_every_line_of_the_idle_culler_means_the_same_or_is_refused_in_one_sente
     assert_agreement(lines, theirs)
 
 
+@pytest.mark.slow("command lines of the idle culler")
 def test_every_subset_of_its_options_as_hubs_write_them_is_taken() -> None:
     """What z2jh, TLJH and its documentation write, whichever options there are."""
     for line in combinations():

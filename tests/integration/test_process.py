@@ -434,6 +434,7 @@ def test_once_without_memory_stops_nobody_who_was_not_asked(
     assert once(run_command, fake_hub, "--enforce", "--busy-check=off") == 0, "nothing to do"
 
 
+@pytest.mark.slow("single runs")
 def test_once_says_when_a_stop_did_not_work(fake_hub: FakeHub, run_command: RunCommand) -> None:
     fake_hub.add_server("ana", idle=999_999)
     fake_hub.plan("DELETE", "*", faults.always(reply(500)))
@@ -482,6 +483,7 @@ def summary(run: RunCommand, hub: FakeHub, *arguments: str) -> dict[str, str]:
     return last
 
 
+@pytest.mark.slow("single runs")
 def test_once_ends_with_a_summary_in_numbers(fake_hub: FakeHub, run_command: RunCommand) -> None:
     target = faults.FakeServer()
     with target:

@@ -29,6 +29,8 @@ from real_hub import ENFORCE, RealHub
 
 from hub_idle_exporter.demo.launch import free_ports
 
+pytestmark = pytest.mark.slow("a Prometheus that scrapes an exporter on a real Hub")
+
 REPO = Path(__file__).resolve().parents[2]
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 SCOPES = (*ENFORCE, "admin:users")

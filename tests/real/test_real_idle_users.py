@@ -226,6 +226,7 @@ def was_made_anew(hub: RealHub) -> None:
     hub.add_users(["ana"])
 
 
+@pytest.mark.slow("idle users of a real Hub")
 @pytest.mark.parametrize(
     ("meanwhile", "cause"),
     [
@@ -276,6 +277,7 @@ def test_a_deletion_that_the_hub_takes_after_its_token_expired_is_refused(
 # ---- what the Hub does in the window that stays open (docs/idle-users.md) ------------------------
 
 
+@pytest.mark.slow("idle users of a real Hub")
 @pytest.mark.parametrize("meanwhile", [is_stopping, left_one_running])
 def test_a_hub_refuses_to_delete_who_has_such_a_server(
     listed: Listed, meanwhile: Callable[[RealHub], None]

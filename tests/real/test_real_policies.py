@@ -172,6 +172,7 @@ def sidecars(hub: RealHub) -> list[psutil.Process]:
     return [p for p in hub.processes() if "hub_idle_exporter" in " ".join(p.cmdline())]
 
 
+@pytest.mark.slow("Hubs of their own")
 def test_killed_hub_leaves_no_enforcing_sidecar_behind(make_hub: MakeHub) -> None:
     """The Hub is killed, and started anew without --enforce: the old sidecar stops nobody."""
     enforcing = managed("--enforce", "--interval=1s", "--timeout=1h", "--grace=4s")

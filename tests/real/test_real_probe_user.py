@@ -196,6 +196,7 @@ def test_a_hook_on_the_authenticators_class_wins(start_hub: StartHub) -> None:
     assert hub.sign_in(MALLORY) == 403
 
 
+@pytest.mark.slow("Hubs of their own")
 def test_nobody_signs_in_as_the_demos_prober(tmp_path: Path) -> None:
     """There, and in the compose stack, everybody has the one password."""
     for name in ("exporter-token", "people-token", "password"):
@@ -210,6 +211,7 @@ def test_nobody_signs_in_as_the_demos_prober(tmp_path: Path) -> None:
 # ---- from before the hook -----------------------------------------------------------------------
 
 
+@pytest.mark.slow("Hubs of their own")
 def test_deleting_the_prober_once_ends_what_began_before_the_hook(start_hub: StartHub) -> None:
     hub = start_hub("")
     browser, token = hub.browser(), hub.user_token(PROBER)
@@ -230,6 +232,7 @@ def test_deleting_the_prober_once_ends_what_began_before_the_hook(start_hub: Sta
 # ---- refresh_user -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow("Hubs of their own")
 def test_refresh_user_makes_the_hub_refuse_the_probers_tokens(start_hub: StartHub) -> None:
     hub = start_hub(OAUTH)
     minted = hub.mint()
@@ -254,6 +257,7 @@ def test_the_documented_ways_keep_the_probers_tokens(start_hub: StartHub, keeps:
 # ---- its role -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow("Hubs of their own")
 def test_a_hub_with_pam_wants_a_system_account_for_the_prober(tmp_path: Path, python: Path) -> None:
     """From 5.0 on, at its first start; which says so."""
     only_documented = "c.JupyterHub.load_roles = c.JupyterHub.load_roles[-2:]\n"
