@@ -37,7 +37,7 @@ hub-%:
 	@$(PYTHON) tools/environment.py .venv-hub$* requirements/hub-$*.txt --no-project
 
 mutants: venv ## remove each safety rule from the code in turn, and expect its test to fail
-	@$(BIN)/python tools/mutants.py
+	@$(BIN)/python tools/mutants.py $(if $(WITHIN),--within=$(WITHIN))
 
 MINUTES ?= 10
 chaos: venv ## a real Hub in trouble: nobody at work is stopped, and what is counted is true

@@ -354,11 +354,13 @@ def icon(page: Page) -> str:
 
 
 def test_after_any_number_of_states_it_looks_as_if_it_was_loaded_anew(changing: Changing) -> None:
-    for state in (*STATES, *sorted(STATES)):
+    begins = icon(changing.page)
+    for state in (*STATES, *sorted(STATES), "failed"):
         changing.given = replace(STATES[state](), exporter_version=f"of {state}")
         changing.later()
         changing.says(f"hub-idle-exporter of {state}.")
     refreshed = icon(changing.page), text(changing.page)
+    assert refreshed[0] != begins
     changing.page.reload()
     assert refreshed == (icon(changing.page), text(changing.page))
 
