@@ -50,6 +50,7 @@ _END_SECONDS = 8
 _LAST_POLL_SECONDS = 0.5
 # How often it is looked whether idle users are to be listed; they are listed once an hour.
 _USERS_SECONDS = 2.0
+_LOOK_AROUND_SECONDS = 1.0
 
 _Built = TypeVar("_Built")
 logger = structlog.get_logger()
@@ -279,7 +280,7 @@ def _user_loop(users: UserLister, stopping: threading.Event) -> None:
 def _wait(stopping: threading.Event) -> None:
     """Wait until stopped, or until the Hub that started this process has ended."""
     orphaned = OrphanWatch(os.environ)
-    while not stopping.wait(1.0):
+    while not stopping.wait(_LOOK_AROUND_SECONDS):
         if orphaned():
             what = "the Hub that started this exporter has ended, so the exporter ends too"
             _end(stopping)
@@ -348,7 +349,8 @@ def run_once(settings: Settings, environ: Mapping[str, str]) -> int:
 
     # On its own thread, so that a signal ends the process even while that thread waits for the Hub.
     threading.Thread(target=work, name="poller", daemon=True).start()
-    stopping.wait()
+    while not stopping.wait(_LOOK_AROUND_SECONDS):
+        pass  # a signal that arrives right before a wait is noticed only after it
     sidecar.release()
     _sum_up(sidecar, worked, read_clocks().monotonic - begun)
     return 0 if worked == [True] else 1

@@ -220,6 +220,7 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
 ]
 
 
+@pytest.mark.slow("a policy file in trouble")
 def test_whatever_becomes_of_the_policy_file_it_runs_on_with_the_old_policies(
     fake_hub: FakeHub, run_exporter: RunExporter, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ import hypothesis.strategies as st
 import msgspec
 import oracle
 import poll_states
+import pytest
 import user_oracle
 from culling_rig import START, Rig
 from fake_hub import FakeHub
@@ -260,6 +261,7 @@ def test_idle_users_are_candidates_where_the_oracle_says_so(
     assert said == expected
 
 
+@pytest.mark.slow("properties of what is shown")
 @settings(PURE, max_examples=400)
 @given(st.lists(users, min_size=1, max_size=6), options, scopes)
 def test_a_limit_would_make_candidates_of_those_the_oracle_names(
@@ -279,6 +281,7 @@ def test_a_limit_would_make_candidates_of_those_the_oracle_names(
         assert count == sum(reason is not None for reason in wanted)
 
 
+@pytest.mark.slow("properties of what is shown")
 @settings(PURE, max_examples=400)
 @given(
     st.lists(users, min_size=1, max_size=6),

@@ -37,6 +37,7 @@ def test_silent_computation_is_spared_and_stopped_once_it_has_ended_and_the_limi
     assert (metrics.value(WITHHELD, cause="busy") or 0) >= 2
 
 
+@pytest.mark.slow("real kernels that compute for long")
 def test_computation_without_end_is_stopped_once_seen_busy_for_max_busy(
     clean_real_hub: RealHub, run_exporter: RunExporter
 ) -> None:
@@ -61,6 +62,7 @@ def test_activity_that_only_the_server_knows_of_protects(
     assert runs(hub, "fresh")
 
 
+@pytest.mark.slow("real servers with odd names")
 def test_names_that_need_quoting_are_asked_at_their_own_route(
     clean_real_hub: RealHub, run_exporter: RunExporter
 ) -> None:

@@ -191,6 +191,7 @@ def test_killed_hub_leaves_no_enforcing_sidecar_behind(make_hub: MakeHub) -> Non
     assert runs(hub, "ana")
 
 
+@pytest.mark.slow("Hubs of their own")
 def test_hub_stopped_in_good_order_takes_its_sidecar_along(make_hub: MakeHub) -> None:
     hub = make_hub(services=[managed("--interval=1s")])
     hub.wait(lambda: "users?state" in hub.log_tail(), 40, "polled by the sidecar")
