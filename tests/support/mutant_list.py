@@ -1220,8 +1220,8 @@ MUTANTS = [
     Mutant(
         "--once releases the lease",
         "sidecar.py",
-        "    stopping.wait()\n    sidecar.release()\n",
-        "    stopping.wait()\n",
+        "    sidecar.release()\n    _sum_up(",
+        "    _sum_up(",
         "integration/test_process.py::test_an_exporter_that_ends_lets_another_enforce_at_once",
     ),
     # ---- clocks ----------------------------------------------------------------------------------
