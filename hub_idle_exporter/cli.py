@@ -173,8 +173,7 @@ OPTIONS = [
     _option("max-unanswered", _duration(0), "Judge a server by last_activity alone, once it has "
             "given no usable answer for this long; 0 for never.", "0"),
     _option("policy-file", FILE, "YAML file with policies."),
-    _option("cull-default-servers", BOOLEAN, "Whether default servers may be stopped.",
-            "true"),
+    _option("cull-default-servers", BOOLEAN, "Whether default servers may be stopped.", "true"),
     _option("cull-named-servers", BOOLEAN, "Whether named servers may be stopped.", "true"),
     _option("remove-named-servers", BOOLEAN, "Remove a named server from the Hub, two "
             "minutes after its stop was verified.", "false"),

@@ -110,14 +110,14 @@ CULLERS = {"1.4": "4", "2.0": "5"}  # which of the older Hubs has which version
 @pytest.mark.slow("command lines of the idle culler")
 @pytest.mark.parametrize("version", CULLERS)
 def test_every_line_of_the_idle_culler_means_the_same_or_is_refused_in_one_sentence(
-    version: str,
+    version: str, tmp_path: Path
 ) -> None:
     """Each option in each spelling, each two of them, and all subsets of the options."""
     python = older_hub_python(CULLERS[version])
     lines = [*single_lines(), *pairs(), *combinations()]
     if version == "2.0":
         lines = [line for line in lines if not is_ignored_by_2(line)]
-    theirs = effects_of(lines, python)
+    theirs = effects_of(lines, python, tmp_path)
     assert sum(effect is not None for effect in theirs) > len(lines) / 4
     assert_agreement(lines, theirs)
 

@@ -1,7 +1,7 @@
 """Command lines of jupyterhub-idle-culler, and what its two versions make of them.
 
     lines = [["--timeout=3600", "--cull-users"], ...]
-    effects = effects_of(lines, python)     # asks the version that this Python has
+    effects = effects_of(lines, python, directory)  # asks the version that this Python has
 
 An effect is a dictionary of settings (as `cull_idle` is called), or None where it ends or crashes.
 """
@@ -83,11 +83,12 @@ def combinations() -> Iterator[Line]:
             yield [part for name in names for part in dice.choice(usual[name])]
 
 
-def effects_of(lines: Sequence[Line], python: Path) -> list[Effect]:
-    """Ask the idle culler that this interpreter has."""
+def effects_of(lines: Sequence[Line], python: Path, directory: Path) -> list[Effect]:
+    """Ask the idle culler that this interpreter has; it may leave a log in the directory."""
     done = subprocess.run(
         [str(python), str(Path(__file__).with_name("hubs") / "culler_effects.py")],
-        input=json.dumps(lines), capture_output=True, text=True, check=True, timeout=600,
+        input=json.dumps(lines), cwd=directory, capture_output=True, text=True, check=True,
+        timeout=600,
     )  # fmt: skip
     found: list[Effect] = json.loads(done.stdout)
     return found
