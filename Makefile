@@ -32,7 +32,7 @@ format: venv ## let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-hubs: hub-3 hub-4 hub-5 hub-5.5 ## older JupyterHubs, for tests/real/test_other_hubs.py
+hubs: hub-3 hub-4 hub-5 hub-5.5 ## older JupyterHubs, for tests/real
 hub-%:
 	@$(PYTHON) tools/environment.py .venv-hub$* requirements/hub-$*.txt --no-project
 

@@ -10,12 +10,11 @@ from msgspec import UnsetType
 
 from .model import Server, User
 from .requirements import PROBE_USER_SCOPES, Finding, Severity, Subject
-from .scopes import Granted
+from .scopes import Granted, Scope
 from .settings import BusyCheck, CullSettings
 
 # Scopes that a Hub may give to everybody by its role `user`, and that change nothing at the Hub.
 _OF_EVERYBODY = ("access:services", "list:", "read:groups", "read:services", "read:users:name")
-DELETES_USERS = "delete:users"
 _CUSTOM = "custom:"  # of other services: this Hub does nothing with them
 
 
@@ -83,7 +82,7 @@ def safeguards(
         asks_servers=wanted and may_find and probe_user.may("access:servers"),
         stop_tokens=probe_user.may("delete:servers"),
         lease=True,
-        deletion_tokens=probe_user.may(DELETES_USERS),
+        deletion_tokens=probe_user.may(Scope.DELETE_USERS),
     )
 
 
@@ -105,14 +104,14 @@ def probe_user_findings(seen: ProbeUser, cull: CullSettings) -> tuple[Finding, .
 
 def _of_deletions(seen: ProbeUser, cull: CullSettings) -> list[Finding]:
     """Say that deletions have no token that expires; without --cull-users, that none is needed."""
-    if not cull.users.delete and seen.may(DELETES_USERS):
-        needless = f"the role of the user {seen.name} has {DELETES_USERS}, which is not needed"
+    if not cull.users.delete and seen.may(Scope.DELETE_USERS):
+        needless = f"the role of the user {seen.name} has {Scope.DELETE_USERS}, which is not needed"
         return [Finding(Subject.DELETIONS, Severity.NOTE, needless)]
-    if not cull.users.delete or seen.scopes is None or seen.may(DELETES_USERS):
+    if not cull.users.delete or seen.scopes is None or seen.may(Scope.DELETE_USERS):
         return []
     problem = (
-        f"the role of the user {seen.name} lacks {DELETES_USERS}: a deletion that is delayed on "
-        "its way to the Hub still works, however old what it was based on"
+        f"the role of the user {seen.name} lacks {Scope.DELETE_USERS}: a deletion that is delayed "
+        "on its way to the Hub still works, however old what it was based on"
     )
     return [Finding(Subject.DELETIONS, Severity.WARNING, problem)]
 
@@ -169,7 +168,7 @@ def too_wide(scopes: tuple[str, ...], name: str) -> list[str]:
 
     Those of the role `user`, which everybody has, are filtered to the user itself.
     """
-    needed = (*PROBE_USER_SCOPES, DELETES_USERS)
+    needed = (*PROBE_USER_SCOPES, Scope.DELETE_USERS)
     return sorted(
         scope
         for scope in scopes

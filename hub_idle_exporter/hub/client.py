@@ -38,7 +38,7 @@ from ..domain.model import (
 )
 from ..domain.settings import ConnectionSettings
 from .bounded import BoundedAdapter, read_whole
-from .decoding import DecodedUsers, date_of, decode, decode_users, seconds_of
+from .decoding import date_of, decode, decode_users, seconds_of
 from .errors import HubError, refusal, unreachable
 from .listing import UserPages, next_offset
 from .pace import Pace
@@ -175,15 +175,7 @@ class Hub:
 
         The next page is requested by offset, under our own base URL.
         """
-        pages, until = UserPages[User](self._base), self._steady() + LISTING_SECONDS
-        offset: int | None = 0
-        now = 0.0
-        while offset is not None:
-            query = f"?state=active&limit={self._connection.page_size}&offset={offset}"
-            response = self._page(Operation.LIST_USERS, "/users", query, until)
-            page = self._users_in(response, offset, User)
-            now = now or self._clock(response)
-            offset = pages.take(page, offset)
+        pages, now = self._list(Operation.LIST_USERS, "?state=active", User)
         # Before JupyterHub 5 `total` counts servers, not users.
         counts_users = version_numbers(self.version or "") >= (5, 0)
         return UserListing(pages.users, now, pages.is_complete(counts_users), pages.unreadable)
@@ -198,17 +190,12 @@ class Hub:
         in_order = version_numbers(self.version or "") >= (5, 0)
         wanted = "?state=inactive" + ("&sort=last_activity" if in_order else "")
         wanted += "&include_stopped_servers=1" if stopped_servers else ""
-        pages, until = UserPages[Account](self._base), self._steady() + LISTING_SECONDS
-        offset: int | None = 0
-        now = 0.0
-        while offset is not None:
-            query = f"{wanted}&limit={self._connection.page_size}&offset={offset}"
-            response = self._page(Operation.LIST_IDLE_USERS, "/users", query, until)
-            page = self._users_in(response, offset, Account)
-            now = now or self._clock(response)
-            offset = pages.take(page, offset)
-            if in_order and _is_past(page.users, now - limit):
-                break
+        pages, now = self._list(
+            Operation.LIST_IDLE_USERS,
+            wanted,
+            Account,
+            lambda page, now: in_order and _is_past(page, now - limit),
+        )
         accounts = list(pages.users.values())
         return AccountListing(accounts, now, not pages.crowd_left, len(pages.unreadable))
 
@@ -309,12 +296,27 @@ class Hub:
             raise HubError(Cause.RESPONSE, why)
         return None if response.status == 404 else response
 
-    def _users_in(
-        self, response: _Response, offset: int, kind: type[AnyUser]
-    ) -> DecodedUsers[AnyUser]:
-        decoded = decode_users(response.body, offset + 1, self._base, self._token.mask, kind)
-        self._believed(response)
-        return decoded
+    def _list(
+        self,
+        operation: Operation,
+        wanted: str,
+        kind: type[AnyUser],
+        is_enough: Callable[[Sequence[AnyUser], float], bool] = lambda _page, _now: False,
+    ) -> tuple[UserPages[AnyUser], float]:
+        """List users until a page is enough; return them, and the Hub's clock at the first page."""
+        pages, until = UserPages[AnyUser](self._base), self._steady() + LISTING_SECONDS
+        offset: int | None = 0
+        now = 0.0
+        while offset is not None:
+            query = f"{wanted}&limit={self._connection.page_size}&offset={offset}"
+            response = self._page(operation, "/users", query, until)
+            page = decode_users(response.body, offset + 1, self._base, self._token.mask, kind)
+            self._believed(response)
+            now = now or self._clock(response)
+            offset = pages.take(page, offset)
+            if is_enough(page.users, now):
+                break
+        return pages, now
 
     def _page(self, operation: Operation, path: str, query: str, until: float) -> _Response:
         """Request one page of a list that is to be read whole by then, by our clock."""

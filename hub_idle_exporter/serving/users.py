@@ -80,8 +80,10 @@ def _why(reading: Reading) -> str:
         return "Nobody is deleted until the Hub can be read again."
     if state.keeps_users:  # they may name users, which the page tells further up, or hides
         return "Nobody is deleted until the requirements above are met."
+    if state.policy_error is not None:
+        return "Nobody is deleted while the policy file is invalid."
     if gate.state is not GateState.ON:
         return f"Nobody is deleted now: {gate.why}."
     most = reading.settings.cull.max_culls
-    limit = f"at most {most} at each listing" if most else "at each listing"
+    limit = f"at most {most} an hour" if most else "at each listing"
     return f"They are deleted one at a time, {limit}."

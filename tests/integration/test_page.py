@@ -756,7 +756,11 @@ WATCHES: dict[str, Any] = {"enforce": False, "gate": GateState.OFF, "why": "moni
     ("given", "said"),
     [
         (deleting(idle_users()), "3 to be deleted They are deleted one at a time, at each listing"),
-        (deleting(idle_users(), max_culls=5), "one at a time, at most 5 at each listing."),
+        (deleting(idle_users(), max_culls=5), "one at a time, at most 5 an hour."),
+        (
+            deleting(idle_users(), state={"policy_error": "policies.yaml: a key is unknown"}),
+            "Nobody is deleted while the policy file is invalid.",
+        ),
         (deleting(idle_users(), **WAITS), "Nobody is deleted now: grace period: 600 s left."),
         (
             deleting(idle_users(), stands_by=True, **OTHER),

@@ -3228,8 +3228,8 @@ MUTANTS = [
     Mutant(
         "idle users are read to the end of the idle",
         "hub/client.py",
-        "if in_order and _is_past(page.users, now - limit):",
-        "if in_order:",
+        "in_order and _is_past(page, now - limit)",
+        "in_order",
         "integration/test_idle_users.py::test_of_a_hub_that_sorts_only_the_idle_are_read",
     ),
     Mutant(
