@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -17,6 +18,7 @@ import websocket
 _SPAWN_SECONDS = 120.0
 _POLL_SECONDS = 0.3
 _TOKEN_SECONDS = 86400
+_CONNECTS_AGAIN = 3
 
 
 class BrowserError(Exception):
@@ -79,9 +81,16 @@ class Browser:
         kernel = there[0] if there else self._call("POST", f"{base}api/kernels", (201,)).json()
         address = self._hub_url.replace("http", "ws", 1)
         url = f"{address}{base}api/kernels/{kernel['id']}/channels"
+        return Kernel(self._connect(url), self._user)
+
+    def _connect(self, url: str) -> websocket.WebSocket:
+        """Connect to a kernel, as a browser does: again, where the proxy did not wait for it."""
+        connect = partial(websocket.create_connection, url, header=self._headers, timeout=60)
+        for _ in range(_CONNECTS_AGAIN):
+            with contextlib.suppress(websocket.WebSocketBadStatusException):
+                return connect()
         with _explained(self._user):
-            connection = websocket.create_connection(url, header=self._headers, timeout=60)
-        return Kernel(connection, self._user)
+            return connect()
 
     def _is_ready(self, me: str, server: str) -> bool:
         servers = self._call("GET", me, accepted=(200,)).json().get("servers", {})

@@ -14,6 +14,7 @@ import termios
 import threading
 import tty
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TextIO
 
@@ -24,6 +25,7 @@ import wcwidth
 from hub_idle_exporter.demo import run
 from hub_idle_exporter.demo.account import Account, Mark
 from hub_idle_exporter.demo.audit import AuditLog
+from hub_idle_exporter.demo.browser import Browser, BrowserError
 
 REPO = Path(__file__).resolve().parents[2]
 CULLED = {
@@ -103,6 +105,33 @@ def test_signals_in_the_middle_leave_nothing(
     assert demo.returncode == 130
     assert not folder.exists()
     assert living_in(folder) == []
+
+
+class BusyServer(BaseHTTPRequestHandler):
+    """Has a kernel, and is so busy that the proxy gives up whenever somebody connects to it."""
+
+    connected = 0
+
+    def do_GET(self) -> None:
+        channels = self.path.endswith("/channels")
+        type(self).connected += channels
+        self.send_response(599 if channels else 200, "Timeout" if channels else None)
+        self.end_headers()
+        self.wfile.write(b"Timeout during request" if channels else b'[{"id": "k"}]')
+
+    def log_message(self, *_: object) -> None:
+        """Be silent."""
+
+
+def test_a_person_connects_again_before_giving_up() -> None:
+    """Else one slow answer on a busy machine makes the demo fail, and nothing was wrong."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BusyServer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        ben = Browser(f"http://127.0.0.1:{server.server_port}/", "ben", "token")
+        with pytest.raises(BrowserError, match="ben: Handshake status 599"):
+            ben.open_kernel()
+        server.shutdown()
+    assert BusyServer.connected == 4
 
 
 def test_without_the_extra_it_says_what_to_install(
