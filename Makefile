@@ -1,8 +1,10 @@
 # Two commands: `make demo` and `make test`. Each sets itself up inside ignored folders of this repo.
 PYTHON ?= python3
 BIN := .venv/bin
+# The tests are compiled once, not by each of their processes.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all check docs format lock upgrade hubs mutants fuzz audit bench chaos screenshot clean venv
+.PHONY: demo test test-all check compiled docs format lock upgrade hubs mutants fuzz audit bench chaos screenshot clean venv
 
 demo: ## a real JupyterHub with simulated people, culled while you watch
 	@$(PYTHON) tools/environment.py .venv-demo requirements/demo.txt
@@ -11,13 +13,17 @@ demo: ## a real JupyterHub with simulated people, culled while you watch
 # Six at once on two cores: most of the time a test waits for a Hub, a kernel or a browser.
 PYTEST = TMPDIR="$(CURDIR)/.tmp" $(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder
 
-test: check ## style, types, layers, and all tests but the slow ones
-	@mkdir -p .tmp
-	$(PYTEST) -m "not slow"
+test: venv ## style, types, layers, and all tests but the slow ones, with a third of the examples
+	@$(MAKE) --no-print-directory -j2 check compiled
+	EXAMPLES=few $(PYTEST) -m "not slow"
 
-test-all: check hubs ## everything, as CI runs it
-	@mkdir -p .tmp
+test-all: venv hubs ## everything, as CI runs it
+	@$(MAKE) --no-print-directory -j2 check compiled
 	$(PYTEST)
+
+compiled: venv
+	@mkdir -p .tmp
+	@$(BIN)/python -m pytest --collect-only --quiet --quiet >.tmp/collected || (cat .tmp/collected; false)
 
 check: venv docs ## style, types, layers, documentation
 	$(BIN)/ruff check .

@@ -17,11 +17,12 @@ import bcrypt
 import click
 import pytest
 import trustme
+from example_counts import examples
 from fault_cells import Trial
 from fault_steps import STEPS, FaultKind, Step
 from hypothesis import given
 from hypothesis import strategies as st
-from mutations import Mutation, answering, examples, mutations, values
+from mutations import Mutation, answering, mutations, values
 from structlog.testing import capture_logs
 from web_service import Service, serving
 

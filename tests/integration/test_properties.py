@@ -15,8 +15,9 @@ import poll_states
 import pytest
 import user_oracle
 from culling_rig import START, Rig
+from example_counts import examples
 from fake_hub import FakeHub
-from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import assume, event, given
 from world import BAD_LISTS, BAD_STOPS, KERNELS, KINDS, ODD, SETTINGS, Act, Disturbance, World
 
 from hub_idle_exporter.culling.gatekeeper import Gatekeeper
@@ -32,7 +33,6 @@ from hub_idle_exporter.domain.settings import CullSettings, UserSettings
 from hub_idle_exporter.policy_file import parse
 
 Json = dict[str, Any]
-PURE = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 # ---- random Hubs --------------------------------------------------------------------------------
 
@@ -169,7 +169,7 @@ def judge_of(given: Json, held: list[str]) -> Judge:
     return Judge(rules, Granted.of(held))
 
 
-@settings(PURE, max_examples=800)
+@examples(800)
 @given(st.lists(users, min_size=1, max_size=4), options, scopes)
 def test_every_verdict_is_the_oracles(hub: list[Json], given: Json, held: list[str]) -> None:
     judge = judge_of(given, held)
@@ -185,7 +185,7 @@ def test_every_verdict_is_the_oracles(hub: list[Json], given: Json, held: list[s
             assert verdict.reason == expected.reason
 
 
-@settings(PURE, max_examples=300)
+@examples(300)
 @given(st.lists(users, min_size=1, max_size=6), options, scopes)
 def test_the_census_is_the_oracles(hub: list[Json], given: Json, held: list[str]) -> None:
     judge = judge_of(given, held)
@@ -244,7 +244,7 @@ deletions = st.lists(
 )
 
 
-@settings(PURE, max_examples=1500)
+@examples(1500)
 @given(accounts, options, scopes, deletions, st.sampled_from([86400, 2 * 86400]), st.booleans())
 def test_idle_users_are_candidates_where_the_oracle_says_so(
     sent: Json, given: Json, held: list[str], deletes: list[str], limit: int, admins: bool
@@ -262,7 +262,7 @@ def test_idle_users_are_candidates_where_the_oracle_says_so(
 
 
 @pytest.mark.slow("properties of what is shown")
-@settings(PURE, max_examples=400)
+@examples(400)
 @given(st.lists(users, min_size=1, max_size=6), options, scopes)
 def test_a_limit_would_make_candidates_of_those_the_oracle_names(
     hub: list[Json], given: Json, held: list[str]
@@ -282,7 +282,7 @@ def test_a_limit_would_make_candidates_of_those_the_oracle_names(
 
 
 @pytest.mark.slow("properties of what is shown")
-@settings(PURE, max_examples=400)
+@examples(400)
 @given(
     st.lists(users, min_size=1, max_size=6),
     options,
@@ -357,7 +357,7 @@ happenings = st.one_of(
 )
 
 
-@settings(PURE, max_examples=1000)
+@examples(1000)
 @given(
     st.sampled_from([True, True, True, True, False]),
     st.sampled_from([0.0, 60.0, 600.0]),
@@ -500,7 +500,7 @@ OPENINGS: list[list[Act]] = [
 ]
 
 
-@settings(PURE, max_examples=100)
+@examples(100)
 @given(
     st.lists(beginnings, min_size=1, max_size=4),
     st.sampled_from([0.0, 600.0]),
@@ -526,7 +526,7 @@ def test_nobody_is_stopped_whom_the_oracle_keeps_and_nobody_is_kept_for_ever(
         event(f"{len(world.stopped)} stopped of {len(people)}")
 
 
-@settings(PURE, max_examples=25)
+@examples(25)
 @given(
     st.lists(beginnings, min_size=1, max_size=4),
     st.lists(st.one_of(acts, polls, polls), max_size=14),

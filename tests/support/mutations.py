@@ -1,25 +1,12 @@
 """Random changes to true answers: of JSON values, of bytes, of headers. For fuzzing."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fake_hub import Fault, Reply, Request
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-
-# Examples of each test: a few in every run of the tests, many under `make fuzz`.
-MANY = int(os.environ.get("FUZZ_EXAMPLES", "0"))
-
-
-def examples(usual: int) -> settings:
-    return settings(
-        max_examples=MANY or usual, deadline=None, database=None,
-        suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
-
 
 ODD_NUMBERS = [0, -1, 1e308, -1e308, 2**63, 10**400, 0.1]
 ODD_TEXTS = ["", "null", "2027-01-15T08:00:00Z", "9999-12-31T23:59:59.999999Z", "0001-01-01T00:00Z",

@@ -9,7 +9,8 @@ from typing import Any, cast
 import hypothesis.strategies as st
 import poll_states
 import pytest
-from hypothesis import HealthCheck, settings
+from example_counts import examples
+from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from hub_idle_exporter.culling.gatekeeper import Gatekeeper
@@ -555,11 +556,5 @@ class ManyExporters(RuleBasedStateMachine):
 def test_with_many_exporters_at_most_one_may_stop_servers_and_in_the_end_one_does() -> None:
     run_state_machine_as_test(
         ManyExporters,
-        settings=settings(
-            deadline=None,
-            database=None,
-            max_examples=100,
-            stateful_step_count=40,
-            suppress_health_check=list(HealthCheck),
-        ),
+        settings=settings(examples(100), stateful_step_count=40),
     )

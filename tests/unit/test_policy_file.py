@@ -5,9 +5,9 @@ import string
 
 import pytest
 import yaml
+from example_counts import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from mutations import examples
 
 from hub_idle_exporter.domain.blind_spots import chosen_by_users
 from hub_idle_exporter.domain.model import Server, User
