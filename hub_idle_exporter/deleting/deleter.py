@@ -117,7 +117,7 @@ class Deleter:
         latest: judges by the newest poll state.
         policies: the policy file; None without one.
         trail: records what became of each.
-        settings: who may be deleted, and how many of a listing.
+        settings: who may be deleted, and how many an hour.
         stopping: set when the sidecar shuts down.
         clock: our clock.
     """

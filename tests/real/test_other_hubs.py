@@ -10,7 +10,7 @@ import pytest
 from conftest import RunCommand, RunExporter, older_hub_python
 from real_hub import ENFORCE, MONITOR, RealHub
 
-HUBS = {"3": "3.0", "4": "4.0", "5": "5.4"}
+HUBS = {"3": "3.0", "4": "4.0", "5": "5.4", "5.5": "5.5"}
 DAY = 86400.0
 pytestmark = pytest.mark.slow("older Hubs")
 CULLS = "hub_idle_exporter_culls_total"

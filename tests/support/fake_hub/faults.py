@@ -102,8 +102,12 @@ def huge(megabytes: int) -> Fault:
 
 def bomb(megabytes: int) -> Fault:
     """Answer 200 with a small gzip body that unpacks to so many megabytes."""
-    packed = gzip.compress(b'["' + b" " * (megabytes << 20) + b'"]')
-    return always(reply(200, packed, Content_Type="application/json", Content_Encoding="gzip"))
+
+    def fault(request: Request, answer: Callable[[], Reply]) -> Reply:
+        packed = gzip.compress(b'["' + b" " * (megabytes << 20) + b'"]')
+        return reply(200, packed, Content_Type="application/json", Content_Encoding="gzip")
+
+    return fault
 
 
 def drip(seconds: float, head: bool = False) -> Fault:
