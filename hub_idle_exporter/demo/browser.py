@@ -86,10 +86,10 @@ class Browser:
     def _connect(self, url: str) -> websocket.WebSocket:
         """Connect to a kernel, as a browser does: again, where the proxy did not wait for it."""
         connect = partial(websocket.create_connection, url, header=self._headers, timeout=60)
-        for _ in range(_CONNECTS_AGAIN):
-            with contextlib.suppress(websocket.WebSocketBadStatusException):
-                return connect()
         with _explained(self._user):
+            for _ in range(_CONNECTS_AGAIN):
+                with contextlib.suppress(websocket.WebSocketBadStatusException):
+                    return connect()
             return connect()
 
     def _is_ready(self, me: str, server: str) -> bool:
