@@ -13,6 +13,11 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent
 TIMES = REPO / ".tmp" / "ways-in.json"
 COLUMNS = ("installed", "scraped", "culled")
+HEAD = """
+Seconds from nothing until
+
+| way in | installed | first scrape | first verified cull |
+|---|---|---|---|"""
 
 
 def _row(way: dict[str, str]) -> str:
@@ -24,10 +29,9 @@ def main() -> int:
     TIMES.parent.mkdir(exist_ok=True)
     TIMES.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "--quiet", "-k", "way_in", "tests"]
-    environment = os.environ | {"HUB_IDLE_EXPORTER_WAYS_IN": str(TIMES), "TMPDIR": str(TIMES.parent)}
-    finished = subprocess.run(command, cwd=REPO, env=environment, check=False)
-    print("\nSeconds from nothing until\n\n| way in | installed | first scrape | first verified cull |")
-    print("|---|---|---|---|")
+    variables = {"HUB_IDLE_EXPORTER_WAYS_IN": str(TIMES), "TMPDIR": str(TIMES.parent)}
+    finished = subprocess.run(command, cwd=REPO, env=os.environ | variables, check=False)
+    print(HEAD)
     for line in TIMES.read_text().splitlines() if TIMES.exists() else ():
         print(_row(json.loads(line)))
     return finished.returncode

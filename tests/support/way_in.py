@@ -9,7 +9,6 @@ import os
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 # Where the times go: a file with one JSON object a line.
 TIMES = "HUB_IDLE_EXPORTER_WAYS_IN"
@@ -22,7 +21,7 @@ class WayIn:
         self.times: dict[str, float] = {}
         self.name = name
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "WayIn":
         self._began = time.monotonic()
         return self
 
