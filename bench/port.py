@@ -122,12 +122,15 @@ async def _crowd(address: str, dripping: int, silent: int) -> None:
     _clients = [
         asyncio.create_task(client(number < dripping)) for number in range(dripping + silent)
     ]
-    with suppress(TimeoutError):
-        async with asyncio.timeout(10):
-            for _ in _clients:
-                await connected.acquire()
+    with suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(_all_of(connected, len(_clients)), 10)
     print("connected", flush=True)
     await asyncio.Event().wait()
+
+
+async def _all_of(connected: asyncio.Semaphore, number: int) -> None:
+    for _ in range(number):
+        await connected.acquire()
 
 
 async def _drip(writer: asyncio.StreamWriter) -> None:

@@ -11,11 +11,12 @@ which `verdict.py` compares.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from enum import StrEnum
+from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from hub_idle_exporter.domain.str_enum import StrEnum
 
 from .hubside.noting import note
 
@@ -189,7 +190,7 @@ def line_of(text: str) -> Line | None:
     """Decode one line of an exporter's log; None for what is no event, as in a traceback."""
     try:
         told = json.loads(text)
-        moment = datetime.fromisoformat(told["ts"]).timestamp()
+        moment = datetime.fromisoformat(told["ts"].replace("Z", "+00:00")).timestamp()
     except (ValueError, KeyError, TypeError):
         return None
     key = (told.get("user", ""), told.get("server", ""))
@@ -199,7 +200,7 @@ def line_of(text: str) -> Line | None:
 
 def clock(t: float) -> str:
     """Write a time of day (UTC, as the logs) with milliseconds."""
-    return datetime.fromtimestamp(t, UTC).strftime("%H:%M:%S.%f")[:-3]
+    return datetime.fromtimestamp(t, timezone.utc).strftime("%H:%M:%S.%f")[:-3]
 
 
 # -- what follows from the record

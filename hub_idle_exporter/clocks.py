@@ -1,7 +1,7 @@
 """Reads our clocks, and writes times; what is decided gets a reading as an argument."""
 
 import time
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 from .domain.gate import ClockReading
 
@@ -21,4 +21,4 @@ def read_clocks() -> ClockReading:
 
 def machine_moment(seconds: float) -> str:
     """Write a time (seconds since 1970) in UTC, as programs and `datetime` of HTML take it."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -9,7 +9,6 @@ counted and read under one lock, so that attempts, culls and failures add up in 
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from enum import StrEnum
 from functools import partial
 from typing import TypeVar
 
@@ -44,6 +43,7 @@ from .domain.policy import JudgedServer, Policy, Reason, State
 from .domain.poll_state import LatestState, PollState, Snapshot
 from .domain.scopes import Granted, Scope
 from .domain.settings import PollSettings
+from .domain.str_enum import StrEnum
 from .domain.totals import Counts, Totals
 from .exposition import Exposition, FactsText, Families, Text, encoded, encoder_for
 from .journal import Journal

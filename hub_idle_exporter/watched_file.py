@@ -5,11 +5,14 @@ import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .clocks import read_clocks
 from .domain.gate import ClockReading
 from .domain.settings import ConfigError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # Python has it from 3.11 on
 
 LARGEST = 1 << 20
 # A file may be read while it is written, at the start also before it is there. Both in seconds.
@@ -55,7 +58,7 @@ class WatchedFile(ABC, Generic[_Found, _Value]):
     def parse(self, found: _Found) -> _Value:
         """Make the value; raise FileError if that cannot be done."""
 
-    def read_first(self, clocks: Callable[[], ClockReading] = read_clocks) -> Self:
+    def read_first(self, clocks: Callable[[], ClockReading] = read_clocks) -> "Self":
         """Read the file for the first time; raise FileError if it is invalid.
 
         An invalid file may be just being written, and a missing one be mounted in a moment. So it

@@ -63,6 +63,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if sys.version_info < (3, 11):  # noqa: UP036 - it runs with whatever python3 is
-        sys.exit("hub_idle_exporter needs Python 3.11 or newer; name one with make PYTHON=...")
+    if sys.version_info < (3, 10):  # noqa: UP036 - it runs with whatever python3 is
+        sys.exit("hub_idle_exporter needs Python 3.10 or newer; name one with make PYTHON=...")
     sys.exit(main())

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import msgspec
@@ -81,8 +81,8 @@ class Person:
         return Server(
             ready=now - started > 25,
             pending=None if now - started > 25 else "spawn",
-            started=datetime.fromtimestamp(started, UTC),
-            last_activity=datetime.fromtimestamp(last_activity, UTC),
+            started=datetime.fromtimestamp(started, timezone.utc),
+            last_activity=datetime.fromtimestamp(last_activity, timezone.utc),
             user_options=msgspec.Raw(msgspec.json.encode(self.options)),
         )
 

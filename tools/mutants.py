@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -140,7 +140,7 @@ def main(words: list[str]) -> int:
     scratch.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
     if within:
-        random.Random(datetime.now(UTC).toordinal()).shuffle(chosen)  # noqa: S311
+        random.Random(datetime.now(timezone.utc).toordinal()).shuffle(chosen)  # noqa: S311
     elif not pass_unchanged(chosen, scratch):
         return 1
     else:

@@ -22,7 +22,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -41,7 +41,11 @@ def option(name: str) -> float:
 
 def stamp(seconds: float) -> str:
     """Write a time as Jupyter does, by this server's own clock."""
-    return datetime.fromtimestamp(seconds + option("skew"), UTC).isoformat().replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(seconds + option("skew"), timezone.utc)
+        .isoformat()
+        .replace("+00:00", "Z")
+    )
 
 
 def write_down(what: str, **told: Any) -> float:

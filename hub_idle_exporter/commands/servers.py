@@ -5,7 +5,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from functools import partial
 from typing import Any, TextIO
 
@@ -179,4 +179,4 @@ def _failure(problem: str, now: str, read_at: str, _room: int | None) -> Frame:
 
 
 def _clock_time(wall: float) -> str:
-    return datetime.fromtimestamp(wall, UTC).strftime("%H:%M:%S UTC")
+    return datetime.fromtimestamp(wall, timezone.utc).strftime("%H:%M:%S UTC")

@@ -9,12 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from types import FrameType
-from typing import NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from ..clocks import steady
 from ..domain.columns import wrapped
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # Python has it from 3.11 on
 
 _ENTER, _LEAVE = "\033[?1049h\033[?25l", "\033[?25h\033[?1049l"  # another screen, without cursor
 _TOP, _END_OF_LINE, _BELOW = "\033[H", "\033[K", "\033[J"
@@ -92,7 +95,7 @@ class _Screen:
         self._typed = sys.stdin.fileno() if sys.stdin.isatty() else None
         self._before = termios.tcgetattr(self._typed) if self._typed is not None else None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         signal.signal(signal.SIGWINCH, self._changed)
         signal.signal(signal.SIGTSTP, self._suspend)
         self._take()

@@ -11,10 +11,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from enum import StrEnum
 from typing import TextIO
 
 from ..domain.columns import padded, width, wrapped
+from ..domain.str_enum import StrEnum
 
 _OFF_A_TERMINAL = 100
 # Lines that are longer are hard to read; the table does not fit into less.

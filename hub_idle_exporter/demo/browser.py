@@ -7,7 +7,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -147,7 +147,7 @@ def _execute_request(session: str, code: str) -> dict[str, Any]:
             "msg_id": uuid.uuid4().hex,
             "session": session,
             "username": "",
-            "date": datetime.now(UTC).isoformat(),
+            "date": datetime.now(timezone.utc).isoformat(),
             "msg_type": "execute_request",
             "version": "5.3",
         },

@@ -22,10 +22,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING
 
 import psutil
 import requests
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # Python has it from 3.11 on
 
 _HOST = "127.0.0.1"
 _PROXY = "from configurable_http_proxy.cli import main; main()"

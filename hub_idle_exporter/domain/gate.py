@@ -8,9 +8,9 @@ fixed.
 """
 
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 from .durations import shown
+from .str_enum import StrEnum
 
 # After an outage of the Hub, until everybody's activity is known again.
 UNTIL_ALL_REPORTED = 330.0

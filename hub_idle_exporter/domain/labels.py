@@ -1,6 +1,6 @@
 """Label values of our metrics: the outcomes of requests, busy checks and stops."""
 
-from enum import StrEnum
+from .str_enum import StrEnum
 
 
 class Cause(StrEnum):

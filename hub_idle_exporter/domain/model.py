@@ -7,7 +7,7 @@ same as empty: such a field is `UNSET`.
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Annotated, Generic, TypeVar
 
 import msgspec
@@ -173,7 +173,7 @@ class TokenList(msgspec.Struct, frozen=True):
 
 def utc(moment: datetime) -> datetime:
     """Read a time of the Hub; one without a time zone is UTC (older Hubs)."""
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment
 
 
 def seconds(moment: datetime) -> float:

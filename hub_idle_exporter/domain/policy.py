@@ -9,8 +9,7 @@ import fnmatch
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from enum import StrEnum
+from datetime import datetime, timezone
 from functools import cached_property, lru_cache
 from typing import Protocol
 
@@ -19,6 +18,7 @@ from msgspec import UnsetType
 
 from .model import Server, User, utc
 from .scopes import Granted, Scope
+from .str_enum import StrEnum
 
 DEFAULT = "default"
 ServerKey = tuple[str, str]  # its user and its name, which is "" for a default server
@@ -290,7 +290,7 @@ class Judge:
 @lru_cache(maxsize=8)
 def _moment(now: float) -> datetime:
     """Turn the Hub's clock into a time; a whole list is judged at the same one."""
-    return datetime.fromtimestamp(now, UTC)
+    return datetime.fromtimestamp(now, timezone.utc)
 
 
 def _times(server: Server, now: datetime) -> tuple[float | None, float | None]:

@@ -6,7 +6,7 @@ whether stops are suspended, and whether servers are asked first.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 
 from msgspec import UnsetType
 
@@ -15,6 +15,7 @@ from .model import User, version_numbers
 from .policy import Rules
 from .scopes import PURPOSE, Granted, Scope
 from .settings import BusyCheck, CullSettings
+from .str_enum import StrEnum
 
 OLDEST_HUB = (2, 0)
 OLDEST_HUB_TO_ENFORCE = (3, 0)

@@ -7,9 +7,10 @@ here as the smaller scopes that they contain.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from msgspec import UnsetType
+
+from .str_enum import StrEnum
 
 
 class Scope(StrEnum):

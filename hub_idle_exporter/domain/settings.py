@@ -1,9 +1,9 @@
 """The settings that the options make: checked, frozen, durations in seconds."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from .policy import Policy
+from .str_enum import StrEnum
 from .text import printable
 
 

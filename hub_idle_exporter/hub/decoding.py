@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Generic, TypeVar
 
@@ -129,7 +129,7 @@ def date_of(header: str | None) -> float | None:
     """Read a `Date` header as seconds since 1970; None if it is missing or unreadable."""
     try:
         moment = parsedate_to_datetime(header or "")
-        return moment.astimezone(UTC).timestamp() if moment.tzinfo else None
+        return moment.astimezone(timezone.utc).timestamp() if moment.tzinfo else None
     except (ValueError, TypeError, OverflowError):
         return None
 

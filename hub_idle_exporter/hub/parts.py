@@ -8,18 +8,21 @@ decoder. Nothing is copied: all texts are views into the first one.
 import re
 from collections.abc import Iterator
 
-# Possessive (`++`, `*+`): nothing is kept for going back, however long the text is. Python before
-# 3.11.5 goes on from where the last alternative has failed, so the last one, `(?!)`, fails at once.
-_STRING = rb'"(?:[^"\\]++|\\.|(?!))*+"'
-_SPACE = re.compile(rb"\s*+")
-_KEY = re.compile(rb'\s*+"((?:[^"\\]++|\\.|(?!))*+)"\s*+:', re.DOTALL)
-# Up to the next mark; a lone quote is a string without an end.
-_MARK = re.compile(rb'(?:[^"\[\]{},]++|%s|(?!))*+([\[\]{},"]|\Z)' % _STRING, re.DOTALL)
+# Repeats of groups are bounded: for each turn of one the matcher keeps what it needs to go back,
+# and what is long is up to the users. Where a bound is reached, a loop goes on.
+_SPACE = re.compile(rb"\s*")
+_STRING = rb'"[^"\\]*(?:\\.[^"\\]*){0,20}"'
+_REST_OF_STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*){0,1000}("?)', re.DOTALL)
+# Up to the next mark. A quote is a mark where a string is too long for the pattern, or has no end.
+_MARK = re.compile(rb'[^"\[\]{},]*(?:%s[^"\[\]{},]*){0,200}([\[\]{},"]|\Z)' % _STRING, re.DOTALL)
 # Up to the next run of brackets: ten thousand of them are one match, and so are flat neighbours.
-_FLAT = rb'[\[{](?:[^"\[\]{}]++|%s|(?!))*+[\]}]' % _STRING
+_FLAT = rb'[\[{][^"\[\]{}]*(?:%s[^"\[\]{}]*){0,20}[\]}]' % _STRING
 _BRACKETS = re.compile(
-    rb'(?:[^"\[\]{}]++|%s|%s|(?!))*+(?:([\[{]++)|([\]}]++)|("|\Z))' % (_STRING, _FLAT), re.DOTALL
+    rb'[^"\[\]{}]*(?:(?:%s|%s)[^"\[\]{}]*){0,200}(?:([\[{]+)|([\]}]+)|(")|\Z)' % (_STRING, _FLAT),
+    re.DOTALL,
 )
+_OPENING, _CLOSING, _QUOTE = 1, 2, 3  # its groups
+_MALFORMED = "JSON is malformed or cut off"
 
 
 def elements(text: memoryview) -> Iterator[memoryview]:
@@ -30,10 +33,14 @@ def elements(text: memoryview) -> Iterator[memoryview]:
 def members(text: memoryview) -> Iterator[tuple[bytes, memoryview]]:
     """Yield an object's keys, still escaped, and the texts of their values; else ValueError."""
     for part in _parts(text, b"{", b"}"):
-        key = _KEY.match(part)
-        if key is None:
+        quote = _after_space(part, 0)
+        if bytes(part[quote : quote + 1]) != b'"':
             raise ValueError("a member of a JSON object has no key")
-        yield key[1], part[key.end() :]
+        end = _end_of_string(part, quote)
+        colon = _after_space(part, end)
+        if bytes(part[colon : colon + 1]) != b":":
+            raise ValueError("a member of a JSON object has no value")
+        yield bytes(part[quote + 1 : end - 1]), part[colon + 1 :]
 
 
 def _parts(text: memoryview, opening: bytes, closing: bytes) -> Iterator[memoryview]:
@@ -44,7 +51,7 @@ def _parts(text: memoryview, opening: bytes, closing: bytes) -> Iterator[memoryv
     while mark == b",":
         end, mark = _end_of_part(text, begun)
         if mark not in (b",", closing):
-            raise ValueError("JSON is malformed or cut off")
+            raise ValueError(_MALFORMED)
         if mark == b"," or _after_space(text, begun) < end:
             yield text[begun:end]
         begun = end + 1
@@ -56,25 +63,53 @@ def _end_of_part(text: memoryview, at: int) -> tuple[int, bytes]:
     """Return where a part ends, and the mark there."""
     while True:
         found = next(_MARK.finditer(text, at))  # right here: whatever is no mark is skipped
-        if found[1] not in (b"[", b"{"):
-            return found.start(1), found[1]
-        at = _end_of_nested(text, found.start(1))
+        start, mark = found.start(1), found[1]
+        if mark in (b"[", b"{"):
+            at = _end_of_nested(text, start)
+        elif mark == b'"':
+            at = _end_of_string(text, start)
+        else:
+            return start, mark
 
 
 def _end_of_nested(text: memoryview, at: int) -> int:
     """Return the end of the array or object that begins here."""
     depth = 1
-    for found in _BRACKETS.finditer(text, at + 1):
+    for found in _runs_of_brackets(text, at + 1):
         start, end = found.span(found.lastindex or 0)
-        if found.lastindex == 1:
+        if found.lastindex == _OPENING:
             depth += end - start
-        elif found.lastindex == 2 and end - start < depth:
+        elif found.lastindex == _CLOSING and end - start < depth:
             depth -= end - start
-        elif found.lastindex == 2:
+        elif found.lastindex == _CLOSING:
             return start + depth
         else:
             break
-    raise ValueError("JSON is malformed or cut off")
+    raise ValueError(_MALFORMED)
+
+
+def _runs_of_brackets(text: memoryview, at: int) -> Iterator[re.Match[bytes]]:
+    """Yield what `_BRACKETS` finds from here on, in the end something that is no bracket."""
+    while True:
+        for found in _BRACKETS.finditer(text, at):
+            if found.lastindex == _QUOTE:
+                at = _end_of_string(text, found.start(_QUOTE))
+                break
+            yield found
+        else:
+            return
+
+
+def _end_of_string(text: memoryview, at: int) -> int:
+    """Return the end of the string that begins here."""
+    at += 1
+    while True:
+        found = next(_REST_OF_STRING.finditer(text, at))
+        if found[1]:
+            return found.end()
+        if found.end() == at:
+            raise ValueError(_MALFORMED)
+        at = found.end()
 
 
 def _after_space(text: memoryview, at: int) -> int:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TypeVar
 
 from ..domain.census import Census
@@ -11,6 +10,7 @@ from ..domain.idle_users import IdleUsers
 from ..domain.policy import JudgedServer, Reason, State
 from ..domain.poll_state import PollState
 from ..domain.settings import Settings
+from ..domain.str_enum import StrEnum
 from ..domain.totals import Totals
 from ..journal import Entry, LastPass
 

@@ -6,7 +6,6 @@ Durations are seconds, times are seconds since 1970. A view has no user names wi
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 from ..domain.gate import GateState
 from ..domain.labels import Outcome, Withheld
@@ -14,6 +13,7 @@ from ..domain.policy import Reason, State
 from ..domain.requirements import Finding, Requirement, Severity
 from ..domain.roles import names_people
 from ..domain.settings import BusyCheck
+from ..domain.str_enum import StrEnum
 from ..domain.totals import Totals
 from .counts import Count, counted
 from .facts import Facts, PolicyRow, facts_of, policy_rows

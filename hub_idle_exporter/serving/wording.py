@@ -1,6 +1,6 @@
 """Words for people: what label values mean, and how numbers and times are written."""
 
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from itertools import chain
 
 from ..domain.labels import LISTED, Cause, CullFailure, Outcome, ProbeResult, UserKept, Withheld
@@ -100,12 +100,12 @@ def brief(seconds: float) -> str:
 
 def moment(seconds: float) -> str:
     """Write a time (seconds since 1970) for people, in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def clock(seconds: float) -> str:
     """Write the time of day (seconds since 1970) for people, in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%H:%M") + f"{_NBSP}UTC"
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%H:%M") + f"{_NBSP}UTC"
 
 
 def number(count: float) -> str:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -1024,7 +1024,7 @@ def test_an_unknown_user_is_none(fake_hub: FakeHub) -> None:
     assert client(fake_hub).user("nobody") is None
 
 
-NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+NOON = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
 
 
 @pytest.mark.parametrize(
@@ -1037,7 +1037,7 @@ NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
         ("2026-11-22T12:00:00", NOON),
         ("2026-11-22T12:00:00.000000", NOON),
         ("2026-11-22T13:00:00+01:00", NOON),
-        ("9999-12-31T23:59:59Z", datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)),
+        ("9999-12-31T23:59:59Z", datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone.utc)),
     ],
 )
 def test_times_are_read_as_any_hub_writes_them(

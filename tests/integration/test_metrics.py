@@ -13,7 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +205,7 @@ def server(
 
 
 def _ago(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(NOW - seconds, UTC)
+    return None if seconds is None else datetime.fromtimestamp(NOW - seconds, timezone.utc)
 
 
 def hub() -> list[User]:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -1043,7 +1043,7 @@ class Told:
             "cull_default_servers": True, "cull_named_servers": True,
         }  # fmt: skip
         found = Counted(Counter(), Counter(), Counter())
-        now = datetime.now(UTC)
+        now = datetime.now(timezone.utc)
         for user in self.listing:
             for name in user["servers"]:
                 one = oracle.opinion(user, name, options, ["delete:servers"], now)

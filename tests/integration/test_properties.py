@@ -5,7 +5,7 @@ import operator
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import hypothesis.strategies as st
@@ -36,7 +36,7 @@ Json = dict[str, Any]
 
 # ---- random Hubs --------------------------------------------------------------------------------
 
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+NOW = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 NAMES = ["ana", "Ana", "tmp-1", "we ird@ex.org", "ünï", "a/b", "[x]", "*", "a\nb"]
 SERVERS = ["", "", "gpu", "my srv", "GPU", "tmp-1"]
 GLOBS = ["*", "ana", "A*", "tmp-*", "[at]*", "?na", "", "[!a]*", "ün*", "gpu-*", "*x*", "[x]", "g*"]

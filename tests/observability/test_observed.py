@@ -200,7 +200,7 @@ def seen(hub: RealHub) -> list[Seen]:
 
 def time_of(text: str) -> float:
     """Read a time of the Hub's."""
-    return datetime.fromisoformat(text).timestamp()
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
 @pytest.fixture(scope="module")

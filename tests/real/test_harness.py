@@ -420,7 +420,7 @@ def _activities(pair: Pair, user: str, server: str) -> list[float]:
 
 
 def _epoch(stamp: str) -> float:
-    return datetime.fromisoformat(stamp).timestamp()
+    return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
 
 
 def test_enforcing_scopes_are_the_contracts() -> None:

@@ -14,7 +14,7 @@ import json
 import ssl
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import unquote
 
@@ -305,4 +305,4 @@ def _server_of(path: str) -> str:
 
 def _text(seconds: float) -> str:
     """Write a time as Jupyter servers do."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -17,10 +17,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import requests
 from prometheus_client.parser import text_string_to_metric_families
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # Python has it from 3.11 on
 
 PACKAGE = "hub_idle_exporter"
 _FOREIGN = ("JUPYTER", "JPY_", "HUB_IDLE_EXPORTER_")
@@ -98,7 +101,7 @@ class Exporter:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(self, *error: object) -> None:

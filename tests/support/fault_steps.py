@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -290,7 +290,7 @@ class Certificates:
         good, foreign = trustme.CA(), trustme.CA()
         self.authority = str(folder / f"{name}.pem")
         good.cert_pem.write_to_path(self.authority)
-        expired = datetime(2020, 1, 1, tzinfo=UTC)
+        expired = datetime(2020, 1, 1, tzinfo=timezone.utc)
         self._issued = {
             "good": good.issue_cert(name),
             "wrong name": good.issue_cert("another.example.org"),

@@ -88,8 +88,8 @@ MUTANTS = [
     Mutant(
         "a time without a zone is UTC",
         "domain/model.py",
-        "moment.replace(tzinfo=UTC)",
-        "moment.astimezone(__import__('zoneinfo').ZoneInfo('Asia/Tokyo')).replace(tzinfo=UTC)",
+        "moment.replace(tzinfo=timezone.utc)",
+        "moment.astimezone(__import__('zoneinfo').ZoneInfo('Asia/Tokyo')).replace(tzinfo=timezone.utc)",
         "unit/test_policy.py::test_a_time_without_a_zone_is_utc",
     ),
     Mutant(

@@ -7,7 +7,7 @@ times as text. Where these rules and the code disagree, the contract says who is
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -20,7 +20,7 @@ def moment(text: str | None) -> datetime | None:
     if text is None:
         return None
     read = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    return read if read.tzinfo else read.replace(tzinfo=UTC)
+    return read if read.tzinfo else read.replace(tzinfo=timezone.utc)
 
 
 def elapsed(text: str | None, now: datetime) -> timedelta | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from html.parser import HTMLParser
 from typing import Any
 
@@ -46,8 +46,8 @@ OF_USERS = {Scope.READ_ACTIVITY, Scope.DELETE_USERS}  # told of only with --cull
 def server(idle: float, age: float = 10 * HOUR, **more: Any) -> Server:
     return Server(
         ready=True,
-        started=datetime.fromtimestamp(NOW - max(age, idle), UTC),
-        last_activity=datetime.fromtimestamp(NOW - idle, UTC),
+        started=datetime.fromtimestamp(NOW - max(age, idle), timezone.utc),
+        last_activity=datetime.fromtimestamp(NOW - idle, timezone.utc),
         **more,
     )
 

@@ -9,12 +9,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import requests
 import yaml
 
 from hub_idle_exporter.demo.launch import free_ports
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # Python has it from 3.11 on
 
 Answer = list[dict[str, Any]]
 
@@ -77,7 +80,7 @@ class PrometheusServer:
             stderr=subprocess.STDOUT,
         )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         try:
             self.wait(self._is_ready, 30, "Prometheus ready")
         except BaseException:

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -341,7 +341,7 @@ class RealHub(LocalHub):
 
     def post_activity(self, user: str, server: str = "", at: datetime | None = None) -> None:
         """Report activity (now), as the user's server does."""
-        stamp = (at or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        stamp = (at or datetime.now(timezone.utc)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         body = {"servers": {server: {"last_activity": stamp}}, "last_activity": stamp}
         response = self.api("POST", f"/users/{quote(user, safe='')}/activity", body)
         assert response.status_code == 200, response.text
@@ -490,7 +490,7 @@ def _row(row: Sequence[Any]) -> Row:
 
 
 def _utc(stored: str | None) -> datetime | None:
-    return None if stored is None else datetime.fromisoformat(stored).replace(tzinfo=UTC)
+    return None if stored is None else datetime.fromisoformat(stored).replace(tzinfo=timezone.utc)
 
 
 class Kernel:
@@ -559,7 +559,11 @@ class Kernel:
     def _execute(self, connection: websocket.WebSocket, code: str) -> str:
         identity = secrets.token_hex(16)
         header = {"msg_id": identity, "msg_type": "execute_request", "username": self.user}
-        header |= {"session": identity, "version": "5.3", "date": datetime.now(UTC).isoformat()}
+        header |= {
+            "session": identity,
+            "version": "5.3",
+            "date": datetime.now(timezone.utc).isoformat(),
+        }
         content = {"code": code, "silent": False, "store_history": False, "allow_stdin": False}
         message = {"header": header, "parent_header": {}, "metadata": {}, "content": content}
         connection.send(json.dumps(message | {"channel": "shell", "buffers": []}))

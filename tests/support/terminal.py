@@ -20,9 +20,12 @@ import termios
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING
 
 from exporter_process import PACKAGE, assert_secret, environment
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # Python has it from 3.11 on
 
 _FRAME = re.compile(r"\033\[H((?:(?!\033\[H).)*?)\033\[J", re.DOTALL)
 _WHOLE = "\033[J"
@@ -58,7 +61,7 @@ class Terminal:
         )
         os.close(theirs)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(self, *error: object) -> None:

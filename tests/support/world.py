@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from email.utils import formatdate, parsedate_to_datetime
 from functools import partial
 from typing import Any
@@ -152,7 +152,7 @@ class World:
 
     @property
     def now(self) -> datetime:
-        return datetime.fromtimestamp(self.hub.now(), UTC)
+        return datetime.fromtimestamp(self.hub.now(), timezone.utc)
 
     def begin(self, given: Json) -> None:
         """Let somebody's server run."""
@@ -607,7 +607,7 @@ class World:
 
 
 def iso(seconds: Any) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
+    return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc).isoformat()
 
 
 def _kind(request: Request) -> str:

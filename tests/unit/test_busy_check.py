@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -23,7 +23,7 @@ from hub_idle_exporter.domain.busy_check import (
 from hub_idle_exporter.domain.labels import ProbeResult
 from hub_idle_exporter.domain.stop_result import Address
 
-NOW = datetime(2027, 1, 15, 8, tzinfo=UTC).timestamp()
+NOW = datetime(2027, 1, 15, 8, tzinfo=timezone.utc).timestamp()
 LIMIT = 3600.0
 LONG_AGO, INSIDE, AT_LIMIT = "2027-01-15T01:00:00Z", "2027-01-15T07:00:01Z", "2027-01-15T07:00:00Z"
 MISSING = Reply(404, b"not found", NOW)
@@ -150,7 +150,7 @@ def test_what_a_status_means(status: Reply, result: ProbeResult) -> None:
 def test_a_status_says_since_when_the_server_runs() -> None:
     """By it an orphan is told from a server that was started since."""
     activity = JUPYTER.read_activity(STATUS)
-    assert activity == Activity(7 * 3600.0, datetime(2027, 1, 15, 1, tzinfo=UTC))
+    assert activity == Activity(7 * 3600.0, datetime(2027, 1, 15, 1, tzinfo=timezone.utc))
     silent = JUPYTER.read_activity(said({"last_activity": LONG_AGO}))
     assert silent == Activity(7 * 3600.0, None)
 
@@ -163,7 +163,7 @@ def test_what_a_server_says_is_aged_by_its_own_clock(wrong_by: float) -> None:
     """A server that is hours off the Hub's clock dates its activity by its own, wrong, clock."""
 
     def text(seconds_ago: float) -> str:
-        return datetime.fromtimestamp(NOW + wrong_by - seconds_ago, UTC).isoformat()
+        return datetime.fromtimestamp(NOW + wrong_by - seconds_ago, timezone.utc).isoformat()
 
     for seconds_ago, result in ((60.0, ACTIVE), (LIMIT - 1, ACTIVE), (LIMIT, IDLE)):
         when, now = text(seconds_ago), NOW + wrong_by
@@ -200,12 +200,16 @@ def test_without_any_time_to_age_no_clock_is_needed() -> None:
 
 
 def test_idle_at_takes_the_newest_time() -> None:
-    times = [None, datetime.fromtimestamp(NOW - 50, UTC), datetime.fromtimestamp(NOW - 9000, UTC)]
+    times = [
+        None,
+        datetime.fromtimestamp(NOW - 50, timezone.utc),
+        datetime.fromtimestamp(NOW - 9000, timezone.utc),
+    ]
     assert idle_at(times, NOW) == 50
     assert idle_at([None], NOW) is None
     assert idle_at([], NOW) is None
-    assert idle_at([datetime.fromtimestamp(NOW + 99, UTC)], NOW) == 0
-    assert idle_at([datetime.fromtimestamp(NOW - 50, UTC).replace(tzinfo=None)], NOW) == 50
+    assert idle_at([datetime.fromtimestamp(NOW + 99, timezone.utc)], NOW) == 0
+    assert idle_at([datetime.fromtimestamp(NOW - 50, timezone.utc).replace(tzinfo=None)], NOW) == 50
 
 
 # ---- judged -------------------------------------------------------------------------------------
@@ -267,7 +271,10 @@ def test_another_kind_of_server_needs_only_what_to_ask_and_how_to_read_it() -> N
 
 # ---- what answers at the old address, after a stop ----------------------------------------------
 
-BEGAN, LATER = datetime(2027, 1, 15, 1, tzinfo=UTC), datetime(2027, 1, 15, 7, tzinfo=UTC)
+BEGAN, LATER = (
+    datetime(2027, 1, 15, 1, tzinfo=timezone.utc),
+    datetime(2027, 1, 15, 7, tzinfo=timezone.utc),
+)
 
 
 @pytest.mark.parametrize(
@@ -292,7 +299,7 @@ def test_the_same_server_still_answers_only_if_it_was_started_at_the_same_time(
 
 # ---- busy for how long --------------------------------------------------------------------------
 
-ANA = ("ana", "", datetime(2027, 1, 1, tzinfo=UTC))
+ANA = ("ana", "", datetime(2027, 1, 1, tzinfo=timezone.utc))
 BEN = ("ben", *ANA[1:])
 GAP = 180.0
 
@@ -329,7 +336,7 @@ def test_each_start_of_each_server_counts_by_itself() -> None:
     watch = Watch(GAP)
     seen(watch, 100)
     assert watch.seen(("ana", "gpu", ANA[2]), 200) == 0
-    assert watch.seen(("ana", "", datetime(2027, 1, 2, tzinfo=UTC)), 200) == 0
+    assert watch.seen(("ana", "", datetime(2027, 1, 2, tzinfo=timezone.utc)), 200) == 0
     assert seen(watch, 200) == [100]
 
 
@@ -376,7 +383,7 @@ def test_a_start_that_answered_as_a_kind_stays_of_that_kind() -> None:
 def test_another_start_may_be_of_another_kind() -> None:
     known = KnownKinds()
     known.answered(*ANA)
-    after = (ANA[0], ANA[1], datetime(2027, 1, 1, tzinfo=UTC) + timedelta(seconds=1))
+    after = (ANA[0], ANA[1], datetime(2027, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=1))
     assert not known.has(*after)
     known.answered(*after)
     assert known.has(*after)

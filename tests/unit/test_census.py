@@ -1,6 +1,6 @@
 """JudgedServer servers counted: by policy and state, as histograms, as candidates, as idle time."""
 
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 import msgspec
 import pytest
@@ -32,7 +32,7 @@ RULES = Rules((Policy("default", 3600, 7200),))
 
 
 def ago(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(NOW - seconds, UTC)
+    return None if seconds is None else datetime.fromtimestamp(NOW - seconds, timezone.utc)
 
 
 def judged(*servers: tuple[str, float | None, float | None, str | None]) -> list[JudgedServer]:

@@ -1,7 +1,7 @@
 """Which exporter may stop servers: who holds the lease, by what the Hub lists, as tables."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -15,7 +15,7 @@ from hub_idle_exporter.domain.lease import (
 )
 from hub_idle_exporter.domain.model import ListedToken, MintedToken
 
-BEGAN = datetime(2027, 1, 15, 8, tzinfo=UTC)
+BEGAN = datetime(2027, 1, 15, 8, tzinfo=timezone.utc)
 NOW = BEGAN.timestamp()
 OURS, OTHER = "0123abcd", "4567ef01"
 

@@ -1,7 +1,7 @@
 """What became of candidates: of the last pass, the last ones of all, and those that live on."""
 
 import dataclasses
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 from hub_idle_exporter.domain.labels import CullFailure, Outcome, Withheld
 from hub_idle_exporter.domain.model import Server
@@ -12,7 +12,7 @@ DEFAULT = Policy("default", 3600.0)
 
 
 def candidate(user: str, started: float = 1.0) -> JudgedServer:
-    seen = Server(ready=True, started=datetime.fromtimestamp(started, UTC))
+    seen = Server(ready=True, started=datetime.fromtimestamp(started, timezone.utc))
     return JudgedServer(user, "", seen, DEFAULT, State.IDLE, 7200.0, 9000.0, Reason.IDLE, None)
 
 

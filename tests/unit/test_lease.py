@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any, cast
 
 import hypothesis.strategies as st
@@ -35,7 +35,7 @@ from hub_idle_exporter.domain.probe_user import Safeguards
 from hub_idle_exporter.hub.client import NOTE_PREFIX, Hub, TokenReading
 from hub_idle_exporter.hub.errors import HubError
 
-BEGAN = datetime(2027, 1, 15, 8, tzinfo=UTC)
+BEGAN = datetime(2027, 1, 15, 8, tzinfo=timezone.utc)
 OURS, THEIRS = "0123456789abcdef", "fedcba9876543210"
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import msgspec
@@ -30,7 +30,7 @@ Json = dict[str, Any]
 
 def at(ago: float | None) -> str | None:
     """Write the time so many seconds ago."""
-    return None if ago is None else datetime.fromtimestamp(NOW - ago, UTC).isoformat()
+    return None if ago is None else datetime.fromtimestamp(NOW - ago, timezone.utc).isoformat()
 
 
 def user(

@@ -1,7 +1,7 @@
 """The user who owns the minted tokens: what is wrong with it, and what protects people."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 import msgspec
 import pytest
@@ -23,7 +23,7 @@ from hub_idle_exporter.domain.settings import BusyCheck, CullSettings, UserSetti
 MONITOR = CullSettings()
 REQUIRE, AUTO, OFF = (CullSettings(enforce=True, busy_check=each) for each in BusyCheck)
 NAME = "idle-prober"
-AT = datetime(2027, 1, 15, 8, tzinfo=UTC)
+AT = datetime(2027, 1, 15, 8, tzinfo=timezone.utc)
 # What JupyterHub 6.1.1 lists for a token without scopes of a user who has the prober's role only.
 OF_USER = [
     "read:servers",

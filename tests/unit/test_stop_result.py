@@ -1,6 +1,6 @@
 """What became of a server that the Hub was asked to stop, as a table."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from itertools import product
 
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from hub_idle_exporter.domain.model import Server
 from hub_idle_exporter.domain.stop_result import Address, StopResult, stop_result
 
-SENT = datetime(2027, 1, 15, 8, tzinfo=UTC)
+SENT = datetime(2027, 1, 15, 8, tzinfo=timezone.utc)
 BEGAN, SEEN = SENT - timedelta(hours=5), SENT - timedelta(hours=2)
 AT_ONCE, JUST_BEFORE = SENT + timedelta(milliseconds=20), SENT - timedelta(microseconds=1)
 BEFORE = Server(ready=True, started=BEGAN, last_activity=SEEN)

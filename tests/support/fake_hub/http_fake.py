@@ -12,10 +12,13 @@ from fnmatch import fnmatchcase
 from http.client import responses
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from .exchange import Fault, Reply, Request, reply
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # Python has it from 3.11 on
 
 
 @dataclass
@@ -52,7 +55,7 @@ class HttpFake:
         if start:
             self.listen()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(
@@ -161,7 +164,7 @@ class _HttpServer(ThreadingHTTPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Keep what is wrong; clients that go away are not."""
-        error = sys.exception()
+        error = sys.exc_info()[1]
         if error is not None and not (isinstance(error, OSError) or self.fake.closing.is_set()):
             self.fake.errors.append(error)
 

@@ -40,7 +40,7 @@ class AgeHandler(_Handler):
     """Set `last_activity` of users and their stopped servers, and `created`, so long ago."""
 
     def post(self) -> None:
-        now = datetime.now(timezone.utc).replace(tzinfo=None)  # noqa: UP017
+        now = datetime.now(timezone.utc).replace(tzinfo=None)
         for wish in json.loads(self.request.body):
             user = self.settings["users"][wish["user"]].orm_user
             idle = wish["idle"]
@@ -56,7 +56,7 @@ class BackdateHandler(_Handler):
     """Set `last_activity` to `idle` and `started` to `age` seconds ago, where given."""
 
     async def post(self) -> None:
-        now = datetime.now(timezone.utc).replace(tzinfo=None)  # noqa: UP017
+        now = datetime.now(timezone.utc).replace(tzinfo=None)
         routes = []
         for wish in json.loads(self.request.body):
             user = self.settings["users"][wish["user"]]
