@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The tests are compiled once, not by each of their processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all ways check compiled docs format lock upgrade hubs mutants fuzz audit bench chaos screenshot clean venv
+.PHONY: demo test test-all ways pythons check compiled docs format lock upgrade hubs mutants fuzz audit bench chaos screenshot clean venv
 
 demo: ## a real JupyterHub with simulated people, culled while you watch
 	@$(PYTHON) tools/environment.py .venv-demo requirements/demo.txt
@@ -20,6 +20,9 @@ test: venv ## style, types, layers, and all tests but the slow ones, with a thir
 test-all: venv hubs ## everything, as CI runs it
 	@$(MAKE) --no-print-directory -j2 check compiled
 	$(PYTEST)
+
+pythons: venv ## the exporter on every other Python that is to be had: unit tests, or TESTS=
+	@EXAMPLES=few TMPDIR="$(CURDIR)/.tmp" $(BIN)/python tools/pythons.py $(TESTS)
 
 ways: venv hubs ## each way in from nothing, as its page in docs/ says, and how long it takes
 	@$(BIN)/python tools/ways_in.py

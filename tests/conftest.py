@@ -203,8 +203,8 @@ def make_hub(tmp_path: Path, hub_python: Path) -> Iterator[MakeHub]:
 def run_exporter(tmp_path: Path) -> Iterator[RunExporter]:
     """Start `python -m hub_idle_exporter` against a Hub; ended, and searched for its token, after.
 
-    run_exporter(hub, "--timeout=1h", token=..., url=..., environment={...}); a token or url of
-    None is not given to it.
+    run_exporter(hub, "--timeout=1h", token=..., url=..., environment={...}, python=...); a token
+    or url of None is not given to it.
     """
     with ExitStack() as stack:
 
@@ -214,9 +214,10 @@ def run_exporter(tmp_path: Path) -> Iterator[RunExporter]:
             token: str | None = GIVEN,
             url: str | None = GIVEN,
             environment: Mapping[str, str] | None = None,
+            python: Path | str = sys.executable,
         ) -> Exporter:
             address, secret = _given(hub, url, token)
-            exporter = Exporter(address, secret, arguments, environment, tmp_path)
+            exporter = Exporter(address, secret, arguments, environment, tmp_path, str(python))
             return stack.enter_context(exporter)
 
         yield run
@@ -271,6 +272,14 @@ def older_hub_python(version: str) -> Path:
         if os.environ.get("CI"):
             pytest.fail(said)
         pytest.skip(said)
+    return python
+
+
+def other_python(version: str) -> Path:
+    """Return the interpreter of an environment of `make pythons` ("3.10"); without it skip."""
+    python = REPO / f".venv-py{version}" / "bin" / "python"
+    if not python.exists():
+        pytest.skip(f"no environment with Python {version}: run `make pythons`")
     return python
 
 

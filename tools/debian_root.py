@@ -37,22 +37,23 @@ def _make(directory: Path, suite: str, packages: str) -> None:
     unfinished = directory.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     include = [f"--include={packages}"] if packages else []
-    subprocess.run(
-        ["debootstrap", "--variant=minbase", *include, suite, str(unfinished), *_mirror()],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    what = [suite, str(unfinished), _mirror(), *_script(suite)]
+    command = ["debootstrap", "--variant=minbase", *include, *what]
+    subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     unfinished.rename(directory)
 
 
-def _mirror() -> list[str]:
-    """Return the mirror that this machine installs from; none to use debootstrap's own."""
-    if shutil.which("apt-get") is None:
-        return []
+def _mirror() -> str:
+    """Return the mirror that this machine installs from."""
     asked = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
     mirrors = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.split()
-    return mirrors[:1]
+    return mirrors[0]
+
+
+def _script(suite: str) -> list[str]:
+    """Name the script for a suite that is newer than debootstrap: all of Debian share one."""
+    scripts = Path("/usr/share/debootstrap/scripts")
+    return [] if (scripts / suite).exists() else [str(scripts / "sid")]
 
 
 def main() -> int:
