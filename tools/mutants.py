@@ -53,8 +53,8 @@ class StaleError(Exception):
 
 
 def copied(below: Path) -> Path:
-    """Copy the package into a directory of its own; give that directory."""
-    return shutil.copytree(ROOT / PACKAGE, Path(below) / PACKAGE)
+    """Copy the package into a directory of its own, by links; give that directory."""
+    return shutil.copytree(ROOT / PACKAGE, Path(below) / PACKAGE, copy_function=os.link)
 
 
 def apply(mutant: Mutant, package: Path) -> None:
@@ -64,6 +64,7 @@ def apply(mutant: Mutant, package: Path) -> None:
     found = text.count(mutant.old)
     if found != 1:
         raise StaleError(f"{mutant.file} holds {mutant.old!r} {found} times")
+    file.unlink()  # the link alone
     file.write_text(text.replace(mutant.old, mutant.new))
 
 
