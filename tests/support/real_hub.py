@@ -527,6 +527,17 @@ class Kernel:
         url = f"{self.internal_url}/{self.id}?no_track_activity=1"
         return str(requests.get(url, headers=self._headers, timeout=60).json()["execution_state"])
 
+    def listed(self) -> list[dict[str, Any]]:
+        """Return all kernels of the server, asked as its user's browser asks."""
+        kernels: list[dict[str, Any]] = self._request("GET", "").json()
+        return kernels
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Keep a connection to it open, as a notebook in a browser does."""
+        with closing(self._connection(30)):
+            yield
+
     def run(self, code: str, timeout: float = 30) -> None:
         """Start code and return once the kernel is busy with it; the connection is closed.
 
