@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The tests are compiled once, not by each of their processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all ways pythons check compiled docs format lock upgrade hubs mutants fuzz audit bench chaos screenshot clean venv
+.PHONY: demo test test-all ways pythons check compiled docs format lock upgrade hubs mutants fuzz audit bench chaos screenshot dist clean venv
 
 demo: ## a real JupyterHub with simulated people, culled while you watch
 	@$(PYTHON) tools/environment.py .venv-demo requirements/demo.txt
@@ -78,6 +78,10 @@ upgrade: ## write the lock files with the newest version of everything
 
 venv:
 	@$(PYTHON) tools/environment.py .venv requirements/dev.txt
+
+dist: venv ## wheel and sdist in dist/, by the build backend of the lock file
+	@rm -rf dist
+	$(BIN)/python -m build --no-isolation
 
 clean: ## remove every environment, cache and leftover
 	rm -rf .venv* .cache .demo .tmp .hypothesis .pytest_cache .mypy_cache .ruff_cache build dist
