@@ -3,15 +3,12 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from documentation import PAGES, ROOT, text
+from release_notes import newest_section
 
 from hub_idle_exporter import __version__
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-from release_notes import newest_section
 
 # What may name a tag of our images, or be a kustomization that sets it.
 WITH_TAGS = [

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 from documentation import ROOT
+from lock import LOCKS
+from pythons import supported
 
 FOLDER = ROOT / ".github"
 WORKFLOWS = sorted((FOLDER / "workflows").glob("*.yml"))
@@ -101,8 +103,10 @@ def test_what_they_run_is_there() -> None:
 
 
 def test_each_python_that_the_package_names_is_tested() -> None:
-    text = (ROOT / "pyproject.toml").read_text()
-    named = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', text)
-    (tests,) = (job["strategy"]["matrix"] for job in jobs() if "strategy" in job)
-    assert tests["python"] == named
-    assert f'requires-python = ">={named[0]}"' in text
+    """All of them at one go, and those with which the project is developed one by one."""
+    least, _ = LOCKS["dev"]
+    (matrix,) = (job["strategy"]["matrix"]["python"] for job in jobs() if "strategy" in job)
+    assert matrix == supported()[supported().index(least) :]
+    set_up = [str(step.get("with", {}).get("python-version")).split() for step in steps()]
+    assert supported() in set_up
+    assert f'requires-python = ">={supported()[0]}"' in (ROOT / "pyproject.toml").read_text()
