@@ -7,6 +7,7 @@ release, and otherwise seen in the environment of the tests, which has them from
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -104,7 +105,9 @@ def test_the_metadata_say_what_a_package_index_shows(wheel: Path) -> None:
     said = metadata(wheel)
     assert (said["Version"], said["License-Expression"]) == (__version__, "BSD-3-Clause")
     assert said["Description-Content-Type"] == "text/markdown"
-    assert "hub_idle_exporter" in str(said.get_payload())
+    links = re.findall(r'(?:\]\(|src="|srcset="|href=")([^)"]+)', str(said.get_payload()))
+    assert links
+    assert [link for link in links if not link.startswith(("https://", "http://", "#"))] == []
     urls = dict(url.split(", ") for url in said.get_all("Project-URL", []))
     assert urls.keys() == {"Homepage", "Documentation", "Source", "Changelog", "Issues"}
 

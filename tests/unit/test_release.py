@@ -57,7 +57,8 @@ def test_a_tag_that_is_not_this_version_is_not_released(tag: str, code: int) -> 
 
 def test_all_files_name_the_same_address_of_the_project() -> None:
     """It may have to be changed before the first release."""
+    project = HOME.removeprefix("https://github.com")
     everything = "".join(text(file) for file in ("pyproject.toml", *PAGES))
-    address = re.compile(r"https://github\.com/[\w-]+/hub[_-]idle[_-]exporter")
-    assert set(address.findall(everything)) == {HOME}
-    assert f"-R {HOME.removeprefix('https://github.com/')}" in text("SECURITY.md")
+    assert set(re.findall(r"github\.com(/[\w-]+/hub[_-]idle[_-]exporter)", everything)) == {project}
+    assert set(re.findall(r"usercontent\.com(/[\w-]+/[\w-]+)", everything)) == {project}
+    assert f"-R {project[1:]}" in text("SECURITY.md")
