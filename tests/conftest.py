@@ -38,6 +38,8 @@ LONGEST = (
     "test_other_hubs",
     "test_migration",
     "test_demo",
+    "test_wheel",
+    "test_install",
     "test_real_culling",
     "test_process",
     "test_real_policies",

@@ -130,6 +130,7 @@ OF_OTHER_PROGRAMS = {
     "--upgrade", "--no-deps", "--version", "--wheel-dir",  # tools/lock.py, pip, Python
     "--header", "--request",  # curl
     "--no-create-home", "--shell", "--system",  # useradd
+    *(f"--MappingKernelManager.cull_{one}" for one in ("idle_timeout", "interval", "connected")),
 }  # fmt: skip
 
 
