@@ -37,7 +37,7 @@ PLAIN = block(PAGE, 'c.JupyterHub.services = [\n    {\n        "name": "idle-exp
 HOOK = block(PAGE, "post_auth_hook")
 LITTLEST = block(PAGE, "c.JupyterHub.services.append")
 (LITTLESTS_FILE,) = re.findall(r"jupyterhub_config\.d/([\w-]+\.py)`", text(PAGE))
-OLD_VALUES, NEW_VALUES = (values for _, values in blocks("yaml", [PAGE]))
+((_, OLD_VALUES),) = blocks("yaml", [PAGE])
 IDLE, BUSY, LONG_GONE = "idle", "busy", "long-gone"
 DAY = 86400.0
 
@@ -103,11 +103,11 @@ for service in c.JupyterHub.services:
     hub.start()
 
 
-def plain_hub(_hub: RealHub, _port: int) -> str:
+def plain_hub(_hub: RealHub) -> str:
     return PLAIN + HOOK
 
 
-def littlest_jupyterhub(hub: RealHub, _port: int) -> str:
+def littlest_jupyterhub(hub: RealHub) -> str:
     """Write the file; after all else that Hub loads it, and has no services without its culler."""
     file = hub.directory / "jupyterhub_config.d" / LITTLESTS_FILE
     file.parent.mkdir()
@@ -115,30 +115,17 @@ def littlest_jupyterhub(hub: RealHub, _port: int) -> str:
     return f"c.JupyterHub.services = []\nload_subconfig({str(file)!r})\n"
 
 
-def zero_to_jupyterhub(hub: RealHub, port: int) -> str:
-    """Read the values as that Hub does. Only the ports are others: the chart's may be taken."""
-    assert (NEW_VALUES.count(":8081/"), NEW_VALUES.count(":9899\n")) == (1, 1)
-    of_here = NEW_VALUES.replace(":8081/", f":{hub.ports.hub}/").replace(":9899\n", f":{port}\n")
-    values = yaml.safe_load(of_here)["hub"]
-    services = [{"name": name} | one for name, one in values["services"].items()]
-    for service in services:
-        service["api_token"] = secrets.token_hex(32)
-    roles = [{"name": name} | one for name, one in values["loadRoles"].items()]
-    code = [f"exec({one!r})" for _, one in sorted(values["extraConfig"].items())]
-    lines = [f"c.JupyterHub.services = {services!r}", f"c.JupyterHub.load_roles = {roles!r}"]
-    return "\n".join([*lines, *code])
-
-
-@pytest.mark.parametrize("written", [plain_hub, zero_to_jupyterhub, littlest_jupyterhub])
+@pytest.mark.parametrize("written", [plain_hub, littlest_jupyterhub])
 def test_what_takes_its_place_stops_the_idle_spares_the_busy_and_refuses_the_prober(
-    tmp_path: Path, python: Path, written: Callable[[RealHub, int], str]
+    tmp_path: Path, python: Path, written: Callable[[RealHub], str]
 ) -> None:
     with hub_at_work(tmp_path, python) as hub:
         (port,) = free_ports(1)
-        variables = {"HUB_IDLE_EXPORTER_GRACE": "0"}
-        if written is not zero_to_jupyterhub:  # which says on its command line where to listen
-            variables["HUB_IDLE_EXPORTER_WEB_LISTEN_ADDRESS"] = f"127.0.0.1:{port}"
-        restart(hub, written(hub, port), variables)
+        variables = {
+            "HUB_IDLE_EXPORTER_GRACE": "0",
+            "HUB_IDLE_EXPORTER_WEB_LISTEN_ADDRESS": f"127.0.0.1:{port}",
+        }
+        restart(hub, written(hub), variables)
         hub.wait_log("event=lease_taken")
         assert fields(hub.wait_log(f"event=culled user={IDLE} "))["reason"] == "idle"
         assert fields(hub.wait_log(f"event=cull_withheld user={BUSY} "))["cause"] == "busy"

@@ -127,6 +127,9 @@ OF_OTHER_PROGRAMS = {
     "--query.replica-label",  # Thanos
     "--metric-labels-allowlist",  # kube-state-metrics
     "--read-only", "--publish", "--rm", "--volume", "--volumes",  # docker
+    "--build-arg", "--file", "--tag",  # docker build
+    "--filename", "--from-file", "--namespace", "--output", "--server-side",  # kubectl
+    "--values",  # helm
     "--upgrade", "--no-deps", "--version", "--wheel-dir",  # tools/lock.py, pip, Python
     "--header", "--request",  # curl
     "--no-create-home", "--shell", "--system",  # useradd
@@ -508,9 +511,10 @@ def scopes_of(roles: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
     return {name: scopes - {Scope.READ_GROUPS} for name, scopes in bearers.items()}
 
 
+VALUES = [f"deploy/zero-to-jupyterhub/{form}.yaml" for form in ("managed", "standalone")]
 SHOWN = [
     *(shown_as_python(*one) for one in blocks("python") if '"users": ["idle-prober"]' in one[1]),
-    *(shown_as_values(*one) for one in blocks("yaml") if "loadRoles" in one[1]),
+    *(shown_as_values(file, text(file)) for file in VALUES),
 ]
 
 
@@ -521,8 +525,7 @@ def test_the_roles_grant_what_enforcing_needs_and_no_more(shown: Shown) -> None:
 
 def test_the_roles_are_on_the_pages_that_tell_how_to_install() -> None:
     pages = {shown.page for shown in SHOWN}
-    told = {"README.md", "docs/install.md", "docs/probe-user.md", "docs/migration.md"}
-    assert pages == told
+    assert pages == {"README.md", "docs/install.md", "docs/migration.md", *VALUES}
 
 
 def test_the_demo_has_the_documented_roles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -540,9 +543,7 @@ def test_the_hook_is_the_same_wherever_roles_are_shown() -> None:
     """The tests of real Hubs run the one of docs/probe-user.md."""
     for shown in SHOWN:
         here = [code for _, code in blocks("python", [shown.page]) if "post_auth_hook" in code]
-        assert here == [HOOK], shown.page
-        assert all(code == HOOK for code in shown.hooks)
-    assert sum(len(shown.hooks) for shown in SHOWN) == 2
+        assert [*here, *shown.hooks] == [HOOK], shown.page
     assert run(HOOK).Authenticator.post_auth_hook
 
 
@@ -568,7 +569,7 @@ def test_yaml_is_yaml(page: str, code: str) -> None:
 
 
 MAKE_TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-PROGRAMS = {"curl", "docker", "kubectl", "openssl", "pip", "sed", "sudo"}
+PROGRAMS = {"cp", "curl", "docker", "helm", "kubectl", "openssl", "pip", "sed", "sudo"}
 
 
 @pytest.mark.parametrize(
@@ -585,6 +586,9 @@ def test_a_shell_command_exists(page: str, line: str) -> None:
         assert cli.cli.make_context("hub-idle-exporter", cli.spelled_out(words[1:]))
     elif words[:2] == ["docker", "run"]:
         ours = words[words.index("hub-idle-exporter") + 1 :]
+        assert cli.cli.make_context("hub-idle-exporter", cli.spelled_out(ours))
+    elif words[:2] == ["kubectl", "exec"]:
+        ours = words[words.index("--") + 2 :]
         assert cli.cli.make_context("hub-idle-exporter", cli.spelled_out(ours))
     elif words[0] == ".venv/bin/python":
         paths = [word for word in words[1:] if "/" in word and not word.startswith("build/")]
