@@ -37,6 +37,7 @@ LONGEST = (
     "test_real_outage",
     "test_other_hubs",
     "test_migration",
+    "test_zero_to_jupyterhub",
     "test_demo",
     "test_wheel",
     "test_install",

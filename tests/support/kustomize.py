@@ -26,10 +26,10 @@ def by_kubectl(kubectl: str, folder: Path) -> Documents:
 
 
 def by_hand(folder: Path) -> Documents:
-    """Follow `resources`, `components`, `configMapGenerator`, `images` and `namespace`."""
+    """Follow `resources`, `configMapGenerator`, `images` and `namespace`."""
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
     found: Documents = {}
-    for name in (*kustomization.get("resources", ()), *kustomization.get("components", ())):
+    for name in kustomization.get("resources", ()):
         path = folder / name
         found |= by_hand(path) if path.is_dir() else _by_name([yaml.safe_load(path.read_text())])
     for generator in kustomization.get("configMapGenerator", ()):

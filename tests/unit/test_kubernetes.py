@@ -51,21 +51,20 @@ def test_kubectl_renders_what_is_checked_here(folder: Path) -> None:
     assert by_kubectl(kubectl(), folder) == by_hand(folder)
 
 
-def test_kubectl_takes_the_pod_monitor_into_the_example(tmp_path: Path) -> None:
+def test_kubectl_takes_what_is_commented_out_in_the_example(tmp_path: Path) -> None:
     copy = tmp_path / "kubernetes"
     shutil.copytree(FOLDER, copy)
     file = copy / "example" / "kustomization.yaml"
-    shown = file.read_text()
-    switched_on = re.sub(r"^# (components:|  - \.\./pod-monitor)", r"\1", shown, flags=re.MULTILINE)
-    assert switched_on.count("\n") == shown.count("\n")
+    switched_on = re.sub(r"^# (?=[a-z]+:|  )", "", file.read_text(), flags=re.MULTILINE)
+    assert {"components", "patches"} < yaml.safe_load(switched_on).keys()
     file.write_text(switched_on)
     rendered = by_kubectl(kubectl(), copy / "example")
-    assert rendered == by_hand(copy / "example")
-    monitor = rendered["PodMonitor", NAME]
-    assert monitor["metadata"]["namespace"] == TEMPLATE_NAMESPACE
-
-
-TEMPLATE_NAMESPACE = EXAMPLE["Deployment", NAME]["metadata"]["namespace"]
+    network, monitor = rendered.pop(("NetworkPolicy", NAME)), rendered.pop(("PodMonitor", NAME))
+    assert rendered == {key: one for key, one in EXAMPLE.items() if key[0] != "NetworkPolicy"}
+    (rule,) = network["spec"]["ingress"]
+    (namespace,) = rule["from"][0]["namespaceSelector"]["matchLabels"].values()
+    assert (namespace, rule["ports"]) == ("prometheus", [{"port": "metrics"}])
+    assert monitor["metadata"]["namespace"] == EXAMPLE["Deployment", NAME]["metadata"]["namespace"]
 
 
 def kubectl() -> str:
