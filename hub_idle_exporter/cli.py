@@ -265,13 +265,20 @@ def cli(
 
         return run_demo()
     _refuse_culler_config()
-    settings = settings_from(options, once)
+    settings = settings_from(options, once, _unknown_variables())
     if command == "check":
         return check(settings, os.environ)
     if command == "servers":
         return _list(settings, as_json, watching, of_users)
     run = sidecar.run_once if once else sidecar.run
     return run(settings, os.environ)
+
+
+def _unknown_variables() -> list[str]:
+    """Name set variables that look like options: one may be misspelled, and so without effect."""
+    declared = (option.envvar for option in cli.params if isinstance(option, click.Option))
+    known = {name for names in declared for name in names or ()}
+    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
 
 
 def _list(settings: Settings, as_json: bool, watching: bool, of_users: bool) -> int:

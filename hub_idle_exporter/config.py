@@ -3,7 +3,7 @@
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,7 +28,9 @@ DEFAULT_PAGE_SIZE = 200
 _MORE_CONNECTIONS = 4
 
 
-def settings_from(options: Mapping[str, Any], once: bool = False) -> Settings:
+def settings_from(
+    options: Mapping[str, Any], once: bool = False, unknown_variables: Sequence[str] = ()
+) -> Settings:
     """Build the settings from the parsed options (names with `_`); raise ConfigError.
 
     A single run (`once`) cannot know about past outages. It has no grace period, and stops only
@@ -67,6 +69,7 @@ def settings_from(options: Mapping[str, Any], once: bool = False) -> Settings:
         token_file=options["api_token_file"],
         policy_file=options["policy_file"],
         tls_directory=tls_directory,
+        unknown_variables=tuple(unknown_variables),
     )
 
 

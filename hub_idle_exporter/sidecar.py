@@ -92,6 +92,8 @@ class Sidecar:
         exposed = exposed_to_others(self.settings.token_file)
         if exposed is not None:
             logger.warning("token_file_exposed", why=exposed)
+        for name in self.settings.unknown_variables:
+            logger.warning("variable_unknown", name=name, why="no option has this variable")
         warn_of_policies(self.latest.state.rules.policies)
         self._announce_deletions()
         self.gatekeeper.tell_of_grace()

@@ -37,6 +37,7 @@ def check(settings: Settings, environ: Mapping[str, str]) -> int:
     sidecar = assemble(settings, prepared(settings, environ))
     state = sidecar.observer.observe(sidecar.latest.state)
     report = _Report()
+    _variables(report, settings)
     _token_file(report, settings)
     _policies(report, settings, state)
     _web(report, settings.web, sidecar.stopping.wait)
@@ -92,6 +93,11 @@ class _Report:
             self.warning(str(finding))
         else:
             self.note(str(finding))
+
+
+def _variables(report: _Report, settings: Settings) -> None:
+    for name in settings.unknown_variables:
+        report.warning(f"${name} has no effect: no option has this variable")
 
 
 def _token_file(report: _Report, settings: Settings) -> None:

@@ -655,7 +655,7 @@ LISTS = ",".join(["[]"] * 100_000)
 
 
 @pytest.mark.parametrize(
-    ("odd", "unreadable"), [("7", 0), ("NaN", 0), ('"\\ud800"', 0), ("[" * 10**5 + "]" * 10**5, 1)]
+    ("odd", "unreadable"), [("7", 0), ("NaN", 0), ('"\\ud800"', 0), ("[" * 10**6 + "]" * 10**6, 1)]
 )
 def test_what_users_choose_takes_little_more_memory_than_it_is_long(
     fake_hub: FakeHub, odd: str, unreadable: int

@@ -168,6 +168,28 @@ def test_a_stop_that_is_not_verified_at_the_end_has_a_line(
 # ---- the token ----------------------------------------------------------------------------------
 
 
+def test_a_misspelled_variable_is_warned_about_by_name(
+    fake_hub: FakeHub, run_exporter: RunExporter, run_command: RunCommand
+) -> None:
+    """Otherwise somebody waits in vain for what it was to do; its value may be a secret."""
+    variables = {
+        "HUB_IDLE_EXPORTER_ENFROCE": "s3cret",
+        "HUB_IDLE_EXPORTER_TIMEOUT": "2h",
+        "HUB_IDLE_EXPORTER_CULL_EVERY": "",
+    }
+    exporter = run_exporter(fake_hub, environment=variables)
+    exporter.wait_event("poll_succeeded")
+    unknown = exporter.events("variable_unknown")
+    assert [event["name"] for event in unknown] == [
+        "HUB_IDLE_EXPORTER_CULL_EVERY",
+        "HUB_IDLE_EXPORTER_ENFROCE",
+    ]
+    said = run_command(fake_hub, "check", environment=variables).stdout
+    assert "warning  $HUB_IDLE_EXPORTER_ENFROCE has no effect" in said
+    assert "TIMEOUT has no effect" not in said
+    assert "s3cret" not in said + exporter.text
+
+
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, False), (0o644, True)])
 def test_a_token_file_that_everybody_can_read_is_warned_about(
     fake_hub: FakeHub,
