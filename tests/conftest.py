@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import exporter_process
 import pytest
@@ -38,6 +38,8 @@ LONGEST = (
     "test_other_hubs",
     "test_migration",
     "test_zero_to_jupyterhub",
+    "test_systemd",
+    "test_littlest_jupyterhub",
     "test_demo",
     "test_wheel",
     "test_install",
@@ -259,9 +261,13 @@ def tool_or_skip(name: str) -> str:
     They must be where the variable CI or HUB_IDLE_EXPORTER_REQUIRE_TOOLS is set.
     """
     path = shutil.which(name)
-    if path is not None:
-        return path
-    said = f"{name} is not installed"
+    if path is None:
+        skip_or_fail(f"{name} is not installed")
+    return path
+
+
+def skip_or_fail(said: str) -> NoReturn:
+    """Skip the test visibly, or fail it where all tools must be there; see `tool_or_skip`."""
     if os.environ.get("CI") or os.environ.get("HUB_IDLE_EXPORTER_REQUIRE_TOOLS"):
         pytest.fail(said)
     pytest.skip(said)

@@ -35,8 +35,7 @@ PAGE = "docs/migration.md"
 STOOD_THERE = block(PAGE, '"jupyterhub_idle_culler"')
 PLAIN = block(PAGE, 'c.JupyterHub.services = [\n    {\n        "name": "idle-exporter"')
 HOOK = block(PAGE, "post_auth_hook")
-LITTLEST = block(PAGE, "c.JupyterHub.services.append")
-(LITTLESTS_FILE,) = re.findall(r"jupyterhub_config\.d/([\w-]+\.py)`", text(PAGE))
+LITTLEST = text("deploy/littlest-jupyterhub/idle_exporter.py")
 ((_, OLD_VALUES),) = blocks("yaml", [PAGE])
 IDLE, BUSY, LONG_GONE = "idle", "busy", "long-gone"
 DAY = 86400.0
@@ -109,9 +108,9 @@ def plain_hub(_hub: RealHub) -> str:
 
 def littlest_jupyterhub(hub: RealHub) -> str:
     """Write the file; after all else that Hub loads it, and has no services without its culler."""
-    file = hub.directory / "jupyterhub_config.d" / LITTLESTS_FILE
+    file = hub.directory / "jupyterhub_config.d" / "zz-idle-exporter.py"
     file.parent.mkdir()
-    file.write_text(LITTLEST + HOOK)
+    file.write_text(LITTLEST)
     return f"c.JupyterHub.services = []\nload_subconfig({str(file)!r})\n"
 
 

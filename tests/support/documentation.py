@@ -21,8 +21,8 @@ def blocks(language: str, pages: list[str] = PAGES) -> list[tuple[str, str]]:
     return [(page, block) for page in pages for block in pattern.findall(text(page))]
 
 
-def block(page: str, part: str) -> str:
-    """Give the one Python block of a page that has this text in it."""
-    found = [one for _, one in blocks("python", [page]) if part in one]
+def block(page: str, part: str, language: str = "python") -> str:
+    """Give the one block of a page in that language that has this text in it."""
+    found = [one for _, one in blocks(language, [page]) if part in one]
     assert len(found) == 1, f"{page} has {len(found)} blocks with {part!r}"
     return found[0]

@@ -17,6 +17,21 @@ def idle_servers(hub: RealHub, *names: str, **options: object) -> None:
         hub.backdate(user, server, idle=7200, age=9000)
 
 
+FORGOTTEN, SILENT = "forgotten", "silent"
+
+
+def forget_and_compute(hub: RealHub) -> None:
+    """Run a real server that is forgotten, and one whose kernel computes without a sound."""
+    hub.add_users([FORGOTTEN, SILENT])
+    hub.start_servers([(FORGOTTEN, ""), (SILENT, "")])
+    hub.start_kernel(SILENT).run("import time; time.sleep(1e6)")
+
+
+def look_idle(hub: RealHub) -> None:
+    """Let the Hub believe both idle for two hours."""
+    hub.backdate_all([(FORGOTTEN, ""), (SILENT, "")], idle=7200, age=9000)
+
+
 def asked(hub: RealHub) -> list[str]:
     """Return what paper servers were asked, but for what the Hub asks while they start."""
     return [request.path for request in hub.paper.log("GET", "*/api/*")]

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from documentation import PAGES, ROOT, block, blocks, text
 from exporter_process import fields
+from jupyterhub.auth import Authenticator
 from prometheus_client import (
     CollectorRegistry,
     PlatformCollector,
@@ -134,6 +135,9 @@ OF_OTHER_PROGRAMS = {
     "--header", "--request",  # curl
     "--no-create-home", "--shell", "--system",  # useradd
     *(f"--MappingKernelManager.cull_{one}" for one in ("idle_timeout", "interval", "connected")),
+    "--now", "--pipe", "--property", "--quiet", "--wait", "--grep",  # systemctl and its like
+    "--fail",  # curl
+    "--force", "--python", "--yes",  # pipx, uv, pip
 }  # fmt: skip
 
 
@@ -537,6 +541,25 @@ def test_the_demo_has_the_documented_roles(tmp_path: Path, monkeypatch: pytest.M
     scopes = scopes_of(config.JupyterHub.load_roles)
     assert scopes["idle-exporter"] == ENFORCING
     assert scopes["idle-prober"] == PROBER
+
+
+def test_the_file_for_the_littlest_jupyterhub_has_the_documented_roles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It replaces this method, in the Hub's process.
+    monkeypatch.setattr(Authenticator, "run_post_auth_hook", Authenticator.run_post_auth_hook)
+    file = tmp_path / "jupyterhub_config.d" / "zz-idle-exporter.py"
+    file.parent.mkdir()
+    file.write_text(text("deploy/littlest-jupyterhub/idle_exporter.py"))
+    hub = PyFileConfigLoader(file.name, str(file.parent)).load_config().JupyterHub
+    scopes = scopes_of(hub.load_roles.get_value([]))
+    assert scopes == {"idle-exporter": ENFORCING, "idle-prober": PROBER}
+    (service,) = hub.services.get_value([])
+    assert (tmp_path / "idle-exporter-token").read_text() == service["api_token"]
+    assert (tmp_path / "idle-exporter-token").stat().st_mode & 0o777 == 0o600
+    _, module, *options = service["command"][1:]
+    assert module == "hub_idle_exporter"
+    assert cli.cli.make_context("hub-idle-exporter", cli.spelled_out(options))
 
 
 def test_the_hook_is_the_same_wherever_roles_are_shown() -> None:

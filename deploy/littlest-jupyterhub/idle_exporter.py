@@ -1,0 +1,64 @@
+"""hub_idle_exporter in place of The Littlest JupyterHub's own culler: docs/littlest-jupyterhub.md.
+
+Its name in /opt/tljh/config/jupyterhub_config.d/ begins with zz, so that it is read last: another
+file may set `services` and `load_roles` instead of extending them.
+"""
+
+import secrets
+import sys
+from pathlib import Path
+
+from jupyterhub.auth import Authenticator
+from tornado.web import HTTPError
+
+# Limits: the defaults of `tljh-config`'s services.cull, which are no longer read.
+COMMAND = [
+    *(sys.executable, "-m", "hub_idle_exporter"),
+    *("--enforce", "--timeout=600", "--interval=60", "--concurrency=5"),
+]
+
+# In a file, so that `check` can use it, too. Only root can read the folder.
+TOKEN = Path(__file__).parent.parent / "idle-exporter-token"
+if not TOKEN.exists():
+    TOKEN.touch(mode=0o600)
+    TOKEN.write_text(secrets.token_hex(32))
+
+c.JupyterHub.services.append(  # noqa: F821
+    {"name": "idle-exporter", "command": COMMAND, "api_token": TOKEN.read_text().strip()}
+)
+c.JupyterHub.load_roles.extend(  # noqa: F821
+    [
+        {
+            "name": "idle-exporter",
+            "services": ["idle-exporter"],
+            "scopes": [
+                "list:users",
+                "read:servers",
+                "delete:servers",
+                "proxy",
+                "tokens!user=idle-prober",
+                "tokens!service=idle-prober",
+            ],
+        },
+        {
+            "name": "idle-prober",
+            "users": ["idle-prober"],
+            "scopes": ["access:servers", "delete:servers"],
+        },
+    ]
+)
+
+# Nobody may sign in as this user, whose role opens all servers. Not a `post_auth_hook`: another
+# file may set one, of this class or of the authenticator's own, and this file cannot see it.
+run_post_auth_hook = Authenticator.run_post_auth_hook
+
+
+async def refuse_prober(authenticator, handler, auth_model):
+    """Let the hook of other files decide first, whichever it is."""
+    auth_model = await run_post_auth_hook(authenticator, handler, auth_model)
+    if auth_model and auth_model["name"].lower() == "idle-prober":
+        raise HTTPError(403, "Nobody signs in as idle-prober.")
+    return auth_model
+
+
+Authenticator.run_post_auth_hook = refuse_prober
