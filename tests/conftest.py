@@ -284,11 +284,14 @@ def older_hub_python(version: str) -> Path:
     return python
 
 
-def other_python(version: str) -> Path:
-    """Return the interpreter of an environment of `make pythons` ("3.10"); without it skip."""
-    python = REPO / f".venv-py{version}" / "bin" / "python"
+def of_make_pythons(environment: str) -> Path:
+    """Return the interpreter of an environment that `make pythons` makes; without it skip.
+
+    Even where all tools must be there: not each Python is to be had everywhere.
+    """
+    python = REPO / environment / "bin" / "python"
     if not python.exists():
-        pytest.skip(f"no environment with Python {version}: run `make pythons`")
+        pytest.skip(f"there is no {environment}: run `make pythons`")
     return python
 
 

@@ -53,8 +53,11 @@ def _pip(asked: argparse.Namespace, *arguments: str) -> None:
 def _make(asked: argparse.Namespace) -> None:
     print(f"Preparing {asked.directory.name} from {asked.lock_file.name} (once) ...", flush=True)
     if asked.python:
-        command = [asked.python, "-m", "venv", "--without-pip", "--clear", asked.directory]
-        subprocess.run(command, check=True)
+        command = [asked.python, "-m", "venv", "--clear", str(asked.directory)]
+        has_pip = subprocess.run(
+            [asked.python, "-c", "import ensurepip"], stderr=subprocess.DEVNULL
+        )
+        subprocess.run([*command, *(["--without-pip"] if has_pip.returncode else [])], check=True)
     else:
         venv.create(asked.directory, with_pip=True, clear=True)
     _pip(asked, "--require-hashes", "--no-deps", "-r", str(asked.lock_file))

@@ -4,8 +4,9 @@
 
 Interpreters are looked for on the PATH and among those of pyenv; what Debian has in another suite
 is taken from there (as root, with debootstrap and patchelf). Each gets an environment of its own
-(`.venv-py3.12` ...), which tests/real/test_other_pythons.py uses, too. One that is not to be had is
-named; where CI is set, and Debian has it, that is a failure.
+(`.venv-py3.12` ...), which tests/real/test_other_pythons.py uses, too; the oldest also one with a
+Hub, for tests/real/test_littlest_jupyterhub.py. One that is not to be had is named; where CI is
+set, and Debian has it, that is a failure.
 """
 
 import os
@@ -19,6 +20,8 @@ from debian_root import debian_root
 
 REPO = Path(__file__).resolve().parent.parent
 DEBIAN = {"3.13": "trixie", "3.14": "forky"}
+# The Hub of The Littlest JupyterHub on Ubuntu 22.04.
+HUBS = {"3.10": "5.5"}
 # Pages and workflows are tested with what makes and checks them: for developing, not in these.
 OF_DEVELOPERS = ("--ignore=tests/unit/test_docs.py", "--ignore=tests/unit/test_workflows.py")
 TESTS = ("tests/unit", *OF_DEVELOPERS, "-m", "not slow")
@@ -61,13 +64,18 @@ def _of_debian(version: str) -> Path | None:
 
 def test(version: str, python: Path, arguments: list[str]) -> bool:
     """Make its environment, and run tests in it."""
-    environment = REPO / f".venv-py{version}"
-    made = ["tools/environment.py", environment.name, "requirements/test.txt", f"--python={python}"]
-    subprocess.run([sys.executable, *made], cwd=REPO, check=True)
+    _make(f".venv-py{version}", "test", python)
+    if version in HUBS:
+        _make(f".venv-hub{HUBS[version]}-{version}", f"hub-{HUBS[version]}", python, "--no-project")
     print(f"== Python {version}", flush=True)
     tests = ["-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *(arguments or TESTS)]
-    done = subprocess.run([environment / "bin" / "python", *tests], cwd=REPO, check=False)
-    return done.returncode == 0
+    inside = REPO / f".venv-py{version}" / "bin" / "python"
+    return subprocess.run([inside, *tests], cwd=REPO, check=False).returncode == 0
+
+
+def _make(environment: str, lock: str, python: Path, *more: str) -> None:
+    made = ["tools/environment.py", environment, f"requirements/{lock}.txt", f"--python={python}"]
+    subprocess.run([sys.executable, *made, *more], cwd=REPO, check=True)
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from conftest import older_hub_python
+from conftest import of_make_pythons, older_hub_python
 from documentation import ROOT, block
 from exporter_process import Metrics
 from real_culling import CULLS, FORGOTTEN, SILENT, WITHHELD, forget_and_compute, look_idle, runs
@@ -45,10 +45,11 @@ c.Authenticator.post_auth_hook = lambda authenticator, handler, auth_model: auth
 
 
 # By Python: Debian 12 has 3.11, Ubuntu 22.04 has 3.10.
-@pytest.fixture(params=["5.5"])
+@pytest.fixture(params=["", "3.10"], ids=lambda version: version or "newer")
 def hub_environment(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The Hub's own Python environment: what is installed into it is gone afterwards."""
-    python = older_hub_python(request.param)
+    version = request.param
+    python = of_make_pythons(f".venv-hub5.5-{version}") if version else older_hub_python("5.5")
     places = "import sys, sysconfig as s; print(s.get_path('purelib'), s.get_python_version())"
     asked = subprocess.run([python, "-c", places], check=True, capture_output=True, text=True)
     packages, version = asked.stdout.split()

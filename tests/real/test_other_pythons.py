@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import RunExporter, other_python
+from conftest import RunExporter, of_make_pythons
 from pythons import supported
 from real_culling import CULLS, NOW, runs
 from real_hub import RealHub
@@ -19,7 +19,7 @@ def test_the_idle_are_stopped_and_a_silent_computation_is_spared(
 ) -> None:
     hub = clean_real_hub
     own = version == f"3.{sys.version_info.minor}"
-    python = Path(sys.executable) if own else other_python(version)
+    python = Path(sys.executable) if own else of_make_pythons(f".venv-py{version}")
     said = subprocess.run([python, "-V"], capture_output=True, text=True, check=True).stdout
     assert said.startswith(f"Python {version}.")
     hub.start_server("silent")
