@@ -39,8 +39,15 @@ def _make(directory: Path, suite: str, packages: str) -> None:
     include = [f"--include={packages}"] if packages else []
     what = [suite, str(unfinished), _mirror(), *_script(suite)]
     command = ["debootstrap", "--variant=minbase", *include, *what]
-    subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        _bootstrap(command)
+    except subprocess.CalledProcessError:  # a download that failed; the others are not repeated
+        _bootstrap(command)
     unfinished.rename(directory)
+
+
+def _bootstrap(command: Sequence[str]) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def _mirror() -> str:
