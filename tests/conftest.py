@@ -34,6 +34,7 @@ REPO = Path(__file__).parents[1]
 # What takes longest begins, so that all else runs beside it.
 LONGEST = (
     "test_rules",
+    "test_image",
     "test_real_outage",
     "test_other_hubs",
     "test_migration",
@@ -271,6 +272,15 @@ def skip_or_fail(said: str) -> NoReturn:
     if os.environ.get("CI") or os.environ.get("HUB_IDLE_EXPORTER_REQUIRE_TOOLS"):
         pytest.fail(said)
     pytest.skip(said)
+
+
+def fetched_by(tool: str, *arguments: str) -> str:
+    """Return what a program of `tools/` prints; as `tool_or_skip` where it says why it cannot."""
+    command = [sys.executable, str(REPO / "tools" / tool), *arguments]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    if finished.returncode:
+        skip_or_fail(finished.stderr.strip())
+    return finished.stdout.strip()
 
 
 def older_hub_python(version: str) -> Path:

@@ -1,4 +1,7 @@
-"""The compose stack without an engine: what its files say, and its pieces run one by one."""
+"""The compose stack without an engine: what its files say, and its pieces run one by one.
+
+`test_image.py` builds it and runs it.
+"""
 
 import json
 import os
@@ -16,7 +19,7 @@ import compose_checks
 import planted_faults
 import pytest
 import requests
-from conftest import tool_or_skip
+from conftest import fetched_by, tool_or_skip
 from planted_faults import Fault
 
 from hub_idle_exporter.demo.launch import LocalHub, Ports
@@ -38,14 +41,7 @@ def beside_python(name: str) -> str:
 @pytest.fixture(scope="session")
 def compose() -> str:
     """The binary of Docker Compose; fetched where need be."""
-    tool = [sys.executable, str(REPO / "tools" / "compose.py")]
-    finished = subprocess.run(tool, capture_output=True, text=True, check=False)
-    if finished.returncode:
-        said = finished.stderr.strip()
-        if os.environ.get("CI"):
-            pytest.fail(said)
-        pytest.skip(said)
-    return finished.stdout.strip()
+    return fetched_by("compose.py")
 
 
 def read(compose: str, directory: Path) -> dict[str, Any] | str:
@@ -59,16 +55,29 @@ def read(compose: str, directory: Path) -> dict[str, Any] | str:
 
 
 def run_init(stack: dict[str, Any], folder: Path) -> None:
-    """Run what the init service runs, on a folder in place of its volumes."""
+    """Run what the init service runs, on a folder in place of its volumes and of its image."""
     init = stack["services"]["init"]
+    places = {"secrets": folder, "config": folder / "config", "stack": folder / "stack"}
     for volume in init["volumes"]:
-        (folder / Path(volume["target"]).name).mkdir(parents=True, exist_ok=True)
+        place, name = Path(volume["target"]).parts[1:]
+        (places[place] / name).mkdir(parents=True, exist_ok=True)
+    lay_out(places["stack"])
     _, flag, script = init["command"]
-    subprocess.run(
-        [sys.executable, flag, script],
-        env=os.environ | init["environment"] | {"SECRETS": str(folder)},
-        check=True,
-    )
+    variables = {place.upper(): str(path) for place, path in places.items()}
+    assert set(init["environment"]) == set(variables)
+    subprocess.run([sys.executable, flag, script], env=os.environ | variables, check=True)
+
+
+def lay_out(folder: Path) -> None:
+    """Make what the image has below /opt/stack."""
+    for volume, sources in compose_checks.parts(REPO).items():
+        target = folder / volume.removeprefix("config-")
+        target.mkdir(parents=True, exist_ok=True)
+        for source in sources:
+            if source.is_dir():
+                shutil.copytree(source, target, dirs_exist_ok=True)
+            else:
+                shutil.copy(source, target)
 
 
 def secret_faults(stack: dict[str, Any], folder: Path) -> list[str]:
@@ -155,7 +164,7 @@ def test_init_makes_secrets_once(compose: str, tmp_path: Path) -> None:
     stack = read(compose, REPO)
     assert not isinstance(stack, str)
     run_init(stack, tmp_path)
-    first = {path: path.read_text() for path in tmp_path.glob("*/*")}
+    first = {path: path.read_text() for path in tmp_path.glob("*/*") if path.is_file()}
     assert {path.stat().st_mode & 0o777 for path in first} == {0o640}
     assert (tmp_path / "hub/exporter-token").read_text() == first[
         tmp_path / "exporter/exporter-token"
@@ -163,7 +172,20 @@ def test_init_makes_secrets_once(compose: str, tmp_path: Path) -> None:
     assert min(len(value) for value in first.values()) >= 32
     assert len(set(first.values())) == 4
     run_init(stack, tmp_path)
-    assert {path: path.read_text() for path in tmp_path.glob("*/*")} == first
+    assert {path: path.read_text() for path in first} == first
+
+
+def test_init_copies_what_services_read(compose: str, tmp_path: Path) -> None:
+    stack = read(compose, REPO)
+    assert not isinstance(stack, str)
+    run_init(stack, tmp_path)
+    for copy, original in (
+        ("policy/policy.yaml", DEMO / "policy.yaml"),
+        ("prometheus/prometheus.yml", REPO / "prometheus" / "prometheus.yml"),
+        ("prometheus/rules.yml", REPO / "prometheus" / "rules.yml"),
+        ("dashboards/idle-servers.json", REPO / "grafana" / "dashboards" / "idle-servers.json"),
+    ):
+        assert (tmp_path / "config" / copy).read_bytes() == original.read_bytes()
 
 
 @contextmanager
@@ -221,37 +243,6 @@ def test_hub_of_the_stack_has_people_and_serves_exporter_and_prometheus(
             ):
                 assert time.monotonic() < deadline, "nobody has come"
     assert seen
-
-
-def build_steps() -> list[tuple[str, str]]:
-    """Give the instructions of the Dockerfile's first stage."""
-    stage = (REPO / "Dockerfile").read_text().split("\nFROM ")[1]
-    lines = stage.replace("\\\n", " ").splitlines()[1:]
-    parted = [line.partition(" ") for line in lines if line and not line.startswith("#")]
-    return [(word, rest) for word, _, rest in parted if word in ("RUN", "COPY")]
-
-
-@pytest.mark.slow("install steps of the Dockerfile")
-def test_install_steps_of_the_dockerfile_work_in_a_clean_directory(tmp_path: Path) -> None:
-    source, environment = tmp_path / "src", tmp_path / "venv"
-    for instruction, rest in build_steps():
-        if instruction == "COPY":
-            *names, target = rest.split()
-            for name in names:
-                copied = source / (name if target == "./" else target)
-                copied.parent.mkdir(parents=True, exist_ok=True)
-                copy = shutil.copytree if (REPO / name).is_dir() else shutil.copy
-                copy(REPO / name, copied)
-        else:
-            command = rest.replace("/opt/venv", str(environment)).split()
-            own = {"python": [sys.executable], "pip": [sys.executable, "-m", "pip"]}
-            source.mkdir(exist_ok=True)
-            quiet = os.environ | {"PIP_QUIET": "1"}
-            subprocess.run(own[command[0]] + command[1:], cwd=source, env=quiet, check=True)
-    program = environment / "bin" / "hub-idle-exporter"
-    version = subprocess.run([program, "--help"], capture_output=True, text=True, check=True)
-    assert "--enforce" in version.stdout
-    assert not (environment / "bin" / "pip").exists()
 
 
 @pytest.mark.slow("faults planted in the compose stack")

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from hub_idle_exporter import __version__
+
 Service = dict[str, Any]
 Stack = dict[str, Any]
 
@@ -19,8 +21,11 @@ ONE_SHOT = "init"
 PINNED = re.compile(
     r"(?:[a-z0-9]+(?:[.-][a-z0-9]+)*(?::\d+)?/)?"  # registry or owner
     r"[a-z0-9]+(?:[._/-][a-z0-9]+)*"  # name
-    r":v?\d+\.\d+\.\d+(?:-[\w.-]+)?(?:@sha256:[0-9a-f]{64})?"  # a version, whole
+    r":v?\d+\.\d+\.\d+(?:-[\w.-]+)?"  # a version, whole
+    r"@sha256:[0-9a-f]{64}"
 )
+OF_PYTHON = re.compile(r"python3\.\d")
+LISTENS = "ENV HUB_IDLE_EXPORTER_WEB_LISTEN_ADDRESS=:9899\n"
 SECRET_NAME = re.compile(r"PASSWORD|TOKEN|API_KEY")
 NUMBER_OF_NOBODY_SPECIAL = re.compile(r"[1-9]\d*(?::\d+)?")
 LIMITS = ("mem_limit", "cpus", "pids_limit")
@@ -29,6 +34,7 @@ LIMITS = ("mem_limit", "cpus", "pids_limit")
 def faults(stack: Stack, repo: Path) -> list[str]:
     """Say everything that is wrong with the stack whose files lie in `repo`."""
     found = []
+    stack = stack | {"parts": parts(repo)}
     for name, service in stack["services"].items():
         checks = (_image, _hardening, _health, _ports, _mounts, _environment, _dependencies)
         for check in checks:
@@ -36,11 +42,20 @@ def faults(stack: Stack, repo: Path) -> list[str]:
     return [*found, *_dockerfile(stack, repo), *_provisioning(stack, repo), *_scrapes(stack, repo)]
 
 
+def parts(repo: Path) -> dict[str, list[Path]]:
+    """Give what the image has below /opt/stack, by the volume that init copies it to."""
+    text = (repo / "Dockerfile").read_text()
+    copied = re.findall(r"^COPY (.+) /opt/stack/(\w+)", text, re.MULTILINE)
+    return {f"config-{part}": [repo / name for name in names.split()] for names, part in copied}
+
+
 def _image(name: str, service: Service, stack: Stack) -> Iterator[str]:
     image = service.get("image", "")
-    if not PINNED.fullmatch(image):
-        yield f"image {image!r} is no name with a whole version"
     built = {one["image"] for one in stack["services"].values() if "build" in one}
+    if image in built and not image.endswith(f":{__version__}"):
+        yield f"image {image} has not the version of the package, {__version__}"
+    if image not in built and not PINNED.fullmatch(image):
+        yield f"image {image!r} is no name with a whole version and a digest"
     if "build" not in service and image in built and service.get("pull_policy") != "never":
         yield f"image {image} is built here, but might be pulled"
     if "build" not in service and image not in built and "/" not in image:
@@ -82,37 +97,51 @@ def _ports(name: str, service: Service, stack: Stack) -> Iterator[str]:
 
 def _mounts(name: str, service: Service, stack: Stack) -> Iterator[str]:
     for mount in service.get("volumes", []):
+        source = mount["source"]
         if mount["type"] == "bind":
-            if not Path(mount["source"]).exists():
-                yield f"bind source {mount['source']} does not exist"
-            if not mount.get("read_only"):
-                yield f"may write to {mount['source']}"
-            if mount["source"].endswith("docker.sock"):
-                yield "holds the engine's socket"
-        secret = mount["source"].startswith("secrets-") and name != ONE_SHOT
-        if secret and not mount.get("read_only"):
-            yield f"may write to {mount['source']}"
+            yield from _bind_faults(mount)
+        kept = source.startswith(("secrets-", "config-")) and name != ONE_SHOT
+        if (kept or mount["type"] == "bind") and not mount.get("read_only"):
+            yield f"may write to {source}"
+        if kept and source.startswith("config-") and not mount["volume"].get("nocopy"):
+            yield f"fills {source} from its own image, before init can"
+        if source.startswith("config-") and source not in stack["parts"]:
+            yield f"the image has no files for {source}"
     if service.get("secrets"):
         yield "uses secrets, which a read-only service is refused at its start unless from files"
+
+
+def _bind_faults(mount: dict[str, Any]) -> Iterator[str]:
+    source = Path(mount["source"])
+    yield f"reads {source}, which a checkout under umask 077 keeps from it"
+    if not source.exists():
+        yield f"bind source {source} does not exist"
+    if source.is_file():
+        yield f"mounts the single file {source}: a new one in its place is not seen"
+    if mount.get("bind", {}).get("selinux") != "z":
+        yield f"SELinux keeps it from {source}: no z"
+    if source.name == "docker.sock":
+        yield "holds the engine's socket"
 
 
 def _environment(name: str, service: Service, stack: Stack) -> Iterator[str]:
     for variable, value in (service.get("environment") or {}).items():
         if SECRET_NAME.search(variable) and not variable.endswith("FILE"):
             yield f"variable {variable} holds a secret"
-        if variable.endswith(("_FILE", "_PATH")) and not mounted(service, value):
+        if variable.endswith(("_FILE", "_PATH")) and not mounted(service, value, stack):
             yield f"variable {variable}: nothing is mounted at {value}"
 
 
-def mounted(service: Service, path: str) -> Path | str | None:
+def mounted(service: Service, path: str, stack: Stack) -> Path | str | None:
     """Give what is at a path in a service: a file of ours, the name of a volume, or None."""
     for mount in service.get("volumes", []):
-        inside = f"{path}/".startswith(f"{mount['target']}/")
-        if inside and mount["type"] == "bind":
-            found = Path(mount["source"]) / Path(path).relative_to(mount["target"])
-            return found if found.exists() else None
-        if inside:
+        if not f"{path}/".startswith(f"{mount['target']}/"):
+            continue
+        (root, *_) = stack["parts"].get(mount["source"], [None])
+        if root is None:
             return str(mount["source"])
+        found = (root if root.is_dir() else root.parent) / Path(path).relative_to(mount["target"])
+        return found if found.exists() else None
     return None
 
 
@@ -142,6 +171,8 @@ def _dockerfile(stack: Stack, repo: Path) -> Iterator[str]:
     for stage in ("demo", "exporter"):
         if stage in stages:
             yield from _final_stage(stage, text)
+    yield from _whole_dockerfile(text)
+    yield from _python_versions(repo)
 
 
 def _final_stage(stage: str, text: str) -> Iterator[str]:
@@ -149,6 +180,11 @@ def _final_stage(stage: str, text: str) -> Iterator[str]:
     for wanted in ("USER 10001:10001", "HEALTHCHECK "):
         if wanted not in lines:
             yield f"Dockerfile, stage {stage}: no {wanted.strip()}"
+    if stage == "exporter" and (LISTENS not in lines or "\nCMD " in lines):
+        yield f"Dockerfile, stage {stage}: where it listens is lost with the first argument"
+
+
+def _whole_dockerfile(text: str) -> Iterator[str]:
     base = re.search(r"^ARG PYTHON=(\S+)", text, re.MULTILINE)
     if base is None or not PINNED.fullmatch(base[1]):
         yield "Dockerfile: the base image is not pinned"
@@ -157,11 +193,19 @@ def _final_stage(stage: str, text: str) -> Iterator[str]:
             yield f"Dockerfile: installs without hashes: {missing}"
     if "pip uninstall" not in text:
         yield "Dockerfile: pip is left in the images"
+    if f'org.opencontainers.image.version="{__version__}"' not in text:
+        yield f"Dockerfile: the label has not the version of the package, {__version__}"
+
+
+def _python_versions(repo: Path) -> Iterator[str]:
+    for name in ("Dockerfile", "docker-compose.yml"):
+        for path in OF_PYTHON.findall((repo / name).read_text()):
+            yield f"{name}: a path with the version of Python in it, {path}"
 
 
 def _provisioning(stack: Stack, repo: Path) -> Iterator[str]:
     grafana = stack["services"]["grafana"]
-    if mounted(grafana, "/etc/grafana/provisioning") is None:
+    if mounted(grafana, "/etc/grafana/provisioning", stack) is None:
         yield "service grafana: the provisioning is not mounted"
     folder = repo / "grafana" / "provisioning"
     for source in yaml.safe_load((folder / "datasources" / "prometheus.yml").read_text())[
@@ -172,7 +216,7 @@ def _provisioning(stack: Stack, repo: Path) -> Iterator[str]:
             yield "data source: is not the default, which the dashboard opens with"
     path = folder / "dashboards" / "hub-idle-exporter.yml"
     for provider in yaml.safe_load(path.read_text())["providers"]:
-        served = mounted(grafana, provider["options"]["path"])
+        served = mounted(grafana, provider["options"]["path"], stack)
         if not isinstance(served, Path) or not list(served.glob("*.json")):
             yield f"provider: no dashboards at {provider['options']['path']}"
 

@@ -7,6 +7,8 @@ A fault in the rules may name a case of `alert_faults.py`: promtool must fail wh
 
 from dataclasses import dataclass
 
+from hub_idle_exporter import __version__
+
 DASHBOARD = "grafana/dashboards/idle-servers.json"
 RULES = "prometheus/rules.yml"
 COMPOSE = "docker-compose.yml"
@@ -635,12 +637,23 @@ def _compose(name: str, old: str, new: str, caught: str) -> Fault:
     return Fault(name, COMPOSE, old, new, caught)
 
 
+_OF_PROMETHEUS = "efd719c99d83b060d9daefdcf00360461adf279f45ef5391f8d111892118753e"
+_POLICY = "config-policy:/etc/hub-idle-exporter:ro,nocopy"
+_FOLDER = "./hub_idle_exporter/demo:/etc/hub-idle-exporter"
+
 IN_COMPOSE = [
     _compose("no YAML", "services:\n", "services\n", "docker-compose config"),
     _compose("key unknown", "pids_limit: 16", "pid_limit: 16", "docker-compose config"),
-    _compose("image latest", "prom/prometheus:v3.13.3", "prom/prometheus:latest", "whole version"),
+    _compose("image latest", "prom/prometheus:v3.15.0", "prom/prometheus:latest", "whole version"),
     _compose(
-        "image name bad", "grafana/grafana:12.4.4", "grafana//grafana:12.4.4", "whole version"
+        "image name bad", "grafana/grafana:13.2.3", "grafana//grafana:13.2.3", "whole version"
+    ),
+    _compose("image without digest", f"v3.15.0@sha256:{_OF_PROMETHEUS}", "v3.15.0", "a digest"),
+    _compose(
+        "image of another version",
+        f"hub-idle-exporter:{__version__}",
+        "hub-idle-exporter:0.0.1",
+        "version of the package",
     ),
     _compose("image may be pulled", "pull_policy: never", "pull_policy: always", "might be pulled"),
     _compose("stage unknown", "target: exporter", "target: sidecar", "no stage sidecar"),
@@ -657,12 +670,23 @@ IN_COMPOSE = [
         "no health check",
     ),
     _compose("open to all", "127.0.0.1:${GRAFANA_PORT", "0.0.0.0:${GRAFANA_PORT", "beyond 127"),
-    _compose("bind source missing", "./grafana/dashboards:", "./grafana/dashboard:", "not exist"),
+    _compose("bind source missing", _POLICY, "./policies:/etc/hub-idle-exporter:ro,z", "not exist"),
+    _compose("bind to be written", _POLICY, f"{_FOLDER}:z", "may write"),
+    _compose("bind without z", _POLICY, f"{_FOLDER}:ro", "no z"),
+    _compose("bind under umask 077", _POLICY, f"{_FOLDER}:ro,z", "umask 077"),
     _compose(
-        "bind to be written",
-        "./prometheus:/etc/prometheus:ro",
-        "./prometheus:/etc/prometheus",
-        "may write",
+        "single policy file",
+        _POLICY,
+        "./hub_idle_exporter/demo/policy.yaml:/etc/hub-idle-exporter/policy.yaml:ro,z",
+        "single file",
+    ),
+    _compose("configuration to be written", ":ro,nocopy", ":nocopy", "may write"),
+    _compose("volume filled by its reader", ":ro,nocopy", ":ro", "before init can"),
+    _compose(
+        "path of one Python",
+        "/opt/venv/demo/",
+        "/opt/venv/lib/python3.11/site-packages/hub_idle_exporter/demo/",
+        "version of Python",
     ),
     _compose(
         "secrets to be written",
@@ -711,7 +735,26 @@ IN_COMPOSE = [
         "EXPOSE 9899\n# HEALTH",
         "Dockerfile",
     ),
-    Fault("base not pinned", DOCKERFILE, "python:3.11.14-slim-bookworm", "python:3", "not pinned"),
+    Fault("base not pinned", DOCKERFILE, "python:3.14.8-slim-trixie", "python:3", "not pinned"),
+    Fault(
+        "base without digest", DOCKERFILE, "-slim-trixie@sha256:", "-slim-trixie\n#", "not pinned"
+    ),
+    Fault("files forgotten", DOCKERFILE, "/opt/stack/policy/", "/opt/stack/policies/", "no files"),
+    Fault("label of another version", DOCKERFILE, f'="{__version__}"', '="0.0.1"', "the label"),
+    Fault(
+        "listens by an argument",
+        DOCKERFILE,
+        "ENV HUB_IDLE_EXPORTER_WEB_LISTEN_ADDRESS=:9899\n",
+        "",
+        "where it listens",
+    ),
+    Fault(
+        "listens by CMD",
+        DOCKERFILE,
+        'ENTRYPOINT ["hub-idle-exporter"]\n',
+        'ENTRYPOINT ["hub-idle-exporter"]\nCMD ["--web.listen-address=:9899"]\n',
+        "where it listens",
+    ),
     Fault(
         "no hashes",
         DOCKERFILE,
