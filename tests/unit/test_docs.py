@@ -127,12 +127,13 @@ def test_a_fixed_variable_is_listed_and_read() -> None:
 OF_OTHER_PROGRAMS = {
     "--query.replica-label",  # Thanos
     "--metric-labels-allowlist",  # kube-state-metrics
-    "--read-only", "--publish", "--rm", "--volume", "--volumes",  # docker
-    "--build-arg", "--file", "--tag",  # docker build
+    "--build", "--build-arg", "--cap-drop", "--detach", "--env", "--file", "--format", "--name",
+    "--network", "--publish", "--read-only", "--restart", "--rm", "--security-opt", "--tag",
+    "--volume", "--volumes",  # docker
     "--filename", "--from-file", "--namespace", "--output", "--server-side",  # kubectl
     "--values",  # helm
     "--upgrade", "--no-deps", "--version", "--wheel-dir",  # tools/lock.py, pip, Python
-    "--header", "--request",  # curl
+    "--header", "--request", "--silent",  # curl
     "--no-create-home", "--shell", "--system",  # useradd
     *(f"--MappingKernelManager.cull_{one}" for one in ("idle_timeout", "interval", "connected")),
     "--now", "--pipe", "--property", "--quiet", "--wait", "--grep",  # systemctl and its like
@@ -597,7 +598,11 @@ PROGRAMS = {"cp", "curl", "docker", "helm", "kubectl", "openssl", "pip", "sed", 
 
 @pytest.mark.parametrize(
     ("page", "line"),
-    [(page, line) for page, lines in blocks("sh") for line in lines.splitlines()],
+    [
+        (page, line)
+        for page, lines in blocks("sh")
+        for line in lines.replace("\\\n", " ").splitlines()
+    ],
 )
 def test_a_shell_command_exists(page: str, line: str) -> None:
     words = shlex.split(line, comments=True)
