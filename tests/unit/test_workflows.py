@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import yaml
 from documentation import ROOT
+from engine import BASE_PACKAGES
 from lock import LOCKS
-from pythons import supported
+from machine import PACKAGES, SUITE
+from pythons import DEBIAN, supported
 
 FOLDER = ROOT / ".github"
 WORKFLOWS = sorted((FOLDER / "workflows").glob("*.yml"))
@@ -110,3 +112,10 @@ def test_each_python_that_the_package_names_is_tested() -> None:
     set_up = [str(step.get("with", {}).get("python-version")).split() for step in steps()]
     assert supported() in set_up
     assert f'requires-python = ">={supported()[0]}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_ci_makes_just_the_debians_that_tests_use() -> None:
+    """Others would be made for nothing, and those of the tests while everything waits for them."""
+    made = re.findall(r"tools/debian_root\.py (.*?) >", (ROOT / ".ci" / "run").read_text())
+    used = [(SUITE, *PACKAGES), (DEBIAN["3.14"], *BASE_PACKAGES)]
+    assert [tuple(one.split()) for one in made] == used
