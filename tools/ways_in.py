@@ -16,7 +16,7 @@ COLUMNS = ("installed", "scraped", "culled")
 HEAD = """
 Seconds from nothing until
 
-| way in | installed | first scrape | first verified cull |
+| way in | installed | first scrape | first verified stop |
 |---|---|---|---|"""
 
 

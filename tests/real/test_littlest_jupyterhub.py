@@ -149,13 +149,14 @@ def littlest(tmp_path: Path, hub_environment: Path) -> Iterator[Littlest]:
 
 def test_the_way_in_from_nothing_to_a_stop_and_out_again(littlest: Littlest) -> None:
     hub, (port,) = littlest.hub, free_ports(1)
+    (python,) = (one.name for one in (littlest.prefix / "hub" / "lib").iterdir())
     assert littlest.services() == {"another", "cull-idle", "test-admin"}
 
     def value(name: str, **labels: str) -> float:
         return Metrics(requests.get(url, timeout=20).text).value(name, **labels) or 0
 
     url = f"http://127.0.0.1:{port}/metrics"
-    with WayIn("The Littlest JupyterHub") as way:
+    with WayIn(f"The Littlest JupyterHub, {python}") as way:
         littlest.follow("pip install .\nsudo install")
         way.installed()
         littlest.change("--timeout=600", "--timeout=2")
