@@ -6,11 +6,13 @@ FROM ${PYTHON} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 RUN python -m venv --without-pip /opt/venv
-COPY requirements/run.txt requirements/run.txt
-RUN pip --python /opt/venv install --require-hashes --no-deps -r requirements/run.txt
+COPY requirements/run.txt requirements/build.txt requirements/
+RUN pip --python /opt/venv install --require-hashes --no-deps -r requirements/run.txt \
+    && pip install --require-hashes --no-deps -r requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY hub_idle_exporter hub_idle_exporter
-RUN pip --python /opt/venv install --no-deps .
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
+    && pip --python /opt/venv install --no-deps --no-index /dist/*.whl
 
 FROM build AS build-demo
 COPY requirements/demo.txt requirements/demo.txt

@@ -21,7 +21,7 @@ test-all: venv hubs ## everything, as CI runs it
 	@$(MAKE) --no-print-directory -j2 check compiled
 	$(PYTEST)
 
-pythons: venv ## the exporter on every other Python that is to be had: unit tests, or TESTS=
+pythons: venv ## the exporter on every other Python that is available: unit tests, or TESTS=
 	@EXAMPLES=few TMPDIR="$(CURDIR)/.tmp" $(BIN)/python tools/pythons.py $(TESTS)
 
 ways: venv hubs ## each way in from nothing, as its page in docs/ says, and how long it takes

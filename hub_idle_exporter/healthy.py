@@ -18,7 +18,7 @@ _SECONDS = 2.0
 
 def main() -> int:
     """Return 0 if the exporter says that it works."""
-    host, _, port = os.environ.get(ADDRESS, "127.0.0.1:9899").rpartition(":")
+    host, _, port = (os.environ.get(ADDRESS) or "127.0.0.1:9899").rpartition(":")
     at = (host.strip("[]") or "127.0.0.1", int(port))
     plain = HTTPConnection(*at, timeout=_SECONDS)
     by_tls = HTTPSConnection(*at, timeout=_SECONDS, context=_unverified())

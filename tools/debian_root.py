@@ -8,6 +8,7 @@ debootstrap. Standard library only.
 
 import fcntl
 import hashlib
+import platform
 import shutil
 import subprocess
 import sys
@@ -52,7 +53,9 @@ def _bootstrap(command: Sequence[str]) -> None:
 
 def _mirror() -> str:
     """Return the mirror that this machine installs from."""
-    asked = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+    suite = platform.freedesktop_os_release()["VERSION_CODENAME"]
+    those = ["Created-By: Packages", f"Codename: {suite}"]
+    asked = ["apt-get", "indextargets", "--format", "$(REPO_URI)", *those]
     mirrors = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.split()
     return mirrors[0]
 

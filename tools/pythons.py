@@ -5,7 +5,7 @@
 Interpreters are looked for on the PATH and among those of pyenv; what Debian has in another suite
 is taken from there (as root, with debootstrap and patchelf). Each gets an environment of its own
 (`.venv-py3.12` ...), which tests/real/test_other_pythons.py uses, too; the oldest also one with a
-Hub, for tests/real/test_littlest_jupyterhub.py. One that is not to be had is named; where CI is
+Hub, for tests/real/test_littlest_jupyterhub.py. One that is not available is named; where CI is
 set, and Debian has it, that is a failure.
 """
 
@@ -22,9 +22,10 @@ REPO = Path(__file__).resolve().parent.parent
 DEBIAN = {"3.13": "trixie", "3.14": "forky"}
 # The Hub of The Littlest JupyterHub on Ubuntu 22.04.
 HUBS = {"3.10": "5.5"}
-# Pages and workflows are tested with what makes and checks them: for developing, not in these.
-OF_DEVELOPERS = ("--ignore=tests/unit/test_docs.py", "--ignore=tests/unit/test_workflows.py")
-TESTS = ("tests/unit", *OF_DEVELOPERS, "-m", "not slow")
+# What is tested by what makes or checks it: that is for developing, and not in these environments.
+OF_DEVELOPERS = ("docs", "workflows", "kubernetes", "chart_values")
+WITHOUT = [f"--ignore=tests/unit/test_{one}.py" for one in OF_DEVELOPERS]
+TESTS = ("tests/unit", *WITHOUT, "-m", "not slow")
 
 
 def supported() -> list[str]:

@@ -50,12 +50,11 @@ c.JupyterHub.load_roles.extend(  # noqa: F821
 
 # Nobody may sign in as this user, whose role opens all servers. Not a `post_auth_hook`: another
 # file may set one, of this class or of the authenticator's own, and this file cannot see it.
-run_post_auth_hook = Authenticator.run_post_auth_hook
+earlier = Authenticator.run_post_auth_hook  # runs the hook of another file, if there is one
 
 
-async def refuse_prober(authenticator, handler, auth_model):
-    """Let the hook of other files decide first, whichever it is."""
-    auth_model = await run_post_auth_hook(authenticator, handler, auth_model)
+async def refuse_prober(authenticator, handler, auth_model, earlier=earlier):
+    auth_model = await earlier(authenticator, handler, auth_model)
     if auth_model and auth_model["name"].lower() == "idle-prober":
         raise HTTPError(403, "Nobody signs in as idle-prober.")
     return auth_model

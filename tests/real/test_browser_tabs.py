@@ -5,10 +5,11 @@ The tab is what it is to a server: a connection to a kernel, and a request every
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import requests
 from conftest import MakeHub, RunExporter
 from documentation import block, blocks
 from real_culling import CULLS, NOW, runs
@@ -28,7 +29,8 @@ def open_tab(hub: RealHub, user: str) -> Iterator[Kernel]:
 
     def ask() -> None:
         while not closed.wait(1):
-            kernel.listed()
+            with suppress(requests.RequestException, ValueError):  # of a server that stops
+                kernel.listed()
 
     asking = threading.Thread(target=ask)
     with kernel.connected():

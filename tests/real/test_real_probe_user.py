@@ -185,15 +185,16 @@ def test_an_earlier_hook_that_lets_nobody_in_still_does(start_hub: StartHub) -> 
     assert hub.token_by_password(ANA, owner=ANA).status_code == 403
 
 
-def test_a_hook_on_the_authenticators_class_wins(start_hub: StartHub) -> None:
-    """So the block has to name that class too."""
+def test_a_hook_on_the_authenticators_class_or_set_later_replaces_nothing(
+    start_hub: StartHub,
+) -> None:
     own = EARLIER.format(keyword="def").replace("c.Authenticator", "c.DummyAuthenticator")
-    hub = start_hub(own + HOOK)
-    assert hub.sign_in(PROBER) == 302
-    hub.configure(own + HOOK.replace("c.Authenticator", "c.DummyAuthenticator"))
-    hub.restart()
+    later = "c.Authenticator.post_auth_hook = lambda *given: given[-1]\n"
+    hub = start_hub(HOOK + own + later)
     assert hub.sign_in(PROBER) == 403
-    assert hub.sign_in(MALLORY) == 403
+    assert hub.sign_in("renamed") == 403, "the hook makes it the prober"
+    assert hub.sign_in(MALLORY) == 403, "by the hook"
+    assert hub.sign_in(ANA) == 302
 
 
 @pytest.mark.slow("Hubs of their own")

@@ -42,7 +42,7 @@ def commands(part: str) -> str:
 @contextmanager
 def booted() -> Iterator[Machine]:
     if os.geteuid() != 0:
-        pytest.skip("only root can boot a machine")
+        skip_or_fail("only root can boot a machine")
     for tool in ("debootstrap", "systemd-nspawn", "nsenter"):
         tool_or_skip(tool)
     # The Python of Debian bookworm.

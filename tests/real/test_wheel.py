@@ -85,8 +85,9 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     tracked = subprocess.run(
-        ["git", "ls-files", "hub_idle_exporter"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.split()
+        ["git", "ls-files", "hub_idle_exporter"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
     assert {name for name in names if ".dist-info/" not in name} == set(tracked)
     assert f"{NAME}.dist-info/licenses/LICENSE" in names
 
@@ -154,7 +155,7 @@ def demo(bin_folder: Path) -> Iterator[subprocess.Popen[str]]:
     process.communicate(timeout=60)
 
 
-def test_in_an_empty_environment_the_demo_culls(demo: subprocess.Popen[str]) -> None:
+def test_the_demo_of_the_wheel_culls(demo: subprocess.Popen[str]) -> None:
     """`make demo` plays it to the end; here the first stop shows that it has all its files."""
     assert demo.stdout is not None
     told = []

@@ -123,13 +123,13 @@ def test_managed_below_a_base_url(tmp_path: Path) -> None:
 
 
 def test_a_hook_of_ones_own_runs_before_the_refusal(tmp_path: Path) -> None:
-    """The entry of the values comes after any other by its name."""
+    """Though its entry comes after that of the values, and it is of the authenticator's class."""
     values = yaml.safe_load(text(f"{FILES}/standalone.yaml"))
-    values["hub"]["extraConfig"]["my-hook"] = """
+    values["hub"]["extraConfig"]["zz-my-hook"] = """
 def lower(authenticator, handler, auth_model):
     return auth_model | {"name": auth_model["name"].removeprefix("x-")}
 
-c.Authenticator.post_auth_hook = lower
+c.DummyAuthenticator.post_auth_hook = lower
 """
     hub = hub_of_the_chart(tmp_path, "paper")
     hub.extra_config = configuration(values, secret(values))

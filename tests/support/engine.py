@@ -1,11 +1,11 @@
-"""A Docker engine for the tests: the one that answers here, or one started for them.
+"""A Docker engine for the tests, of their own: the one of this machine has work of its own.
 
     with docker_engine() as engine:
         engine.import_base(root, folder)    # as PYTHON, what stands for `python:3.14-slim`
         engine.docker("build", "--tag=mine", ".")
 
-One of our own needs root and dockerd. Everything of it is in one folder and on bridges of its own,
-and it leaves iptables alone. So its containers reach this machine and each other and nothing
+It needs root and dockerd. Everything of it is in one folder and on bridges of its own, and it
+leaves iptables alone. So its containers reach this machine and each other and nothing
 beyond; what they build uses this machine's network.
 """
 
@@ -40,7 +40,7 @@ OF_DOCKERD = Path("/usr/bin/docker")
 
 
 class NoEngineError(Exception):
-    """No engine answers, and none can be started; the text says why, in one line."""
+    """No engine can be started; the text says why, in one line."""
 
 
 @dataclass(frozen=True)
@@ -99,23 +99,6 @@ class Engine:
             time.sleep(0.5)  # each question starts a client
 
 
-@contextmanager
-def docker_engine() -> Iterator[Engine]:
-    """Give the engine that answers, or start one; what was made in the former is left there.
-
-    Raises:
-        NoEngineError: there is none.
-    """
-    client = shutil.which("docker")
-    if client and _answers(client, {}):
-        yield Engine(client, {})
-        return
-    if os.geteuid() != 0 or shutil.which("dockerd") is None or not OF_DOCKERD.exists():
-        raise NoEngineError("no Docker engine answers, and to start one needs root and docker.io")
-    with _own_engine() as engine:
-        yield engine
-
-
 def _answers(client: str, variables: Mapping[str, str]) -> bool:
     asked = [client, "version", "--format={{.Server.Version}}"]
     environment = os.environ | dict(variables)
@@ -123,7 +106,14 @@ def _answers(client: str, variables: Mapping[str, str]) -> bool:
 
 
 @contextmanager
-def _own_engine() -> Iterator[Engine]:
+def docker_engine() -> Iterator[Engine]:
+    """Start an engine; end it, with all that was made in it.
+
+    Raises:
+        NoEngineError: none can be started.
+    """
+    if os.geteuid() != 0 or shutil.which("dockerd") is None or not OF_DOCKERD.exists():
+        raise NoEngineError("to start a Docker engine needs root and Debian's docker.io")
     folder = Path(tempfile.mkdtemp(prefix="hie-", dir="/tmp"))  # a socket's path must be short
     network = f"10.{secrets.choice(range(100, 250))}.{secrets.choice(range(256))}"
     bridge = folder.name

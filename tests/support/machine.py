@@ -49,6 +49,7 @@ class Machine:
 
     def __init__(self, shared: Mapping[str, Path]) -> None:
         self._name = f"test-{secrets.token_hex(4)}"
+        self._first = 0  # process, as this machine numbers it
         # It ends with this process. Read-only: several may lie on the same tree at once.
         self._command = [
             "setpriv", "--pdeathsig=KILL", "systemd-nspawn", "--quiet", "--boot", "--console=pipe",
@@ -77,6 +78,8 @@ class Machine:
         if self._nspawn.poll() is None:
             for child in psutil.Process(self._nspawn.pid).children():
                 child.kill()  # its first process: all others end with it
+            if not self._first:
+                self._nspawn.kill()
         self._nspawn.communicate(timeout=30)
         control_group.remove(self._name)
 

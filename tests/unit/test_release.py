@@ -1,5 +1,6 @@
 """One version and one address of the project, in all files that name them."""
 
+import json
 import re
 import subprocess
 import sys
@@ -62,3 +63,10 @@ def test_all_files_name_the_same_address_of_the_project() -> None:
     assert set(re.findall(r"github\.com(/[\w-]+/hub[_-]idle[_-]exporter)", everything)) == {project}
     assert set(re.findall(r"usercontent\.com(/[\w-]+/[\w-]+)", everything)) == {project}
     assert f"-R {project[1:]}" in text("SECURITY.md")
+
+
+def test_what_builds_the_package_is_locked() -> None:
+    """Images are built with these, not with what is newest."""
+    (requires,) = re.findall(r"^requires = (.*)$", text("pyproject.toml"), re.MULTILINE)
+    listed = [line for line in text("requirements/build.in").splitlines() if line[0] != "#"]
+    assert listed == json.loads(requires)
