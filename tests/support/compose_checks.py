@@ -188,9 +188,12 @@ def _whole_dockerfile(text: str) -> Iterator[str]:
     base = re.search(r"^ARG PYTHON=(\S+)", text, re.MULTILINE)
     if base is None or not PINNED.fullmatch(base[1]):
         yield "Dockerfile: the base image is not pinned"
-    for missing in set(re.findall(r"pip --python \S+ install (?!--require-hashes)([^\n]*)", text)):
-        if missing != "--no-deps .":
+    installs = r"pip (?:--python \S+ )?install (?!--require-hashes)([^\n]*)"
+    for missing in set(re.findall(installs, text)):
+        if missing != "--no-deps --no-index /dist/*.whl":
             yield f"Dockerfile: installs without hashes: {missing}"
+    if "pip wheel --no-deps --no-build-isolation " not in text:
+        yield "Dockerfile: what builds the package is installed without hashes"
     if "pip uninstall" not in text:
         yield "Dockerfile: pip is left in the images"
     if f'org.opencontainers.image.version="{__version__}"' not in text:

@@ -763,6 +763,13 @@ IN_COMPOSE = [
         "without hashes",
     ),
     Fault(
+        "build isolation",
+        DOCKERFILE,
+        " --no-build-isolation",
+        "",
+        "what builds the package",
+    ),
+    Fault(
         "pip left",
         DOCKERFILE,
         "RUN pip uninstall --yes --root-user-action=ignore wheel setuptools pip \\\n    && useradd",

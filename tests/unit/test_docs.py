@@ -128,8 +128,8 @@ OF_OTHER_PROGRAMS = {
     "--query.replica-label",  # Thanos
     "--metric-labels-allowlist",  # kube-state-metrics
     "--build", "--build-arg", "--cap-drop", "--detach", "--env", "--file", "--format", "--name",
-    "--network", "--publish", "--read-only", "--restart", "--rm", "--security-opt", "--tag", "--user",
-    "--volume", "--volumes",  # docker
+    "--network", "--publish", "--read-only", "--restart", "--rm", "--security-opt", "--tag",
+    "--user", "--volume", "--volumes",  # docker
     "--filename", "--from-file", "--namespace", "--output", "--server-side",  # kubectl
     "--values",  # helm
     "--upgrade", "--no-deps", "--version", "--wheel-dir",  # tools/lock.py, pip, Python
