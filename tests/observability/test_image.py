@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,7 @@ import yaml
 from conftest import fetched_by, older_hub_python, skip_or_fail, tool_or_skip
 from documentation import ROOT, blocks
 from engine import BASE_PACKAGES, PYTHON, Engine, NoEngineError, docker_engine
-from exporter_process import Metrics
-from real_culling import CULLS, WITHHELD, runs
+from real_culling import CULLS, WITHHELD, forget_and_compute, metrics_at, runs
 from real_hub import RealHub, Service
 from way_in import WayIn
 
@@ -137,13 +136,6 @@ def shell(engine: Engine, checkout: Path, tmp_path: Path) -> Iterator[Shell]:
     engine.run(engine.client, "rm", "--force", NAME)
 
 
-def metrics_at(port: int) -> Metrics:
-    """Give what an exporter says, nothing if it does not answer."""
-    with suppress(requests.RequestException):
-        return Metrics(requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text)
-    return Metrics("")
-
-
 # ---- the image -----------------------------------------------------------------------------------
 
 
@@ -153,9 +145,7 @@ def hub_with_idle_servers(directory: Path) -> Iterator[RealHub]:
     with RealHub(
         directory, "jupyter", services=(), activity_interval=0, python=older_hub_python("5.5")
     ) as hub:
-        for name in ("silent", "forgotten"):
-            hub.start_server(name)
-        hub.start_kernel("silent").run("import time; time.sleep(1e6)")
+        forget_and_compute(hub)
         yield hub
 
 

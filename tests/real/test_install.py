@@ -14,11 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import requests
 from conftest import older_hub_python
 from documentation import ROOT, block, blocks
 from exporter_process import Metrics, fields
-from real_culling import CULLS, runs
+from real_culling import CULLS, FORGOTTEN, SILENT, forget_and_compute, metrics_at, runs
 from real_hub import PROBER, Kernel, RealHub
 from sign_in import Browser
 from way_in import WayIn
@@ -34,7 +33,6 @@ WITH_TOKEN = block(PAGE, '"api_token": "THE TOKEN"')
 REFUSED_TOO = block(PAGE, "post_auth_hook")
 (INSTALL,) = {one for _, one in blocks("sh", [README, PAGE]) if one.startswith("pip install")}
 (STANDALONE,) = (one for _, one in blocks("sh", [README]) if "check --enforce" in one)
-FORGOTTEN, SILENT = "forgotten", "silent"
 LIMIT = "3s"
 
 
@@ -68,11 +66,7 @@ def hub_at_work(directory: Path, python: Path) -> Iterator[tuple[RealHub, Kernel
     with RealHub(
         directory, "jupyter", services=(), prober=False, activity_interval=0, python=python
     ) as hub:
-        for user in (FORGOTTEN, SILENT):
-            hub.start_server(user)
-        kernel = hub.start_kernel(SILENT)
-        kernel.run("import time; time.sleep(1e6)")
-        yield hub, kernel
+        yield hub, forget_and_compute(hub)
 
 
 def restart(hub: RealHub, configuration: str) -> None:
@@ -87,11 +81,7 @@ def scraped(hub: RealHub, port: int, name: str, **labels: str) -> Metrics:
     found: list[Metrics] = []
 
     def says_one() -> bool:
-        try:
-            text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=20).text
-        except requests.ConnectionError:
-            return False
-        found.append(Metrics(text))
+        found.append(metrics_at(port))
         return found[-1].value(name, **labels) == 1
 
     hub.wait(says_one, 60, f"{name} {labels} 1")

@@ -12,12 +12,20 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-import requests
 from conftest import older_hub_python, skip_or_fail, tool_or_skip
 from documentation import ROOT, block, text
 from exporter_process import Metrics, assert_secret
 from machine import CannotBootError, Machine
-from real_culling import CULLS, FORGOTTEN, SILENT, WITHHELD, forget_and_compute, look_idle, runs
+from real_culling import (
+    CULLS,
+    FORGOTTEN,
+    SILENT,
+    WITHHELD,
+    forget_and_compute,
+    look_idle,
+    metrics_at,
+    runs,
+)
 from real_hub import RealHub
 from sandbox_attempts import ATTEMPTS
 from way_in import WayIn
@@ -102,10 +110,7 @@ class Service:
         self.machine.run(f"systemctl restart {UNIT}", check=False)
 
     def metrics(self) -> Metrics:
-        try:
-            return Metrics(requests.get(f"http://127.0.0.1:{self.port}/metrics", timeout=20).text)
-        except requests.ConnectionError:
-            return Metrics("")
+        return metrics_at(self.port)
 
     def wait_value(self, least: float, name: str, **labels: str) -> None:
         """Wait until a value is there and at least this."""

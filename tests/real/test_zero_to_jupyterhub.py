@@ -13,14 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 import yaml
 from conftest import RunCommand, RunExporter, older_hub_python
 from documentation import ROOT, text
-from exporter_process import Exporter, Metrics
+from exporter_process import Exporter
 from fake_hub import Jupyter
 from kustomize import by_hand
-from real_culling import CULLS, WITHHELD, idle_servers, runs
+from real_culling import (
+    CULLS,
+    FORGOTTEN,
+    SILENT,
+    WITHHELD,
+    forget_and_compute,
+    idle_servers,
+    metrics_at,
+    runs,
+)
 from real_hub import HUBS, PROBER, RealHub
 from sign_in import Browser
 from way_in import WayIn
@@ -35,7 +43,6 @@ MANIFESTS = by_hand(ROOT / "deploy" / "kubernetes" / "example")
 PREFIX = "HUB_IDLE_EXPORTER_"
 # Not to wait for people to go home. The limit is an argument in one of the forms.
 AT_ONCE = {f"{PREFIX}GRACE": "0", f"{PREFIX}INTERVAL": "1s", f"{PREFIX}TIMEOUT": "5s"}
-FORGOTTEN, SILENT = "forgotten", "silent"
 
 
 def hub_of_the_chart(directory: Path, spawner: Any = "jupyter", base_url: str = "/") -> RealHub:
@@ -67,21 +74,6 @@ def managed_values(hub: RealHub, port: int) -> dict[str, Any]:
     return values
 
 
-def metrics_at(port: int) -> Metrics:
-    try:
-        answer = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=20).text
-    except requests.ConnectionError:  # not yet
-        return Metrics("")
-    return Metrics(answer)
-
-
-def forget_one_and_compute_silently(hub: RealHub) -> None:
-    """Start two servers and leave them alone; the kernel of one of them is busy."""
-    hub.start_server(SILENT)
-    hub.start_kernel(SILENT).run("import time; time.sleep(1e6)")
-    hub.start_server(FORGOTTEN)
-
-
 def refuses_the_prober(hub: RealHub) -> bool:
     """Tell it, where anybody else is let in."""
     assert Browser(hub.public_url).sign_in("ana", "any password") == 302
@@ -97,7 +89,7 @@ def test_way_in_managed_by_zero_to_jupyterhub(tmp_path: Path) -> None:
         with hub:
             hub.wait(lambda: metrics_at(port).value("jupyterhub_up") == 1, 20, "scraped")
             way.scraped()
-            forget_one_and_compute_silently(hub)
+            forget_and_compute(hub)
             hub.wait(lambda: metrics_at(port).value(CULLS) == 1, 30, "one stopped")
             way.culled()
             hub.wait(lambda: metrics_at(port).value(WITHHELD, cause="busy"), 30, "one spared")
@@ -187,7 +179,7 @@ def test_way_in_standalone_on_kubernetes(
         exporter: Exporter = run_exporter(None, environment=environment)
         exporter.wait_value(1, "jupyterhub_up")
         way.scraped()
-        forget_one_and_compute_silently(hub)
+        forget_and_compute(hub)
         exporter.wait_value(1, CULLS)
         way.culled()
         exporter.wait_event("cull_withheld", user=SILENT, cause="busy")

@@ -1,6 +1,8 @@
 """What the tests of culling on a real JupyterHub share."""
 
-from real_hub import RealHub
+import requests
+from exporter_process import Metrics
+from real_hub import Kernel, RealHub
 
 NOW = ("--enforce", "--grace=0", "--interval=1s")
 HOUR = (*NOW, "--timeout=1h")
@@ -20,16 +22,30 @@ def idle_servers(hub: RealHub, *names: str, **options: object) -> None:
 FORGOTTEN, SILENT = "forgotten", "silent"
 
 
-def forget_and_compute(hub: RealHub) -> None:
-    """Run a real server that is forgotten, and one whose kernel computes without a sound."""
+def forget_and_compute(hub: RealHub) -> Kernel:
+    """Run a real server that is forgotten, and one whose kernel computes without a sound.
+
+    Returns the kernel.
+    """
     hub.add_users([FORGOTTEN, SILENT])
     hub.start_servers([(FORGOTTEN, ""), (SILENT, "")])
-    hub.start_kernel(SILENT).run("import time; time.sleep(1e6)")
+    kernel = hub.start_kernel(SILENT)
+    kernel.run("import time; time.sleep(1e6)")
+    return kernel
 
 
 def look_idle(hub: RealHub) -> None:
     """Let the Hub believe both idle for two hours."""
     hub.backdate_all([(FORGOTTEN, ""), (SILENT, "")], idle=7200, age=9000)
+
+
+def metrics_at(port: int) -> Metrics:
+    """Return what an exporter at a port of this machine says, nothing if it does not answer."""
+    try:
+        answer = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=20)
+    except requests.RequestException:
+        return Metrics("")
+    return Metrics(answer.text)
 
 
 def asked(hub: RealHub) -> list[str]:
