@@ -278,7 +278,8 @@ def _unknown_variables() -> list[str]:
     """Name set variables that look like options: one may be misspelled, and so without effect."""
     declared = (option.envvar for option in cli.params if isinstance(option, click.Option))
     known = {name for names in declared for name in names or ()}
-    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    similar = PREFIX.rstrip("_")
+    return sorted(one for one in os.environ if one.upper().startswith(similar) and one not in known)
 
 
 def _list(settings: Settings, as_json: bool, watching: bool, of_users: bool) -> int:

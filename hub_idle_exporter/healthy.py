@@ -19,7 +19,7 @@ _SECONDS = 2.0
 def main() -> int:
     """Return 0 if the exporter says that it works."""
     host, _, port = (os.environ.get(ADDRESS) or "127.0.0.1:9899").rpartition(":")
-    at = (host.strip("[]") or "127.0.0.1", int(port))
+    at = (host.strip("[]") or "127.0.0.1", int(port) if port.isdigit() else 0)
     plain = HTTPConnection(*at, timeout=_SECONDS)
     by_tls = HTTPSConnection(*at, timeout=_SECONDS, context=_unverified())
     return 0 if _answers(plain) or _answers(by_tls) else 1

@@ -176,6 +176,7 @@ def test_a_misspelled_variable_is_warned_about_by_name(
         "HUB_IDLE_EXPORTER_ENFROCE": "s3cret",
         "HUB_IDLE_EXPORTER_TIMEOUT": "2h",
         "HUB_IDLE_EXPORTER_CULL_EVERY": "",
+        "hub_idle_exporter_grace": "1h",
     }
     exporter = run_exporter(fake_hub, environment=variables)
     exporter.wait_event("poll_succeeded")
@@ -183,6 +184,7 @@ def test_a_misspelled_variable_is_warned_about_by_name(
     assert [event["name"] for event in unknown] == [
         "HUB_IDLE_EXPORTER_CULL_EVERY",
         "HUB_IDLE_EXPORTER_ENFROCE",
+        "hub_idle_exporter_grace",
     ]
     said = run_command(fake_hub, "check", environment=variables).stdout
     assert "warning  $HUB_IDLE_EXPORTER_ENFROCE has no effect" in said

@@ -304,11 +304,12 @@ def stack_up(shell: Shell, directory: Path, prometheus: str) -> Iterator[Stack]:
             running.wait(60)
 
 
+@pytest.mark.timeout(900)
 def test_stack_culls_is_scraped_and_leaves_nothing(
     engine: Engine, shell: Shell, tmp_path: Path, prometheus: str, image: str
 ) -> None:
     with stack_up(shell, tmp_path, prometheus) as stack:
-        engine.wait(stack.healthy, 240, "healthy")
+        engine.wait(stack.healthy, 480, "healthy")
         engine.wait(lambda: metrics_at(stack.exporter).value(CULLS), 60, "culled")
         an_exporter_joins_the_network(shell, tmp_path / "etc")
         targets = stack.ask("targets")["activeTargets"]

@@ -197,6 +197,29 @@ def test_a_hook_on_the_authenticators_class_or_set_later_replaces_nothing(
     assert hub.sign_in(ANA) == 302
 
 
+# As MySQL's and MariaDB's usual collations compare.
+WITHOUT_ACCENTS = """
+import unicodedata
+from jupyterhub import orm
+
+exactly = orm.User.find.__func__
+
+def find(cls, db, name):
+    letters = unicodedata.normalize("NFD", name)
+    return exactly(cls, db, "".join(one for one in letters if not unicodedata.combining(one)))
+
+orm.User.find = classmethod(find)
+c.Authenticator.allowed_users |= {"ïdle-prober", "idlé-prober"}
+"""
+
+
+def test_a_name_by_which_the_database_finds_the_prober_is_refused(start_hub: StartHub) -> None:
+    hub = start_hub(HOOK + WITHOUT_ACCENTS)
+    assert hub.sign_in("ïdle-prober") == 403
+    assert hub.token_by_password("idlé-prober").status_code == 403
+    assert hub.sign_in(ANA) == 302
+
+
 @pytest.mark.slow("Hubs of their own")
 def test_nobody_signs_in_as_the_demos_prober(tmp_path: Path) -> None:
     """There, and in the compose stack, everybody has the one password."""

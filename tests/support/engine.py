@@ -56,7 +56,7 @@ class Engine:
     variables: Mapping[str, str]
 
     def run(
-        self, *command: str, directory: Path | None = None, timeout: float = 280
+        self, *command: str, directory: Path | None = None, timeout: float = 600
     ) -> subprocess.CompletedProcess[str]:
         """Run any client of the engine."""
         return subprocess.run(
