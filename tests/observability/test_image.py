@@ -310,12 +310,12 @@ def test_stack_culls_is_scraped_and_leaves_nothing(
 ) -> None:
     with stack_up(shell, tmp_path, prometheus) as stack:
         engine.wait(stack.healthy, 480, "healthy")
-        engine.wait(lambda: metrics_at(stack.exporter).value(CULLS), 60, "culled")
+        engine.wait(lambda: metrics_at(stack.exporter).value(CULLS), 240, "culled")
         an_exporter_joins_the_network(shell, tmp_path / "etc")
         targets = stack.ask("targets")["activeTargets"]
         assert len(targets) == 3
         culls = "query?query=sum(hub_idle_exporter_culls_total)>0"
-        engine.wait(lambda: stack.ask(culls)["result"], 60, "scraped")
+        engine.wait(lambda: stack.ask(culls)["result"], 120, "scraped")
         assert {target["health"] for target in stack.ask("targets")["activeTargets"]} == {"up"}
         assert len(stack.ask("rules")["groups"]) == 2
     for listing in (("ps", "--all"), ("volume", "ls"), ("network", "ls")):
