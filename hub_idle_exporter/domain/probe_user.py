@@ -144,8 +144,8 @@ def _dangerous(seen: ProbeUser) -> list[str]:
         problems.append(f"the user {name} is an administrator of the Hub: make it an ordinary user")
     if any(_was_used(server_name, one) for server_name, one in user.seen_servers.items()):
         problems.append(
-            f"somebody signed in as {name}, or opened its page as an administrator: refuse that "
-            "name in post_auth_hook, delete the user and restart the Hub"
+            f"somebody signed in as {name}, or opened its page as an administrator: refuse its "
+            "sign-in (docs/probe-user.md), delete the user and restart the Hub"
         )
     wide = too_wide(seen.scopes or (), name)
     if wide:
