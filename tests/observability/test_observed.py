@@ -263,8 +263,26 @@ def observed(start: float, hub: RealHub, prometheus: PrometheusServer, exporter:
         seen(hub),
         exporter.events(),
         metrics,
-        text_of_source(exporter.get("/").text),
+        page_between_passes(hub, exporter),
     )
+
+
+def page_between_passes(hub: RealHub, exporter: Exporter) -> str:
+    """Give the page of a moment without a culling pass under way, when its last one is whole."""
+    pages = list[str]()
+
+    def of_one_moment() -> bool:
+        before = exporter.metrics()
+        pages.append(text_of_source(exporter.get("/").text))
+        after = exporter.metrics()
+        under_way = "hub_idle_exporter_last_pass_candidates"
+        if any(one.value(under_way, outcome="under_way") for one in (before, after)):
+            return False
+        asked = "hub_idle_exporter_busy_checks_total"  # a whole pass in between asks somebody
+        return before.by("result", asked) == after.by("result", asked)
+
+    hub.wait(of_one_moment, 30, "between two passes")
+    return pages[-1]
 
 
 def settled(prometheus: PrometheusServer, exporter: Exporter) -> tuple[float, Metrics]:
