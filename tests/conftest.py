@@ -297,7 +297,7 @@ def older_hub_python(version: str) -> Path:
 def of_make_pythons(environment: str) -> Path:
     """Return the interpreter of an environment that `make pythons` makes; without it skip.
 
-    Even where all tools must be there: not each Python is to be had everywhere.
+    Even where all tools must be there: not each Python is available everywhere.
     """
     python = REPO / environment / "bin" / "python"
     if not python.exists():

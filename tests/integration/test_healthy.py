@@ -54,6 +54,12 @@ def test_it_needs_no_password_and_no_client_certificate(
     assert healthy(urlsplit(exporter.address).netloc)
 
 
+@pytest.mark.parametrize("address", ["", ":", ":0", "nowhere"])
+def test_an_empty_or_odd_variable_causes_no_traceback(address: str) -> None:
+    """Empty is unset, so it asks the port of every exporter; whoever is there."""
+    assert not healthy(address) or address == ""
+
+
 def test_nobody_there_is_not_healthy() -> None:
     (port,) = free_ports(1)
     assert not healthy(f":{port}")

@@ -544,14 +544,21 @@ def test_the_demo_has_the_documented_roles(tmp_path: Path, monkeypatch: pytest.M
     assert scopes["idle-prober"] == PROBER
 
 
-def test_the_file_for_the_littlest_jupyterhub_has_the_documented_roles(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def littlest_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file for The Littlest JupyterHub, in a folder as it has there."""
     # It replaces this method, in the Hub's process.
     monkeypatch.setattr(Authenticator, "run_post_auth_hook", Authenticator.run_post_auth_hook)
     file = tmp_path / "jupyterhub_config.d" / "zz-idle-exporter.py"
     file.parent.mkdir()
     file.write_text(text("deploy/littlest-jupyterhub/idle_exporter.py"))
+    return file
+
+
+def test_the_file_for_the_littlest_jupyterhub_has_the_documented_roles(
+    littlest_file: Path, tmp_path: Path
+) -> None:
+    file = littlest_file
     hub = PyFileConfigLoader(file.name, str(file.parent)).load_config().JupyterHub
     scopes = scopes_of(hub.load_roles.get_value([]))
     assert scopes == {"idle-exporter": ENFORCING, "idle-prober": PROBER}
@@ -561,6 +568,20 @@ def test_the_file_for_the_littlest_jupyterhub_has_the_documented_roles(
     _, module, *options = service["command"][1:]
     assert module == "hub_idle_exporter"
     assert cli.cli.make_context("hub-idle-exporter", cli.spelled_out(options))
+
+
+def test_an_empty_token_file_of_the_littlest_jupyterhub_is_filled_once(
+    littlest_file: Path, tmp_path: Path
+) -> None:
+    """A full disk leaves one; the Hub would then make a token that nobody else knows."""
+    kept = tmp_path / "idle-exporter-token"
+    kept.touch(mode=0o600)
+    tokens = set()
+    for _ in range(2):
+        loader = PyFileConfigLoader(littlest_file.name, str(littlest_file.parent))
+        tokens.add(loader.load_config().JupyterHub.services.get_value([])[0]["api_token"])
+    assert tokens == {kept.read_text()}
+    assert kept.read_text()
 
 
 def test_the_hook_is_the_same_wherever_roles_are_shown() -> None:

@@ -63,7 +63,7 @@ def test_zizmor_finds_nothing_unsafe() -> None:
 
 
 def test_actionlint_finds_nothing_wrong() -> None:
-    """The workflow itself installs it; no package of it is to be had from a package index."""
+    """The workflow itself installs it; no package index has a package of it."""
     actionlint = shutil.which("actionlint")
     if actionlint is None:
         pytest.skip("actionlint is not installed")
