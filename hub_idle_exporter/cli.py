@@ -173,6 +173,12 @@ OPTIONS = [
     _option("max-unanswered", _duration(0), "Judge a server by last_activity alone, once it has "
             "given no usable answer for this long; 0 for never.", "0"),
     _option("policy-file", FILE, "YAML file with policies."),
+    _option("notice", _duration(0), "Announce an idle server this long before it is stopped, and "
+            "stop none that was not announced; 0 for no notice.", "0"),
+    _option("keep-max", _duration(0), "How long people may keep a server of their own at a time, "
+            "on the page inside the Hub; 0 for not at all. Needs --state-file.", "0"),
+    _option("state-file", FILE, "SQLite file for what must survive a restart: what people keep, "
+            "and what was announced."),
     _option("cull-default-servers", BOOLEAN, "Whether default servers may be stopped.", "true"),
     _option("cull-named-servers", BOOLEAN, "Whether named servers may be stopped.", "true"),
     _option("remove-named-servers", BOOLEAN, "Remove a named server from the Hub, two "

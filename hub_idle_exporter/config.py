@@ -36,12 +36,19 @@ def settings_from(
     A single run (`once`) cannot know about past outages. It has no grace period, and stops only
     servers whose busy check found them idle, unless `--grace` is 0.
     """
+    _check_promises(options, once)
     host, port = options["web_listen_address"]
     tls_directory = options["internal_certs_location"] if options["ssl_enabled"] else None
     return Settings(
         connection=_connection(options, tls_directory),
         poll=PollSettings(
-            default=Policy(DEFAULT, options["timeout"], options["max_age"]),
+            default=Policy(
+                DEFAULT,
+                options["timeout"],
+                options["max_age"],
+                notice=options["notice"],
+                keep_max=options["keep_max"],
+            ),
             cull_default_servers=options["cull_default_servers"],
             cull_named_servers=options["cull_named_servers"],
             interval=options["interval"],
@@ -68,9 +75,25 @@ def settings_from(
         log=LogSettings(options["log_level"], options["log_format"]),
         token_file=options["api_token_file"],
         policy_file=options["policy_file"],
+        state_file=options["state_file"],
         tls_directory=tls_directory,
         unknown_variables=tuple(unknown_variables),
     )
+
+
+def _check_promises(options: Mapping[str, Any], once: bool) -> None:
+    """Refuse a notice or a keep that could not be honoured."""
+    notice, has_file = options["notice"], options["state_file"] is not None
+    for name in ("timeout", "max_age"):
+        if notice and options[name] and notice >= options[name]:
+            limit, option = shown(options[name]), name.replace("_", "-")
+            raise ConfigError(
+                f"--notice {shown(notice)}: it must be shorter than --{option}, which is {limit}"
+            )
+    if options["keep_max"] and not has_file:
+        raise ConfigError("--keep-max needs --state-file: what people keep must survive a restart")
+    if notice and once and options["enforce"] and not has_file:
+        raise ConfigError("--once with --notice needs --state-file: nothing else remembers it")
 
 
 def _connection(options: Mapping[str, Any], tls_directory: str | None) -> ConnectionSettings:
@@ -109,6 +132,9 @@ def shown_settings(settings: Settings) -> dict[str, object]:
         "concurrency": cull.concurrency,
         "max_culls": cull.max_culls or "no limit",
         "policy_file": settings.policy_file or "none",
+        "notice": shown(poll.default.notice) if poll.default.notice else "none",
+        "keep_max": shown(poll.default.keep_max) if poll.default.keep_max else "none",
+        "state_file": settings.state_file or "none",
         "cull_default_servers": poll.cull_default_servers,
         "cull_named_servers": poll.cull_named_servers,
         "remove_named_servers": cull.remove_named_servers,

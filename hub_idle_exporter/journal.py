@@ -120,11 +120,21 @@ class Journal:
             entries = [*self._stops.values(), *self._withheld.values()]
         return sorted(entries, key=lambda entry: -entry.first)[:most]
 
+    def withheld(self) -> dict[ServerKey, Entry]:
+        """Give for each server the last time that its stop was withheld."""
+        with self._lock:
+            entries = list(self._withheld.values())
+        return {(entry.user, entry.server): entry for entry in sorted(entries, key=_last)}
+
     def not_stopped(self, since: float) -> list[Entry]:
         """Give the servers that may have outlived their stop since a time, the newest first."""
         with self._lock:
             entries = list(self._not_stopped.values())
         return [one for one in reversed(entries) if one.last >= since]
+
+
+def _last(entry: Entry) -> float:
+    return entry.last
 
 
 def _add(entries: _Entries, start: _Start, entry: Entry) -> None:

@@ -39,6 +39,7 @@ from .domain.labels import (
     Withheld,
 )
 from .domain.model import epoch
+from .domain.notices import stop_due
 from .domain.policy import JudgedServer, Policy, Reason, State
 from .domain.poll_state import LatestState, PollState, Snapshot
 from .domain.scopes import Granted, Scope
@@ -68,10 +69,11 @@ def _hub_facts(state: PollState, per_server: bool) -> Iterator[Metric]:
             {state.version or "": 1},
         )
         yield from _server_facts(snapshot.census)
+        yield _kept_facts(snapshot.census)
         yield from _policy_facts(snapshot.census)
         yield from _limit_facts(snapshot.census)
         if per_server and snapshot.census.named:
-            yield from _per_server_facts(snapshot.census.named)
+            yield from _per_server_facts(state, snapshot)
 
 
 def _server_facts(census: Census) -> Iterator[Metric]:
@@ -141,7 +143,16 @@ def _limit_facts(census: Census) -> Iterator[Metric]:
     )
 
 
-def _per_server_facts(judged: Iterable[JudgedServer]) -> Iterator[Metric]:
+def _kept_facts(census: Census) -> Metric:
+    return _labelled(
+        "jupyterhub_servers_kept",
+        "Servers that their people keep now." + SINCE,
+        "policy",
+        {policy.name: census.kept.get(policy.name, 0) for policy in census.policies},
+    )
+
+
+def _per_server_facts(state: PollState, snapshot: Snapshot) -> Iterator[Metric]:
     last_activity = GaugeMetricFamily(
         "jupyterhub_server_last_activity_timestamp_seconds",
         "When a server was last active." + SINCE,
@@ -152,15 +163,21 @@ def _per_server_facts(judged: Iterable[JudgedServer]) -> Iterator[Metric]:
         "When a server was started." + SINCE,
         labels=["user", "server"],
     )
-    for one in judged:
-        for family, moment in (
-            (last_activity, one.seen.last_activity),
-            (started, one.seen.started),
+    due = GaugeMetricFamily(
+        "jupyterhub_server_stop_due_timestamp_seconds",
+        "When a server will be past its limit unless it is used, the end of a keep and a notice "
+        "included; only what could be a candidate." + SINCE,
+        labels=["user", "server"],
+    )
+    for one in snapshot.census.named:
+        for family, seconds in (
+            (last_activity, epoch(one.seen.last_activity)),
+            (started, epoch(one.seen.started)),
+            (due, stop_due(one, state.announcements, snapshot.read_at)),
         ):
-            seconds = epoch(moment)
             if seconds is not None:
                 family.add_metric([one.user, one.server], seconds)
-    yield from (last_activity, started)
+    yield from (last_activity, started, due)
 
 
 def _user_facts(found: IdleUsers) -> Metric:
@@ -231,7 +248,7 @@ class Metrics(Collector):
         rules = self.latest.state.rules
         seen = PollState(rules, snapshot=Snapshot(0.0, census_of([], rules)))
         yield from _hub_facts(seen, per_server=False)
-        yield from _per_server_facts([])
+        yield from _per_server_facts(seen, Snapshot(0.0, census_of([], rules)))
         yield _user_facts(IdleUsers(0.0, ()))
         yield from self._own_families(self.latest.state)
 

@@ -25,6 +25,7 @@ from .domain.requirements import (
 from .domain.scopes import Granted, Scope
 from .domain.settings import CullSettings, PollSettings
 from .hub.client import Hub
+from .people.state_file import StateFile
 from .hub.errors import HubError
 from .policy_file import PolicySource
 
@@ -38,6 +39,7 @@ class Observer:
         poll: how servers are judged.
         cull: what the token must allow.
         gatekeeper: knows by how much the Hub's clock and ours differ.
+        promised: knows what people keep, and what was announced.
         clocks: reads our clocks.
     """
 
@@ -48,11 +50,12 @@ class Observer:
         poll: PollSettings,
         cull: CullSettings,
         gatekeeper: Gatekeeper,
+        promised: StateFile,
         clocks: Callable[[], ClockReading] = read_clocks,
     ) -> None:
         self._hub, self._source = hub, source
         self._poll, self._cull = poll, cull
-        self._gatekeeper, self._clocks = gatekeeper, clocks
+        self._gatekeeper, self._promised, self._clocks = gatekeeper, promised, clocks
 
     def see_hub(self) -> None:
         """Check that the Hub answers; raise HubError if it does not."""
@@ -76,6 +79,8 @@ class Observer:
             requirements=requirements(before.version or "", self._cull, rules),
             policy_error=self._source.error if self._source else None,
             error=None,
+            keeps=self._promised.keeps,
+            announcements=self._promised.announcements,
         )
         with_servers = partial(self._with_servers, keep_all)
         steps = (self._with_version, self._with_token, with_servers, self._with_probe_user)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import strict_yaml
-from .domain.durations import seconds_of
+from .domain.durations import seconds_of, shown
 from .domain.policy import DEFAULT, Globs, Match, Policy
 from .strict_yaml import MistakeError, Written, quoted
 from .watched_file import FileError, WatchedFile, read
@@ -17,12 +17,15 @@ class PolicySource(WatchedFile[bytes | str, tuple[Policy, ...]]):
     Args:
         path: the file.
         default: the policy that comes last.
+        may_keep: whether there is a state file, which `keep_max` needs.
         wait: waits for some seconds; returns True, at once, when the exporter is to end.
     """
 
-    def __init__(self, path: Path, default: Policy, wait: Callable[[float], bool]) -> None:
+    def __init__(
+        self, path: Path, default: Policy, wait: Callable[[float], bool], may_keep: bool = True
+    ) -> None:
         super().__init__("policy file", path, (default,), wait)
-        self._default = default
+        self._default, self._may_keep = default, may_keep
 
     def find(self) -> bytes | str:
         """Read the file, or say what is wrong with it."""
@@ -32,18 +35,20 @@ class PolicySource(WatchedFile[bytes | str, tuple[Policy, ...]]):
         """Return the policies; raise FileError."""
         if isinstance(found, str):
             raise FileError(f"{self.name} {found}")
-        return parse(found, str(self.path), self._default)
+        return parse(found, str(self.path), self._default, self._may_keep)
 
 
-def parse(content: bytes, source: str, default: Policy) -> tuple[Policy, ...]:
+def parse(
+    content: bytes, source: str, default: Policy, may_keep: bool = True
+) -> tuple[Policy, ...]:
     """Turn a policy file's text into policies, `default` appended; raise FileError."""
     try:
-        return (*_policies(strict_yaml.read(content), default), default)
+        return (*_policies(strict_yaml.read(content), default, may_keep), default)
     except MistakeError as mistake:
         raise FileError(f"policy file {source}: {mistake}") from None
 
 
-def _policies(document: Written, default: Policy) -> list[Policy]:
+def _policies(document: Written, default: Policy, may_keep: bool) -> list[Policy]:
     values = document.mapping() if document.is_mapping else {}
     if "policies" not in values or not values["policies"].is_list:
         raise document.mistake("it must be a mapping with a list `policies`")
@@ -54,6 +59,8 @@ def _policies(document: Written, default: Policy) -> list[Policy]:
         policy = _policy(entry, default)
         if policy.name in policies:
             raise entry.mistake(f"the name {quoted(policy.name)} is used twice")
+        if policy.keep_max and not may_keep:
+            raise entry.mistake("keep_max needs --state-file, which is not set")
         policies[policy.name] = policy
     return list(policies.values())
 
@@ -67,7 +74,19 @@ def _policy(entry: Written, default: Policy) -> Policy:
     for key in ("name", "match"):
         if key not in values:
             raise entry.mistake(f"it needs a key `{key}`")
-    return replace(default, own_timeout="timeout" in values, **values)
+    policy = replace(default, own_timeout="timeout" in values, **values)
+    _check_notice(entry, policy)
+    return policy
+
+
+def _check_notice(entry: Written, policy: Policy) -> None:
+    """Refuse a notice that would begin before the server does."""
+    for key, limit in (("timeout", policy.timeout), ("max_age", policy.max_age)):
+        if policy.notice and limit and policy.notice >= limit and not policy.exempt:
+            raise entry.mistake(
+                f"its notice is {shown(policy.notice)}, which must be shorter than its {key}, "
+                f"{shown(limit)}: give it a notice of its own, or `notice: 0`"
+            )
 
 
 def _name(written: Written) -> str:
@@ -122,6 +141,8 @@ KEYS: dict[str, Callable[[Written], object]] = {
     "timeout": _timeout,
     "max_age": _duration,
     "exempt": Written.boolean,
+    "notice": _duration,
+    "keep_max": _duration,
 }
 CONDITIONS: dict[str, Callable[[Written], object]] = {
     "users": _globs,

@@ -63,6 +63,7 @@ class Poller:
         self._not_before = 0.0  # the Hub asked us to wait until then, monotonic
         self._logged: dict[str, object] = {}
         self.last_pass: CullPass | None = None
+        self.last_announcing: CullPass | None = None
 
     def poll(self) -> bool:
         """Poll once; tell whether it succeeded."""
@@ -70,7 +71,7 @@ class Poller:
             return False
         self._refresh_policies()
         self._metrics.polls.inc()
-        state = self._observer.observe(self._latest.state, self._settings.per_server_metrics)
+        state = self._observer.observe(self._latest.state, self._settings.keeps_all)
         self._metrics.render_ahead(state)
         self._latest.state = state
         self._log_duration(state.duration)
@@ -117,7 +118,11 @@ class Poller:
         if self._enforcement is None:
             return
         culler, candidates = self._enforcement.culler, snapshot.census.candidates
-        culler.update(candidates)
+        due_soon, promises = snapshot.census.due_soon, self._enforcement.promises
+        culler.update(candidates, due_soon)
+        promises.file.look_after(snapshot.read_at)
+        if snapshot.complete:
+            promises.notices.update((*candidates, *due_soon), snapshot.read_at)
         if state.suspended_by:
             self._enforcement.election.release()  # another exporter may be able to
         else:
@@ -129,6 +134,7 @@ class Poller:
             culler.withhold(candidates, LIST_CHANGED)
             return
         self.last_pass = culler.begin(candidates, state.safeguards)
+        self.last_announcing = culler.announce(due_soon, state.safeguards)
 
     def _log_changes(self, state: PollState, snapshot: Snapshot) -> None:
         """Log what differs from the last successful poll."""

@@ -31,6 +31,10 @@ from .hub.token import Token, exposed_to_others, find_token
 from .metrics import Metrics
 from .observer import Observer, rules_of
 from .parent import OrphanWatch
+from .people.desk import Desk
+from .people.promises import Promises
+from .people.state_file import StateFile
+from .people.tells import OnThePage
 from .policy_file import PolicySource
 from .poller import LIST_CHANGED, Poller, heartbeat_seconds, warn_of_policies
 from .scheduler import Scheduler
@@ -51,6 +55,7 @@ _LAST_POLL_SECONDS = 0.5
 # How often it is looked whether idle users are to be listed; they are listed once an hour.
 _USERS_SECONDS = 2.0
 _LOOK_AROUND_SECONDS = 1.0
+_MONITORS = "Nothing is stopped here, so there is nothing to keep a server from."
 
 _Built = TypeVar("_Built")
 logger = structlog.get_logger()
@@ -73,6 +78,8 @@ class Sidecar:
     poller: Poller
     users: UserLister | None
     trail: DeletionTrail
+    promises: Promises
+    desk: Desk
     stopping: threading.Event
 
     def start(self) -> None:
@@ -85,6 +92,7 @@ class Sidecar:
         if self.enforcement is not None:
             self.enforcement.release()
         self.trail.cut_short()
+        self.promises.file.close()
 
     def announce(self) -> None:
         """Log the configuration, and warn about risky policies."""
@@ -156,27 +164,43 @@ def web_config(web: WebSettings, wait: Callable[[float], bool]) -> WebConfigSour
     return WebConfigSource(Path(web.config_file), wait).read_first() if web.config_file else None
 
 
-def assemble(settings: Settings, token: Token, stopping: threading.Event | None = None) -> Sidecar:
+def assemble(
+    settings: Settings,
+    token: Token,
+    stopping: threading.Event | None = None,
+    only_reads: bool = False,
+) -> Sidecar:
     """Wire a sidecar together; raise ConfigError if a file that it needs cannot be used.
 
-    This waits for the policy file: half a second, and up to 5 s until it can be used.
+    This waits for the policy file: half a second, and up to 5 s until it can be used. With
+    `only_reads` the state file is left to the exporter that runs.
     """
     stopping = stopping or threading.Event()
     poll, cull = settings.poll, settings.cull
     source = None
     if settings.policy_file is not None:
-        source = PolicySource(Path(settings.policy_file), poll.default, stopping.wait)
+        path, may_keep = Path(settings.policy_file), settings.state_file is not None
+        source = PolicySource(path, poll.default, stopping.wait, may_keep)
         source.read_first()
+    file = _state_file(settings.state_file, stopping, only_reads)
     latest = LatestState(PollState.at_start(rules_of(source, poll), cull))
-    gatekeeper = Gatekeeper(cull.enforce, cull.grace, latest, orphaned=OrphanWatch(os.environ))
+    gatekeeper = Gatekeeper(
+        cull.enforce, cull.grace, latest, orphaned=OrphanWatch(os.environ), state_lost=file.lost
+    )
     metrics = Metrics(CollectorRegistry(), latest, gatekeeper.read, poll, gatekeeper.stands_by)
     hub = Hub(settings.connection, token, gatekeeper.hub_answered, metrics.observe_request)
     enforcement = None
+
+    def keeps_nothing() -> str | None:
+        return _MONITORS if enforcement is None else enforcement.election.not_ours()
+
+    promises = Promises.of(file, OnThePage(), gatekeeper.hub_time, keeps_nothing)
     if cull.enforce:
         tls = server_tls(settings.tls_directory)
         enforcement = enforcement_of(
             hub,
             gatekeeper,
+            promises,
             latest,
             metrics,
             cull,
@@ -185,7 +209,7 @@ def assemble(settings: Settings, token: Token, stopping: threading.Event | None 
             Later(stopping, cull.concurrency),
             stopping,
         )
-    observer = Observer(hub, source, poll, cull, gatekeeper)
+    observer = Observer(hub, source, poll, cull, gatekeeper, file)
     poller = Poller(observer, source, latest, poll, gatekeeper, enforcement, metrics)
     trail, deleter = DeletionTrail(metrics), None
     if enforcement is not None:
@@ -203,8 +227,15 @@ def assemble(settings: Settings, token: Token, stopping: threading.Event | None 
         poller=poller,
         users=users,
         trail=trail,
+        promises=promises,
+        desk=Desk(hub, latest, gatekeeper.read, promises, metrics.journal),
         stopping=stopping,
     )
+
+
+def _state_file(path: str | None, stopping: threading.Event, only_reads: bool) -> StateFile:
+    file = None if path is None else Path(path)
+    return StateFile.reading(file) if only_reads else StateFile.opened(file, stopping.wait)
 
 
 def prepared(settings: Settings, environ: Mapping[str, str]) -> Token:
@@ -390,4 +421,6 @@ def single_pass(poller: Poller, gatekeeper: Gatekeeper, enforcing: bool) -> bool
         logger.error("nothing_culled", why=why)
         return False
     begun.done.wait()
+    if poller.last_announcing is not None:
+        poller.last_announcing.done.wait()
     return not begun.failed and not any(begun.withheld[cause] for cause in _UNSURE)

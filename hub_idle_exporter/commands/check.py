@@ -34,7 +34,7 @@ _INDENT = " " * 9
 
 def check(settings: Settings, environ: Mapping[str, str]) -> int:
     """Check everything once; return 0 if the sidecar would work as configured, else 1."""
-    sidecar = assemble(settings, prepared(settings, environ))
+    sidecar = assemble(settings, prepared(settings, environ), only_reads=True)
     state = sidecar.observer.observe(sidecar.latest.state)
     report = _Report()
     _variables(report, settings)

@@ -24,6 +24,7 @@ SHORT: Mapping[Reason | NotCandidate | None, str] = {
     NotCandidate.EXEMPT: "exempt",
     NotCandidate.SWITCHED_OFF: "excluded",
     NotCandidate.OUTSIDE_SCOPE: "no scope",
+    NotCandidate.KEPT: "kept",
     NotCandidate.UNDECIDED: "undecided",
 }
 _UNCLEAR = (

@@ -81,7 +81,7 @@ def watch_servers(settings: Settings, environ: Mapping[str, str]) -> int:
 def _listing(settings: Settings, environ: Mapping[str, str]) -> Sidecar:
     """Put together what lists servers: nothing is stopped, so no token is minted for that."""
     listing = replace(settings, cull=replace(settings.cull, enforce=False))
-    return assemble(listing, prepared(listing, environ))
+    return assemble(listing, prepared(listing, environ), only_reads=True)
 
 
 def problem_of(state: PollState) -> str:

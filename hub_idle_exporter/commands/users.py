@@ -28,7 +28,7 @@ def list_idle_users(settings: Settings, environ: Mapping[str, str], as_json: boo
     """Print the users and return 0, or print one line on what went wrong and return 1."""
     cull = replace(settings.cull, enforce=False, users=replace(settings.cull.users, delete=True))
     listing = replace(settings, cull=cull)
-    sidecar = assemble(listing, prepared(listing, environ))
+    sidecar = assemble(listing, prepared(listing, environ), only_reads=True)
     state = sidecar.observer.observe(sidecar.latest.state)
     try:
         problem = _problem(state)

@@ -2,21 +2,24 @@
 
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import structlog
 
 from ..clocks import steady
-from ..domain.busy_check import KnownKinds, ProbeAnswer, Start, Watch, idle_at
+from ..domain.busy_check import KnownKinds, ProbeAnswer, Watch, idle_at
+from ..domain.keeping import Start
 from ..domain.labels import ProbeResult, Withheld
 from ..domain.model import Route, Server
+from ..domain.notices import due_soon
 from ..domain.policy import Judge, JudgedServer, NotCandidate, Reason
 from ..domain.poll_state import LatestState
 from ..domain.settings import CullSettings
 from ..hub.client import Hub, UserReading
 from ..hub.errors import HubError
 from ..metrics import Metrics
+from ..people.promises import Promises
 from . import audit
 from .cull_pass import CullPass
 from .gatekeeper import Gatekeeper
@@ -67,7 +70,13 @@ class Case:
     @property
     def start(self) -> Start:
         """Return the key of this start of the server."""
-        return self.candidate.user, self.candidate.server, self.candidate.seen.started
+        return self.candidate.start
+
+    @property
+    def limit(self) -> float:
+        """Return the idle limit by which the server's own answers are judged, in seconds."""
+        policy = self.candidate.policy
+        return policy.timeout - (policy.notice if self.current.announces else 0.0)
 
     def work_age(self, now: float) -> float:
         """Return for how long it may have been used without our knowing; 0 if that is no matter.
@@ -114,6 +123,7 @@ class Clearance:
         prober: asks the servers themselves.
         permits: mints the stop tokens.
         gatekeeper: asked last.
+        promises: what people keep, and who was told of a stop.
         latest: judges by the newest poll state.
         metrics: counts the results of busy checks.
         settings: whether servers are asked, and how long being busy protects them.
@@ -128,6 +138,7 @@ class Clearance:
         prober: Prober,
         permits: Permits,
         gatekeeper: Gatekeeper,
+        promises: Promises,
         latest: LatestState,
         metrics: Metrics,
         settings: CullSettings,
@@ -137,6 +148,7 @@ class Clearance:
     ) -> None:
         self._hub, self._prober, self._permits = hub, prober, permits
         self._gatekeeper, self._latest = gatekeeper, latest
+        self._keeper, self._notices = promises.keeper, promises.notices
         self._metrics, self._settings = metrics, settings
         self._stopping, self._clock = stopping, clock
         self._busy, self._unanswered = Watch(longest_gap), Watch(longest_gap)
@@ -146,22 +158,35 @@ class Clearance:
     def update(self, candidates: Iterable[JudgedServer]) -> None:
         """Forget since when a server has been busy, or silent, unless it is still a candidate.
 
-        Otherwise it is gone, or was used since, which counts as a break.
+        Those that are to be announced count too. Others are gone, or were used since, which counts
+        as a break.
         """
-        starts = {(one.user, one.server, one.seen.started) for one in candidates}
+        starts = {one.start for one in candidates}
         self._busy.keep(starts)
         self._unanswered.keep(starts)
 
     def open(self, current: CullPass, candidate: JudgedServer) -> Case:
         """Ask the server what runs in it; raise WithheldError if that protects it."""
+        if not current.announces:
+            self._check_told(candidate)
         asks = current.safeguards.asks_servers
         if self._settings.only_if_asked and not asks:
             raise WithheldError(Withheld.UNASKED, _ONLY_IF_ASKED)
         idle = candidate.reason is Reason.IDLE
         case = Case(current, candidate, asks and (idle or self._settings.only_if_asked))
-        if asks:
+        if asks and (case.must_answer or not current.announces):
             self._begin(case)
         return case
+
+    def _check_told(self, candidate: JudgedServer) -> None:
+        """Raise WithheldError if a stop was announced that is not due yet: there is time to ask.
+
+        One that has to be announced first is asked before that.
+        """
+        now = self._gatekeeper.hub_time()
+        why = self._notices.not_yet(candidate, now)
+        if why is not None and not self._notices.is_needed(candidate, now):
+            raise WithheldError(Withheld.NOTICE, why)
 
     def _begin(self, case: Case) -> None:
         """Begin the interview; what may be stopped anyway only says when it was started."""
@@ -210,9 +235,14 @@ class Clearance:
         case.tries += 1
         if case.tries > 1 or case.work_age(self._clock()) > _WORK_AGAIN_SECONDS:
             self._ask_work(case)
+        if self._notices.is_needed(case.candidate, self._gatekeeper.hub_time()):
+            self.announce(case)
         permit = self._permit(case)
-        looked, judge = self._clock(), self._latest.state.judge
-        fresh, now = self._check_again(case.candidate, judge)
+        looked, judge = self._clock(), self._judge
+        fresh, now = self._check_again(case, judge)
+        early = self._notices.not_yet(fresh, now)
+        if early is not None:
+            raise WithheldError(Withheld.NOTICE, early)
         good_until = looked + LOOK_SECONDS if permit is None else permit.good_until
         good_until = min(good_until, self._clock() + case.work_left(self._clock()))
         if case.must_answer and self._clock() + _ASKING_SECONDS < good_until:
@@ -223,6 +253,20 @@ class Clearance:
         if permit is None:
             return Cleared(case, fresh, None, good_until, now, now + LOOK_SECONDS)
         return Cleared(case, fresh, permit.token, good_until, permit.created, permit.expires)
+
+    def announce(self, case: Case) -> None:
+        """Announce the stop of a server that is not in use; raise WithheldError if it is."""
+        judge = self._judge
+        fresh, now = self._check_again(case, judge)
+        if case.must_answer:
+            self._ask_last(case, now, self._clock() + DEADLINE_SECONDS)
+        self._check_gate(judge)
+        self._notices.announce(fresh, now)
+
+    @property
+    def _judge(self) -> Judge:
+        """Return the judge of now, who knows what people keep."""
+        return replace(self._latest.state.judge, keeps=self._keeper.keeps)
 
     def _permit(self, case: Case) -> Permit | None:
         if not case.current.safeguards.stop_tokens:
@@ -243,8 +287,9 @@ class Clearance:
         if closed is not None:
             raise WithheldError(Withheld.GATE, closed)
 
-    def _check_again(self, candidate: JudgedServer, judge: Judge) -> tuple[JudgedServer, float]:
+    def _check_again(self, case: Case, judge: Judge) -> tuple[JudgedServer, float]:
         """Fetch the user again: it must be the same server, and still a candidate."""
+        candidate = case.candidate
         try:
             reading = self._hub.user(candidate.user)
         except HubError as error:
@@ -257,17 +302,23 @@ class Clearance:
             raise WithheldError(Withheld.GONE, "it no longer exists")
         if server.started != candidate.seen.started:
             raise WithheldError(Withheld.RESTARTED, "it was restarted in the meantime")
-        return self._judge_again(candidate, reading, server, judge), reading.now
+        return self._judge_again(case, reading, server, judge), reading.now
 
     def _judge_again(
-        self, candidate: JudgedServer, reading: UserReading, server: Server, judge: Judge
+        self, case: Case, reading: UserReading, server: Server, judge: Judge
     ) -> JudgedServer:
+        candidate = case.candidate
         judged = judge.verdict(reading.user, candidate.server, server, reading.now)
+        if case.current.announces:
+            soon = (one for one in due_soon(judged) if one.reason is candidate.reason)
+            judged = next(soon, judged)
         why_not = judged.not_candidate
         if why_not is NotCandidate.PENDING:
             raise WithheldError(Withheld.PENDING, f"it {why_not}")
         if why_not in (NotCandidate.IN_USE, NotCandidate.UNKNOWN):
             raise WithheldError(Withheld.ACTIVE_AGAIN, f"it {why_not}")
+        if why_not is NotCandidate.KEPT:
+            raise WithheldError(Withheld.KEPT, f"it {judged.why}")
         if why_not is not None:
             raise WithheldError(Withheld.POLICY, f"it {why_not} (policy {judged.policy.name})")
         if judged.policy != candidate.policy:
@@ -280,7 +331,7 @@ class Clearance:
         """Ask what runs in the server; raise WithheldError if it is in use."""
         if case.interview is None or not case.must_answer:
             return
-        answer = case.interview.ask_work(case.candidate.policy.timeout)
+        answer = case.interview.ask_work(case.limit)
         if case.interview.is_known_kind:
             with self._kinds_lock:
                 self._kinds.answered(*case.start)
@@ -295,7 +346,7 @@ class Clearance:
 
     def _ask_last(self, case: Case, now: float, deadline: float) -> None:
         """Ask when the server was last active; `now` is the Hub's clock, `deadline` is ours."""
-        limit, interview, route = case.candidate.policy.timeout, case.interview, case.route
+        limit, interview, route = case.limit, case.interview, case.route
         if interview is None or route is None:
             return
         traffic = idle_at([route.data.last_activity], now)
@@ -358,7 +409,7 @@ class Clearance:
     def _fail(self, case: Case, why: str) -> NoReturn:
         """Withhold a server that could not be asked."""
         self._count(case, ProbeAnswer(ProbeResult.FAILED, why))
-        self._check_again(case.candidate, self._latest.state.judge)  # it may be gone
+        self._check_again(case, self._judge)  # it may be gone
         raise WithheldError(Withheld.PROBE_FAILED, why)
 
     def _protect_busy(self, case: Case, why: str) -> None:

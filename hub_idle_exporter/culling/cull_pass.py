@@ -19,6 +19,7 @@ class CullPass:
 
     `max_culls` limits how many are under way or stopped. One that is withheld, or whose stop fails,
     makes room for the next, so that such servers at the head of the list do not hold up the others.
+    With `announces` nothing is stopped: these servers will be candidates when their notice is over.
     """
 
     def __init__(
@@ -28,14 +29,16 @@ class CullPass:
         hub: Hub,
         safeguards: Safeguards,
         clock: Callable[[], float] = steady,
+        announces: bool = False,
     ) -> None:
-        self.safeguards = safeguards
+        self.safeguards, self.announces = safeguards, announces
         self.routes = RouteTable(hub, clock)
         self.done = threading.Event()
         self.stopped = self.failed = 0
         self.withheld: Counter[Withheld] = Counter()
         self.answers: list[ProbeResult] = []
-        self._room = settings.max_culls or len(candidates)
+        no_limit = announces or not settings.max_culls
+        self._room = len(candidates) if no_limit else settings.max_culls
         self._handled, self._open, self._taken = 0, len(candidates), 0
         self._workers = settings.concurrency
         self._lock = threading.Lock()
@@ -69,6 +72,11 @@ class CullPass:
         """Count a candidate that is not stopped; tell whether it was the last one open."""
         with self._lock:
             self.withheld[cause] += 1
+            return self._one_less()
+
+    def count_announced(self) -> bool:
+        """Count a server that was announced, or not; tell whether it was the last one open."""
+        with self._lock:
             return self._one_less()
 
     def count_stop(self, worked: bool) -> bool:

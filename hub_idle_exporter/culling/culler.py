@@ -6,22 +6,26 @@ Each candidate of a poll has exactly one outcome: stopped and verified, failed, 
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 
 import structlog
 
 from ..clocks import steady
+from ..domain.keeping import Start
 from ..domain.labels import ProbeResult, Withheld
 from ..domain.policy import JudgedServer, ServerKey
 from ..domain.probe_user import Safeguards
 from ..domain.settings import CullSettings
 from ..hub.client import Hub
+from ..people.promises import Promises
+from . import audit
 from .audit import Audit
 from .backlog import Backlog
 from .clearance import Case, Clearance, WithheldError
 from .cull_pass import CullPass
+from .gatekeeper import Gatekeeper
 from .later import Later
 from .removal import Remover
 from .stopping import FailedError, Sent, Stopper
@@ -31,6 +35,8 @@ from .stopping import FailedError, Sent, Stopper
 _WORKERS_APART_SECONDS, _LAST_WORKER_SECONDS = 0.06, 0.6
 # How often a stop is prepared anew if it came too late.
 _TRIES = 3
+# Why a server is not stopped that means that somebody may use it: then no stop is due any more.
+_IN_USE = (Withheld.BUSY, Withheld.ACTIVE_AGAIN, Withheld.KEPT)
 _TOO_LATE = f"what was known about it was too old when its stop reached the Hub, {_TRIES} times"
 # How often the Hub is asked whether a slow stop has ended: at first, and at most.
 _FOLLOW_SECONDS, _LONGEST_FOLLOW_SECONDS = 1.0, 5.0
@@ -44,29 +50,25 @@ log = structlog.get_logger()
 class Failures:
     """How often the stop of each start of a server has failed, and when to try again."""
 
-    _count: Counter[tuple[ServerKey, datetime | None]] = field(default_factory=Counter)
-    _not_before: dict[tuple[ServerKey, datetime | None], float] = field(default_factory=dict)
+    _count: Counter[Start] = field(default_factory=Counter)
+    _not_before: dict[Start, float] = field(default_factory=dict)
 
     def add(self, server: JudgedServer, now: float) -> None:
         """Record a failed stop at that time of our clock."""
-        key = _start_of(server)
+        key = server.start
         pause = _BACK_OFF_SECONDS * 2.0 ** min(self._count[key], 20)
         self._count[key] += 1
         self._not_before[key] = now + min(pause, _LONGEST_BACK_OFF_SECONDS)
 
     def holds_off(self, server: JudgedServer, now: float) -> bool:
         """Tell whether it is too early to try again."""
-        return now < self._not_before.get(_start_of(server), now)
+        return now < self._not_before.get(server.start, now)
 
     def keep(self, candidates: Iterable[JudgedServer]) -> None:
         """Forget the servers that are no longer candidates."""
-        gone = self._not_before.keys() - {_start_of(one) for one in candidates}
+        gone = self._not_before.keys() - {one.start for one in candidates}
         for key in gone:
             del self._not_before[key], self._count[key]
-
-
-def _start_of(server: JudgedServer) -> tuple[ServerKey, datetime | None]:
-    return server.key, server.seen.started
 
 
 class Culler:
@@ -77,8 +79,10 @@ class Culler:
         clearance: checks each candidate right before its stop.
         stopper: stops those that pass.
         remover: removes named servers later; None if they are not removed.
+        promises: what people keep, and who was told of a stop.
         later: follows slow stops.
-        audit: records each outcome.
+        trail: records each outcome.
+        gatekeeper: knows the Hub's clock.
         settings: how many at once, and how many per poll.
         stopping: set when the sidecar shuts down.
         clock: our clock.
@@ -90,15 +94,19 @@ class Culler:
         clearance: Clearance,
         stopper: Stopper,
         remover: Remover | None,
+        promises: Promises,
         later: Later,
-        audit: Audit,
+        trail: Audit,
+        gatekeeper: Gatekeeper,
         settings: CullSettings,
         stopping: threading.Event,
         clock: Callable[[], float] = steady,
     ) -> None:
         self._hub, self._settings, self._stopping = hub, settings, stopping
         self._clearance, self._stopper, self._remover = clearance, stopper, remover
-        self._later, self._audit, self._clock = later, audit, clock
+        self._promises = promises
+        self._later, self._audit, self._clock = later, trail, clock
+        self._gatekeeper = gatekeeper
         self._claimed: set[ServerKey] = set()
         self._failures = Failures()
         self._backlog = Backlog(share=max(1, settings.concurrency // 2))
@@ -127,9 +135,21 @@ class Culler:
         self._backlog.add(new, fresh)
         return new
 
-    def update(self, candidates: Iterable[JudgedServer]) -> None:
-        """Take note of who is a candidate by the newest poll."""
-        self._clearance.update(candidates)
+    def announce(self, due_soon: Iterable[JudgedServer], safeguards: Safeguards) -> CullPass:
+        """Announce the stops of servers that are due soon, as `begin`; nothing is stopped."""
+        new = self._not_under_way(due_soon)
+        notices, now = self._promises.notices, self._gatekeeper.hub_time()
+        new = [one for one in new if notices.is_needed(one, now)]
+        self._claimed.update(one.key for one in new)
+        begun = CullPass(new, self._settings, self._hub, safeguards, self._clock, announces=True)
+        if not new:
+            begun.done.set()
+        self._backlog.add(begun, new)
+        return begun
+
+    def update(self, candidates: Iterable[JudgedServer], due_soon: Iterable[JudgedServer]) -> None:
+        """Take note of who is a candidate by the newest poll, or will be when it was announced."""
+        self._clearance.update([*candidates, *due_soon])
         self._failures.keep(candidates)
 
     def withhold(self, candidates: Iterable[JudgedServer], why: str) -> None:
@@ -151,6 +171,9 @@ class Culler:
 
     def _handle(self, current: CullPass, candidate: JudgedServer) -> None:
         """Take one candidate to its outcome, or to a stop that goes on."""
+        if current.announces:
+            self._announce(current, candidate)
+            return
         cause, used = None, False
         try:
             sent = self._stop(current, candidate)
@@ -168,6 +191,24 @@ class Culler:
             for left in self._backlog.drop(current):
                 why = f"--max-culls {self._settings.max_culls} was reached"
                 self._withhold(current, left, Withheld.LIMIT, why)
+
+    def _announce(self, current: CullPass, server: JudgedServer) -> None:
+        """Announce the stop of one server, unless it is in use."""
+        quick = True
+        try:
+            with closing(self._clearance.open(current, server)) as case:
+                self._clearance.announce(case)
+        except WithheldError as withheld:
+            quick = withheld.cause is not Withheld.PROBE_FAILED
+            self._take_back(server, withheld.cause)
+            log.debug("not_announced", **audit.fields(server), why=str(withheld))
+        self._backlog.done(server.user, quick)
+        self._ended(current, server, current.count_announced())
+
+    def _take_back(self, server: JudgedServer, cause: Withheld) -> None:
+        """Take back what was announced of a server that is in use."""
+        if cause in _IN_USE:
+            self._promises.notices.take_back(server, f"{cause}")
 
     def _stop(self, current: CullPass, candidate: JudgedServer) -> Sent:
         """Check a candidate and send its stop."""
@@ -208,6 +249,7 @@ class Culler:
     def _stopped(self, current: CullPass, sent: Sent) -> None:
         server, record = sent.server, sent.record
         self._audit.stopped(server, self._clock() - sent.begun)
+        self._promises.stopped(server, sent.cleared.sent)
         if self._remover is not None and server.server and record is not None:
             self._remover.plan(server, record)
         self._ended(current, server, current.count_stop(worked=True))
@@ -221,9 +263,11 @@ class Culler:
         self, current: CullPass, candidate: JudgedServer, cause: Withheld, why: str
     ) -> None:
         self._audit.withheld(candidate, cause, why)
+        self._take_back(candidate, cause)
         self._ended(current, candidate, current.count_withheld(cause))
 
     def _ended(self, current: CullPass, server: JudgedServer, last: bool) -> None:
+        self._promises.keeper.end_stop(server)
         self._claimed.discard(server.key)
         if last:
             _say_if_nothing_works(current)

@@ -11,6 +11,7 @@ from ..domain.poll_state import LatestState
 from ..domain.settings import CullSettings
 from ..hub.client import Hub
 from ..metrics import Metrics
+from ..people.promises import Promises
 from .audit import Audit
 from .clearance import Clearance
 from .culler import Culler
@@ -35,6 +36,7 @@ class Enforcement:
     culler: Culler
     election: Election
     audit: Audit
+    promises: Promises
 
     def start(self) -> None:
         """Start the threads."""
@@ -56,6 +58,7 @@ class Enforcement:
 def enforcement_of(
     hub: Hub,
     gatekeeper: Gatekeeper,
+    promises: Promises,
     latest: LatestState,
     metrics: Metrics,
     settings: CullSettings,
@@ -70,6 +73,7 @@ def enforcement_of(
     Args:
         hub: the Hub whose servers are stopped.
         gatekeeper: asked before each stop.
+        promises: what people keep, and who was told of a stop.
         latest: the newest poll state.
         metrics: where outcomes are counted.
         settings: whether and how servers are stopped.
@@ -87,6 +91,7 @@ def enforcement_of(
         prober=Prober(hub, owner, tls, clock=clock),
         permits=permits,
         gatekeeper=gatekeeper,
+        promises=promises,
         latest=latest,
         metrics=metrics,
         settings=settings,
@@ -97,6 +102,18 @@ def enforcement_of(
     remover = None
     if settings.remove_named_servers:
         remover = Remover(hub, permits, gatekeeper, latest, later, clock)
-    stopper = Stopper(hub, election, audit, stopping, clock)
-    culler = Culler(hub, clearance, stopper, remover, later, audit, settings, stopping, clock)
-    return Enforcement(culler, election, audit)
+    stopper = Stopper(hub, election, promises.keeper, audit, stopping, clock)
+    culler = Culler(
+        hub=hub,
+        clearance=clearance,
+        stopper=stopper,
+        remover=remover,
+        promises=promises,
+        later=later,
+        trail=audit,
+        gatekeeper=gatekeeper,
+        settings=settings,
+        stopping=stopping,
+        clock=clock,
+    )
+    return Enforcement(culler, election, audit, promises)

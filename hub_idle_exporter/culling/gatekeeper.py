@@ -21,6 +21,7 @@ class Gatekeeper:
         latest: what the last poll found.
         clocks: reads our clocks.
         orphaned: tells whether the Hub that started this process has ended.
+        state_lost: says why what people were promised is not known, None if it is.
     """
 
     def __init__(
@@ -30,7 +31,9 @@ class Gatekeeper:
         latest: LatestState,
         clocks: Callable[[], ClockReading] = read_clocks,
         orphaned: Callable[[], bool] = lambda: False,
+        state_lost: Callable[[], str | None] = lambda: None,
     ) -> None:
+        self._state_lost = state_lost
         self._latest, self._clocks, self._orphaned = latest, clocks, orphaned
         self._lock = threading.Lock()
         self._gate = Gate.at_start(enforce, grace, clocks())
@@ -94,11 +97,17 @@ class Gatekeeper:
         """Return the Hub's clock minus ours, in seconds; None before the Hub's was read."""
         return self._gate.clock_skew()
 
+    def hub_time(self) -> float:
+        """Return the time by the Hub's clock; by ours, before the Hub's was read."""
+        now, offset = self._clocks(), self._gate.hub_offset
+        return now.wall if offset is None else now.monotonic + offset
+
     def read(self, after: PollState | None = None) -> GateReading:
         """Return the state now and why, given the newest poll state or another one."""
         suspended_by = (after or self._latest.state).suspended_by
-        if suspended_by is not None and self._held_back is not None:
-            suspended_by = (*suspended_by, self._held_back)
+        if suspended_by is not None:
+            others = (self._held_back, self._state_lost())
+            suspended_by = (*suspended_by, *(why for why in others if why is not None))
         return self._gate.read(self._clocks(), suspended_by)
 
     def state(self, after: PollState | None = None) -> GateState:

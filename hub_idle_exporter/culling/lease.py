@@ -37,6 +37,9 @@ _ANOTHER = (
     "one ends"
 )
 
+_NOT_HELD = "Another exporter of this Hub may be the one that stops servers, and would not know."
+_SUSPENDED = "Nothing is stopped at present, and nobody knows yet by which rules it will be."
+
 log = structlog.get_logger()
 
 
@@ -110,6 +113,13 @@ class Election:
                 self._revoke(self._tokens(), but=kept)
             except HubError as error:
                 log.debug("lease_not_released", error=str(error))
+
+    def not_ours(self) -> str | None:
+        """Say why this exporter is not the one that stops servers; None if it is, or may be."""
+        if self._latest.state.safeguards.lease:
+            lease, now = self._lease, self._gatekeeper.hub_time()
+            return None if lease is not None and lease.covers(now) else _NOT_HELD
+        return None if self._latest.state.suspended_by == () else _SUSPENDED
 
     def begin_stop(self, until: float) -> bool:
         """Tell whether a stop may be sent that works until a moment of the Hub's clock.

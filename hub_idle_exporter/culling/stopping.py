@@ -11,6 +11,7 @@ from ..domain.policy import JudgedServer
 from ..domain.stop_result import Address, StopResult, stop_result
 from ..hub.client import Hub, UserReading
 from ..hub.errors import HubError
+from ..people.keeper import Keeper
 from .audit import Audit
 from .clearance import Cleared, WithheldError
 from .lease import Election
@@ -78,6 +79,7 @@ class Stopper:
     Args:
         hub: where stops are sent.
         election: knows whether this exporter may stop servers.
+        keeper: knows what people keep, up to the moment of the stop.
         audit: records attempts.
         stopping: set when the sidecar shuts down.
         clock: our clock.
@@ -87,18 +89,21 @@ class Stopper:
         self,
         hub: Hub,
         election: Election,
+        keeper: Keeper,
         audit: Audit,
         stopping: threading.Event,
         clock: Callable[[], float] = steady,
     ) -> None:
         self._hub, self._election, self._audit = hub, election, audit
+        self._keeper = keeper
         self._stopping, self._clock = stopping, clock
 
     def send(self, cleared: Cleared) -> Sent | None:
         """Send the stop; None if it is too late, because too much time has passed since the look.
 
         Nothing comes between the last check and the DELETE: a log may be blocked. Raises
-        FailedError if the Hub refuses the stop, WithheldError if another exporter may stop servers.
+        FailedError if the Hub refuses the stop, WithheldError if the server is kept, or another
+        exporter may stop servers.
         """
         with self._audit.sending(cleared.server):
             return self._send(cleared)
@@ -107,6 +112,9 @@ class Stopper:
         server, begun = cleared.server, self._clock()
         if begun >= cleared.good_until:
             return None
+        kept = self._keeper.begin_stop(server, cleared.sent)
+        if kept is not None:
+            raise WithheldError(Withheld.KEPT, kept)
         if not self._election.begin_stop(cleared.expires):
             raise WithheldError(Withheld.GATE, "this exporter's lease ends before the stop would")
         error = None

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
+from .keeping import Start
 from .labels import ProbeResult
 from .model import epoch
 from .stop_result import Address
@@ -197,9 +198,6 @@ class Stretch:
 
     seconds: float
     last_seen: float
-
-
-Start = tuple[str, str, datetime | None]  # one start of one server: user, server, started
 
 
 @dataclass

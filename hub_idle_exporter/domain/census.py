@@ -12,6 +12,7 @@ from heapq import heappush, heapreplace
 from math import inf
 
 from .model import User
+from .notices import due_soon
 from .policy import WITHIN_LIMITS, Judge, JudgedServer, Policy, Reason, Rules, State
 
 # Seconds. The usual limits (15 min ... 1 d) are all bounds.
@@ -65,7 +66,9 @@ class Census:
     `idle_past` are the idle times of those that count as idle. `past_limit` are those past a limit,
     candidates or not, and `named` all, only where they are kept for series by server and for lists;
     both the most idle first. `over_limit` tells for each of `LIMITS` how many candidates there
-    would be if that were the `--timeout`; `next_due` are the first that will become candidates.
+    would be if that were the `--timeout`; `next_due` are the first that will become candidates, and
+    `due_soon` those that are to be announced by now, judged as they will be when they are due.
+    `kept` counts by policy those that people keep.
     """
 
     policies: tuple[Policy, ...]
@@ -77,6 +80,8 @@ class Census:
     idle_kept: int  # idle, and no candidates
     over_limit: Mapping[int, int]
     next_due: tuple[NextServer, ...]
+    due_soon: tuple[JudgedServer, ...] = ()
+    kept: Mapping[str, int] = field(default_factory=dict)
     named: tuple[JudgedServer, ...] = ()
 
     @cached_property
@@ -114,27 +119,30 @@ def census_of(judged: Iterable[JudgedServer], rules: Rules, keep_all: bool = Fal
     """
     counts = defaultdict[tuple[str, State], int](int)
     idle, age = list[float](), list[float]()
-    past_limit, named = list[JudgedServer](), list[JudgedServer]()
+    past_limit, kept = list[JudgedServer](), Counter[str]()
     movable, soonest = list[float](), _Soonest(MOST_NEXT)
     pending, too_old = State.PENDING, Reason.MAX_AGE
-    for one in judged:
+    servers = list(judged) if keep_all else judged
+    for one in servers:
         counts[one.policy.name, one.state] += 1
         if one.state is not pending:
             if one.idle is not None:
                 idle.append(one.idle)
-                if not (one.protection or one.policy.own_timeout or one.reason is too_old):
+                policy = one.policy
+                if not (one.protection or one.kept or policy.own_timeout or one.reason is too_old):
                     movable.append(one.idle)
             if one.age is not None:
                 age.append(one.age)
+        if one.kept is not None:
+            kept[one.policy.name] += 1
         if one.not_candidate not in WITHIN_LIMITS:
             past_limit.append(one)
-        elif one.state is not pending and one.protection is None:
+        if one.reason is not too_old and one.state is not pending and one.protection is None:
             policy = one.policy
             # Asked here, because a call for each of ten thousand servers takes as long as the rest.
-            if policy.max_age or policy.timeout - (one.idle or 0.0) < soonest.within:
+            near = policy.timeout - (one.idle or 0.0) < soonest.within
+            if near or policy.max_age or policy.notice:
                 soonest.offer(one)
-        if keep_all:
-            named.append(one)
     return Census(
         policies=rules.policies,
         servers=dict(counts),
@@ -145,7 +153,9 @@ def census_of(judged: Iterable[JudgedServer], rules: Rules, keep_all: bool = Fal
         idle_kept=sum(one.state is State.IDLE and not one.reason for one in past_limit),
         over_limit=_over_limit(movable, past_limit),
         next_due=soonest.in_order(),
-        named=_most_idle_first(named),
+        due_soon=tuple(soonest.to_announce),
+        kept=dict(kept),
+        named=_most_idle_first(servers if keep_all else ()),
     )
 
 
@@ -176,18 +186,21 @@ def _over_limit(movable: list[float], past_limit: Iterable[JudgedServer]) -> Map
 class _Soonest:
     """Keeps the few servers that will be past a limit next, of all that are offered.
 
-    Only those that are closer than `within` seconds have a chance.
+    Only those that are closer than `within` seconds have a chance. All that are to be announced by
+    now are in `to_announce`.
     """
 
     most: int
+    to_announce: list[JudgedServer] = field(default_factory=list)
     within: float = inf
     _heap: list[tuple[float, int, Reason, JudgedServer]] = field(default_factory=list)
     _offered: int = 0
 
     def offer(self, one: JudgedServer) -> None:
-        """Take a server that nothing protects and that is past no limit."""
+        """Take a server that nothing protects, and that is not past its maximum age."""
+        self.to_announce.extend(due_soon(one))
         left, reason = _nearest_limit(one)
-        if left >= self.within:
+        if left >= self.within or one.reason is not None:
             return
         self._offered += 1  # so that servers themselves are never compared
         entry = (-left, self._offered, reason, one)
@@ -207,6 +220,7 @@ class _Soonest:
 def _nearest_limit(one: JudgedServer) -> tuple[float, Reason]:
     """Tell how many seconds a server is away from a limit, and which; infinite if unknown."""
     left, policy = inf if one.idle is None else one.policy.timeout - one.idle, one.policy
+    left = max(left, one.kept or 0.0)
     if policy.max_age and one.age is not None and policy.max_age - one.age <= left:
         return policy.max_age - one.age, Reason.MAX_AGE
     return left, Reason.IDLE

@@ -56,6 +56,8 @@ class Withheld(StrEnum):
     LIST = "list"
     UNASKED = "unasked"
     STALE = "stale"
+    KEPT = "kept"
+    NOTICE = "notice"
 
 
 class UserKept(StrEnum):

@@ -8,7 +8,7 @@ says right before the stop. No clock, no I/O, no log.
 import fnmatch
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property, lru_cache
 from typing import Protocol
@@ -16,6 +16,8 @@ from typing import Protocol
 import msgspec
 from msgspec import UnsetType
 
+from .durations import roughly
+from .keeping import Keeps, Start, kept_for
 from .model import Server, User, utc
 from .scopes import Granted, Scope
 from .str_enum import StrEnum
@@ -48,6 +50,7 @@ class NotCandidate(StrEnum):
     EXEMPT = "is exempt by its policy"
     SWITCHED_OFF = "is excluded by --cull-default-servers or --cull-named-servers"
     OUTSIDE_SCOPE = "is outside the filter of the token's delete:servers"
+    KEPT = "is kept for a while"
     UNDECIDED = "may match a policy on groups, admin or user_options, which cannot be read"
 
 
@@ -153,7 +156,9 @@ class Match:
 class Policy:
     """Limits in seconds for the servers that it matches; `max_age` 0 is no limit.
 
-    `own_timeout` tells that `timeout` is its own, and not that of the options.
+    `notice` is how long before its stop a server is announced (0: not at all), `keep_max` for how
+    long people may keep a server at a time (0: not at all), in seconds. `own_timeout` tells that
+    `timeout` is its own, and not that of the options.
     """
 
     name: str
@@ -162,6 +167,8 @@ class Policy:
     exempt: bool = False
     match: Match = Match()
     own_timeout: bool = False
+    notice: float = 0.0
+    keep_max: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -188,7 +195,8 @@ class JudgedServer(msgspec.Struct, frozen=True, gc=False):
 
     `seen` is what the Hub said of it. `idle` and `age` are seconds, None where unknown. Exactly
     one of `reason` (stop it) and `not_candidate` (do not, and why) is set. `protection` is what
-    protects it whatever its idle time and age are, None if nothing does.
+    protects it whatever its idle time and age are, None if nothing does. `kept` is for how many
+    seconds it is still kept, None if it is not.
     """
 
     user: str
@@ -201,6 +209,7 @@ class JudgedServer(msgspec.Struct, frozen=True, gc=False):
     reason: Reason | None
     not_candidate: NotCandidate | None
     protection: NotCandidate | None = None
+    kept: float | None = None
 
     @property
     def key(self) -> ServerKey:
@@ -208,17 +217,29 @@ class JudgedServer(msgspec.Struct, frozen=True, gc=False):
         return self.user, self.server
 
     @property
+    def start(self) -> Start:
+        """Return the key of this start of the server."""
+        started = self.seen.started
+        return self.user, self.server, None if started is None else utc(started)
+
+    @property
     def why(self) -> str:
         """Say why it is to be stopped, or why not, as words that follow "it"."""
+        if self.not_candidate is NotCandidate.KEPT and self.kept is not None:
+            return f"is kept for another {roughly(self.kept)}"
         return f"is past its {self.reason} limit" if self.reason else f"{self.not_candidate}"
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Judges servers by the rules and by what the token may stop."""
+    """Judges servers by the rules, by what the token may stop, and by what people keep.
+
+    Two are equal if the rules and the token are: people may keep a server at any time.
+    """
 
     rules: Rules
     granted: Granted
+    keeps: Keeps = field(default_factory=dict, compare=False)
 
     def verdict(self, user: User, name: str, server: Server, now: float) -> JudgedServer:
         """Judge one server; `now` is the Hub's clock in seconds since 1970."""
@@ -230,9 +251,10 @@ class Judge:
             protection = self._protection(user, name, policy, undecided)
             if protection is not None and reason is not None:
                 reason, why_not = None, protection
-        return JudgedServer(
+        one = JudgedServer(
             user.name, name, server, policy, state, idle, age, reason, why_not, protection
         )
+        return with_keep(one, kept_for(self.keeps, one.start, now)) if self.keeps else one
 
     def protection(self, user: User, name: str, server: Server) -> NotCandidate | None:
         """Say what protects a server whatever its idle time and age are; None if nothing does."""
@@ -285,6 +307,21 @@ class Judge:
         if not self.granted.may_stop(user.name, user.groups, name):
             return NotCandidate.OUTSIDE_SCOPE
         return None
+
+
+def with_keep(one: JudgedServer, kept: float | None) -> JudgedServer:
+    """Return the verdict on a server that people keep for so many seconds (None: that they do not).
+
+    The maximum age is not held up by that.
+    """
+    if kept == one.kept:
+        return one
+    reason, why_not = one.reason, one.not_candidate
+    if why_not is NotCandidate.KEPT:
+        reason, why_not = Reason.IDLE, None
+    if kept is not None and reason is Reason.IDLE:
+        reason, why_not = None, NotCandidate.KEPT
+    return msgspec.structs.replace(one, kept=kept, reason=reason, not_candidate=why_not)
 
 
 @lru_cache(maxsize=8)

@@ -4,13 +4,15 @@ Metrics, page, readiness, `check` and `servers` read only this, so that none of 
 a poll.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from .census import Census
 from .gate import ClockReading
 from .idle_users import IdleUsers, UserJudge
+from .keeping import Keeps
 from .labels import Cause
 from .model import Identity
+from .notices import Announcements
 from .policy import Judge, Rules
 from .probe_user import NO_SAFEGUARDS, ProbeUser, Safeguards
 from .requirements import Finding, Requirement, Severity, requirements
@@ -63,7 +65,8 @@ class PollState:
     """What is known after a poll; `snapshot` is None before the first and after a failed one.
 
     What the Hub last said about itself and the token (`version`, `identity`, `granted`) is kept
-    after a failed poll, and so is the number of `unreadable_users`. `duration` and `clock_skew`
+    after a failed poll, and so is the number of `unreadable_users`. `keeps` and `announcements` are
+    what people had been promised when it began. `duration` and `clock_skew`
     (the Hub's clock minus ours) are seconds.
     """
 
@@ -84,6 +87,8 @@ class PollState:
     duration: float = 0.0
     clock_skew: float | None = None
     unreadable_users: int = 0
+    keeps: Keeps = field(default_factory=dict)
+    announcements: Announcements = field(default_factory=dict)
 
     @classmethod
     def at_start(cls, rules: Rules, cull: CullSettings) -> "PollState":
@@ -104,7 +109,7 @@ class PollState:
     @property
     def judge(self) -> Judge:
         """Return the judge that decides on servers now."""
-        return Judge(self.rules, self.granted or Granted())
+        return Judge(self.rules, self.granted or Granted(), self.keeps)
 
     @property
     def suspended_by(self) -> tuple[str, ...] | None:

@@ -43,6 +43,12 @@ class PollSettings:
     cull_named_servers: bool = True
     interval: float = 60.0
     per_server_metrics: bool = False
+    lists_all: bool = False  # for the page inside the Hub
+
+    @property
+    def keeps_all(self) -> bool:
+        """Tell whether all servers are kept from a poll, not only those past a limit."""
+        return self.per_server_metrics or self.lists_all
 
 
 @dataclass(frozen=True)
@@ -103,5 +109,6 @@ class Settings:
     log: LogSettings = LogSettings()
     token_file: str | None = None
     policy_file: str | None = None
+    state_file: str | None = None
     tls_directory: str | None = None  # the Hub's internal_ssl certificates
     unknown_variables: tuple[str, ...] = ()  # look like options, and are none

@@ -25,6 +25,8 @@ WITHHELD = {
     Withheld.LIST: "the list of users may have had gaps",
     Withheld.UNASKED: "not asked, in a single run",
     Withheld.STALE: "what was known was too old when the stop arrived",
+    Withheld.KEPT: "somebody keeps it",
+    Withheld.NOTICE: "its stop was not announced long enough before",
 }
 # What became of a candidate, in the order in which it is told.
 MEANINGS: dict[str, str] = dict(chain(OUTCOMES.items(), WITHHELD.items()))

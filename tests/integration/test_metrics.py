@@ -71,7 +71,7 @@ SCOPES = ("list:users", "read:servers", "read:users:groups", "delete:servers", "
 CAUSES = ("connection", "timeout", "http", "auth", "scope", "response")
 LISTED = ("unknown", "own", "hidden", "server", "admin", "exempt", "scope", "protected")
 WITHHELD = ("active_again", "busy", "probe_failed", "pending", "restarted", "gone", "limit", "gate",
-            "policy", "list", "unasked", "stale")  # fmt: skip
+            "policy", "list", "unasked", "stale", "kept", "notice")  # fmt: skip
 FACTS: dict[str, tuple[str, Labels]] = {
     "jupyterhub_info": ("gauge", {"version": None}),
     "jupyterhub_idle_users": ("gauge", {"verdict": ("candidate", *LISTED)}),
@@ -82,6 +82,7 @@ FACTS: dict[str, tuple[str, Labels]] = {
     "jupyterhub_policy_timeout_seconds": ("gauge", {"policy": None}),
     "jupyterhub_policy_max_age_seconds": ("gauge", {"policy": None}),
     "jupyterhub_policy_exempt": ("gauge", {"policy": None}),
+    "jupyterhub_servers_kept": ("gauge", {"policy": None}),
     "jupyterhub_servers_over_limit": (
         "gauge", {"limit": ("900", "1800", "3600", "7200", "14400", "28800", "86400")},
     ),
@@ -89,6 +90,7 @@ FACTS: dict[str, tuple[str, Labels]] = {
 PER_SERVER: dict[str, tuple[str, Labels]] = {
     "jupyterhub_server_last_activity_timestamp_seconds": ("gauge", {"user": None, "server": None}),
     "jupyterhub_server_started_timestamp_seconds": ("gauge", {"user": None, "server": None}),
+    "jupyterhub_server_stop_due_timestamp_seconds": ("gauge", {"user": None, "server": None}),
 }
 OWN: dict[str, tuple[str, Labels]] = {
     "jupyterhub_up": ("gauge", {}),
@@ -466,7 +468,7 @@ def test_a_hostile_name_is_one_series() -> None:
         for sample in samples(busy(per_server=True))
         if sample.labels == {"user": 'ünï\n"q" \\ <b>', "server": "a b"}
     ]
-    assert shown == [NOW - 1, NOW - 5 * HOUR]
+    assert shown == [NOW - 1, NOW - 5 * HOUR, NOW - 1 + HOUR]
 
 
 def test_facts_vanish_after_a_failed_poll_and_up_stays() -> None:

@@ -33,6 +33,9 @@ from hub_idle_exporter.hub.client import Hub
 from hub_idle_exporter.hub.token import Token
 from hub_idle_exporter.metrics import Metrics
 from hub_idle_exporter.observer import Observer, rules_of
+from hub_idle_exporter.people.promises import Promises
+from hub_idle_exporter.people.state_file import StateFile
+from hub_idle_exporter.people.tells import OnThePage
 from hub_idle_exporter.policy_file import PolicySource
 from hub_idle_exporter.poller import Poller, heartbeat_seconds
 
@@ -73,14 +76,16 @@ class World:
             self.gatekeeper.hub_answered,
             self.metrics.observe_request,
         )
+        file = StateFile(None)
+        promises = Promises.of(file, OnThePage(), self.gatekeeper.hub_time)
         observer = Observer(
-            self.client, self.source, self.settings, cull, self.gatekeeper, self.clocks
+            self.client, self.source, self.settings, cull, self.gatekeeper, file, self.clocks
         )
         # Never started: it takes candidates and leaves them be.
         stopping = threading.Event()
         enforcement = enforcement_of(
-            self.client, self.gatekeeper, self.latest, self.metrics, cull, self.settings.interval,
-            tls=None, later=Later(stopping, 1), stopping=stopping,
+            self.client, self.gatekeeper, promises, self.latest, self.metrics, cull,
+            self.settings.interval, tls=None, later=Later(stopping, 1), stopping=stopping,
         )  # fmt: skip
         self.poller = Poller(
             observer, self.source, self.latest, self.settings, self.gatekeeper,

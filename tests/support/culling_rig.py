@@ -44,6 +44,10 @@ from hub_idle_exporter.hub.client import Hub
 from hub_idle_exporter.hub.token import Token
 from hub_idle_exporter.metrics import Metrics
 from hub_idle_exporter.observer import Observer, rules_of
+from hub_idle_exporter.people.notices import Tells
+from hub_idle_exporter.people.promises import Promises
+from hub_idle_exporter.people.state_file import StateFile
+from hub_idle_exporter.people.tells import OnThePage
 from hub_idle_exporter.policy_file import PolicySource, parse
 from hub_idle_exporter.poller import Poller
 
@@ -80,6 +84,10 @@ class Rig:
         *,
         timeout: float = HOUR,
         max_age: float = 0.0,
+        notice: float = 0.0,
+        keep_max: float = 0.0,
+        state: StateFile | None = None,
+        tells: Tells | None = None,
         policies: Sequence[dict[str, Any]] = (),
         enforce: bool = True,
         grace: float = 0.0,
@@ -100,7 +108,7 @@ class Rig:
         self.target = FakeServer()
         self.target.clock = lambda: self.time
         self.stopping = threading.Event()
-        default = Policy("default", timeout, max_age)
+        default = Policy("default", timeout, max_age, notice=notice, keep_max=keep_max)
         self.poll_settings = PollSettings(default, **poll or {})
         busy_check = BusyCheck(cull.pop("busy_check", "require"))
         cull |= {"concurrency": cull.get("concurrency", 4), "busy_check": busy_check}
@@ -108,7 +116,16 @@ class Rig:
         self.source = source = FixedPolicies(policies, default) if policies else None
         rules = rules_of(source, self.poll_settings)
         self.latest = LatestState(PollState.at_start(rules, self.settings))
-        self.gatekeeper = Gatekeeper(enforce, grace, self.latest, self._clocks, orphaned)
+        self.file = StateFile(None) if state is None else state
+        self.gatekeeper = Gatekeeper(
+            enforce, grace, self.latest, self._clocks, orphaned, self.file.lost
+        )
+        self.promises = Promises.of(
+            self.file,
+            tells or OnThePage(),
+            self.gatekeeper.hub_time,
+            lambda: self.enforcement.election.not_ours(),
+        )
         self.metrics = Metrics(
             CollectorRegistry(), self.latest, self.gatekeeper.read, self.poll_settings
         )
@@ -125,6 +142,7 @@ class Rig:
         self.enforcement = enforcement_of(
             self.client,
             self.gatekeeper,
+            self.promises,
             self.latest,
             self.metrics,
             self.settings,
@@ -157,7 +175,13 @@ class Rig:
         deleter = self.deleter if enforce else None
         self.lister = UserLister(self.client, self.latest, self.settings, deleter, clock)
         observer = Observer(
-            self.client, source, self.poll_settings, self.settings, self.gatekeeper, self._clocks
+            self.client,
+            source,
+            self.poll_settings,
+            self.settings,
+            self.gatekeeper,
+            self.file,
+            self._clocks,
         )
         self.poller = Poller(
             observer,
@@ -231,8 +255,9 @@ class Rig:
         if self.settings.enforce:
             self.enforcement.election.renew()
         worked = self.poller.poll()
-        if self.poller.last_pass is not None:
-            self.finish(self.poller.last_pass, within)
+        for begun in (self.poller.last_pass, self.poller.last_announcing):
+            if begun is not None:
+                self.finish(begun, within)
         return worked
 
     def minted(self, note: str) -> list[dict[str, Any]]:

@@ -283,15 +283,15 @@ MUTANTS = [
     Mutant(
         "what another limit would do leaves the exempt out",
         "domain/census.py",
-        "one.protection or one.policy.own_timeout",
-        "one.policy.own_timeout",
+        "one.protection or one.kept or policy.own_timeout",
+        "one.kept or policy.own_timeout",
         f"{PROPERTIES}::test_a_limit_would_make_candidates_of_those_the_oracle_names",
     ),
     Mutant(
         "what another limit would do leaves a policy's own timeout",
         "domain/census.py",
-        "one.protection or one.policy.own_timeout or",
-        "one.protection or",
+        "one.protection or one.kept or policy.own_timeout or",
+        "one.protection or one.kept or",
         "unit/test_census.py::test_a_policys_own_timeout_is_left_as_it_is_by_another_limit",
     ),
     Mutant(
@@ -318,8 +318,8 @@ MUTANTS = [
     Mutant(
         "protected servers are never next",
         "domain/census.py",
-        "elif one.state is not pending and one.protection is None:",
-        "elif one.state is not pending:",
+        "one.state is not pending and one.protection is None:",
+        "one.state is not pending:",
         f"{PROPERTIES}::test_the_next_servers_become_candidates_when_it_is_told",
     ),
     Mutant(
@@ -387,8 +387,8 @@ MUTANTS = [
     Mutant(
         "those that start are never next",
         "domain/census.py",
-        "elif one.state is not pending and one.protection is None:",
-        "elif one.protection is None:",
+        "one.state is not pending and one.protection is None:",
+        "one.protection is None:",
         "unit/test_census.py::test_only_those_who_can_become_candidates_are_next",
     ),
     Mutant(
@@ -878,10 +878,10 @@ MUTANTS = [
         "the stop token is minted before the look",
         "culling/clearance.py",
         "        permit = self._permit(case)\n"
-        "        looked, judge = self._clock(), self._latest.state.judge\n"
-        "        fresh, now = self._check_again(case.candidate, judge)\n",
-        "        looked, judge = self._clock(), self._latest.state.judge\n"
-        "        fresh, now = self._check_again(case.candidate, judge)\n"
+        "        looked, judge = self._clock(), self._judge\n"
+        "        fresh, now = self._check_again(case, judge)\n",
+        "        looked, judge = self._clock(), self._judge\n"
+        "        fresh, now = self._check_again(case, judge)\n"
         "        permit = self._permit(case)\n",
         "integration/test_stop_tokens.py::"
         "test_a_stop_is_sent_with_a_token_for_that_server_minted_before_the_look",
@@ -1153,8 +1153,8 @@ MUTANTS = [
     Mutant(
         "while another holds the lease nothing is stopped",
         "culling/gatekeeper.py",
-        "suspended_by = (*suspended_by, self._held_back)",
-        "pass",
+        "others = (self._held_back, self._state_lost())",
+        "others = (None, self._state_lost())",
         "unit/test_gate.py::test_while_another_exporter_holds_the_lease_nothing_is_stopped",
     ),
     Mutant(

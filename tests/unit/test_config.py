@@ -55,6 +55,8 @@ def value_of(settings: Settings, name: str) -> object:
         "max-busy": cull.max_busy,
         "max-unanswered": cull.max_unanswered,
         "policy-file": settings.policy_file,
+        "notice": poll.default.notice,
+        "state-file": settings.state_file,
         "cull-default-servers": poll.cull_default_servers,
         "cull-named-servers": poll.cull_named_servers,
         "remove-named-servers": cull.remove_named_servers,
@@ -90,6 +92,8 @@ TABLE: list[tuple[str, object, str, object]] = [
     ("max-busy", 86400.0, "1h30m", 5400.0),
     ("max-unanswered", 0.0, "6h", 21600.0),
     ("policy-file", None, "policies.yaml", "policies.yaml"),
+    ("notice", 0.0, "15m", 900.0),
+    ("state-file", None, "state.sqlite", "state.sqlite"),
     ("cull-default-servers", True, "false", False),
     ("cull-named-servers", True, "false", False),
     ("remove-named-servers", False, "true", True),
@@ -151,6 +155,7 @@ class TestEachOption:
 
 def test_the_table_is_all_there_is() -> None:
     apart = {"ssl-enabled", "internal-certs-location", "ca-file"}  # they need files
+    apart |= {"keep-max"}  # it needs another option
     shown = {
         parameter.opts[0].removeprefix("--")
         for parameter in cli.cli.params
