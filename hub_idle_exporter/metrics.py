@@ -40,7 +40,7 @@ from .domain.labels import (
 )
 from .domain.model import epoch
 from .domain.notices import stop_due
-from .domain.policy import JudgedServer, Policy, Reason, State
+from .domain.policy import Policy, Reason, State
 from .domain.poll_state import LatestState, PollState, Snapshot
 from .domain.scopes import Granted, Scope
 from .domain.settings import PollSettings

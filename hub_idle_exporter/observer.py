@@ -25,8 +25,8 @@ from .domain.requirements import (
 from .domain.scopes import Granted, Scope
 from .domain.settings import CullSettings, PollSettings
 from .hub.client import Hub
-from .people.state_file import StateFile
 from .hub.errors import HubError
+from .people.state_file import StateFile
 from .policy_file import PolicySource
 
 

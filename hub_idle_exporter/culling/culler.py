@@ -15,7 +15,7 @@ import structlog
 from ..clocks import steady
 from ..domain.keeping import Start
 from ..domain.labels import ProbeResult, Withheld
-from ..domain.policy import JudgedServer, ServerKey
+from ..domain.policy import JudgedServer, Reason, ServerKey
 from ..domain.probe_user import Safeguards
 from ..domain.settings import CullSettings
 from ..hub.client import Hub
@@ -108,6 +108,7 @@ class Culler:
         self._later, self._audit, self._clock = later, trail, clock
         self._gatekeeper = gatekeeper
         self._claimed: set[ServerKey] = set()
+        self._announcing: set[tuple[ServerKey, Reason | None]] = set()
         self._failures = Failures()
         self._backlog = Backlog(share=max(1, settings.concurrency // 2))
 
@@ -137,10 +138,13 @@ class Culler:
 
     def announce(self, due_soon: Iterable[JudgedServer], safeguards: Safeguards) -> CullPass:
         """Announce the stops of servers that are due soon, as `begin`; nothing is stopped."""
-        new = self._not_under_way(due_soon)
         notices, now = self._promises.notices, self._gatekeeper.hub_time()
-        new = [one for one in new if notices.is_needed(one, now)]
-        self._claimed.update(one.key for one in new)
+        new = [
+            one
+            for one in due_soon
+            if notices.is_needed(one, now) and (one.key, one.reason) not in self._announcing
+        ]
+        self._announcing.update((one.key, one.reason) for one in new)
         begun = CullPass(new, self._settings, self._hub, safeguards, self._clock, announces=True)
         if not new:
             begun.done.set()
@@ -203,7 +207,9 @@ class Culler:
             self._take_back(server, withheld.cause)
             log.debug("not_announced", **audit.fields(server), why=str(withheld))
         self._backlog.done(server.user, quick)
-        self._ended(current, server, current.count_announced())
+        self._announcing.discard((server.key, server.reason))
+        if current.count_announced():
+            current.done.set()
 
     def _take_back(self, server: JudgedServer, cause: Withheld) -> None:
         """Take back what was announced of a server that is in use."""

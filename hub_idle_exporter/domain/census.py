@@ -220,7 +220,8 @@ class _Soonest:
 def _nearest_limit(one: JudgedServer) -> tuple[float, Reason]:
     """Tell how many seconds a server is away from a limit, and which; infinite if unknown."""
     left, policy = inf if one.idle is None else one.policy.timeout - one.idle, one.policy
-    left = max(left, one.kept or 0.0)
+    if one.kept is not None:
+        left = max(left, one.kept)
     if policy.max_age and one.age is not None and policy.max_age - one.age <= left:
         return policy.max_age - one.age, Reason.MAX_AGE
     return left, Reason.IDLE

@@ -53,7 +53,8 @@ def deadline(one: JudgedServer, reason: Reason, now: float) -> float:
         return now + policy.max_age - (one.age or 0.0) if known else inf
     if one.idle is None:
         return inf
-    return now + max(policy.timeout - one.idle, one.kept or 0.0)
+    left = policy.timeout - one.idle
+    return now + (left if one.kept is None else max(left, one.kept))
 
 
 def standing(
