@@ -1,6 +1,7 @@
 """Reads the whole Hub once: its version, what the token may do, all servers, each one judged."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -28,6 +29,7 @@ from .hub.client import Hub
 from .hub.errors import HubError
 from .people.state_file import StateFile
 from .policy_file import PolicySource
+from .watched_file import FileError
 
 
 class Observer:
@@ -61,8 +63,13 @@ class Observer:
         """Check that the Hub answers; raise HubError if it does not."""
         self._hub.ask_version()
 
-    def reread_policies(self) -> None:
-        """Read the policy file again if it has changed; a broken version keeps the policies."""
+    def reread_files(self) -> None:
+        """Read the policy file again if it has changed, and the state file of another exporter.
+
+        What cannot be used leaves what was read before.
+        """
+        with suppress(FileError):
+            self._promised.read_again()
         if self._source is not None:
             self._source.refresh()
 

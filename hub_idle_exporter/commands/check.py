@@ -1,45 +1,43 @@
 """`check`: check the configuration and change nothing; one line per finding."""
 
-import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import click
 
 from ..deleting.listing import read_idle_users
 from ..domain.blind_spots import blind_spots
-from ..domain.columns import wrapped
 from ..domain.durations import shown
 from ..domain.idle_users import CANDIDATE
 from ..domain.labels import Cause
 from ..domain.lease import leases
 from ..domain.policy import JudgedServer, Reason
 from ..domain.poll_state import PollState, Snapshot
-from ..domain.requirements import Finding, Severity, Subject
+from ..domain.requirements import Subject
 from ..domain.settings import BusyCheck, CullSettings, Settings, WebSettings
-from ..domain.text import printable
 from ..hub.client import Hub
 from ..hub.errors import HubError
 from ..hub.token import exposed_to_others
 from ..sidecar import assemble, prepared, web_config
 from ..watched_file import FileError
+from .check_promises import check_promises
+from .report import Report
 
 # Smaller differences are not reported: the Date header is exact only to the second.
 _SKEW_SECONDS = 2.0
 _MOST_SHOWN = 20
 # How long the token is valid that is minted to see whether such tokens work, in seconds.
 _TRIAL_SECONDS = 60
-_INDENT = " " * 9
 
 
 def check(settings: Settings, environ: Mapping[str, str]) -> int:
     """Check everything once; return 0 if the sidecar would work as configured, else 1."""
     sidecar = assemble(settings, prepared(settings, environ), only_reads=True)
     state = sidecar.observer.observe(sidecar.latest.state)
-    report = _Report()
+    report = Report()
     _variables(report, settings)
     _token_file(report, settings)
     _policies(report, settings, state)
+    check_promises(report, settings, state)
     _web(report, settings.web, sidecar.stopping.wait)
     _hub(report, settings, state)
     _scopes(report, state)
@@ -55,64 +53,24 @@ def check(settings: Settings, environ: Mapping[str, str]) -> int:
     return 1 if report.failed else 0
 
 
-class _Report:
-    """Prints findings one by one, and remembers whether any of them is a problem."""
-
-    def __init__(self) -> None:
-        self.failed = False
-
-    def good(self, sentence: str) -> None:
-        self._say("ok", sentence)
-
-    def note(self, sentence: str) -> None:
-        self._say("note", sentence)
-
-    def warning(self, sentence: str) -> None:
-        self._say("warning", sentence)
-
-    def bad(self, sentence: str) -> None:
-        self.failed = True
-        self._say("PROBLEM", sentence)
-
-    def more(self, text: str) -> None:
-        """Print a line that belongs to the one before."""
-        self._say("", text)
-
-    def _say(self, kind: str, sentence: str) -> None:
-        """Print one line, wrapped on a terminal alone: elsewhere a line is a finding."""
-        line = f"{kind:<9}{printable(sentence)}"
-        on_terminal = sys.stdout.isatty()
-        room = shutil.get_terminal_size().columns
-        click.echo(wrapped(line, room, _INDENT) if on_terminal else line)
-
-    def unmet(self, finding: Finding) -> None:
-        """Print a requirement that is not met, by how serious that is."""
-        if finding.severity >= Severity.KEEPS_USERS:
-            self.bad(str(finding))
-        elif finding.severity is Severity.WARNING:
-            self.warning(str(finding))
-        else:
-            self.note(str(finding))
-
-
-def _variables(report: _Report, settings: Settings) -> None:
+def _variables(report: Report, settings: Settings) -> None:
     for name in settings.unknown_variables:
         report.warning(f"${name} has no effect: no option has this variable")
 
 
-def _token_file(report: _Report, settings: Settings) -> None:
+def _token_file(report: Report, settings: Settings) -> None:
     exposed = exposed_to_others(settings.token_file)
     if exposed is not None:
         report.warning(exposed)
 
 
-def _policies(report: _Report, settings: Settings, state: PollState) -> None:
+def _policies(report: Report, settings: Settings, state: PollState) -> None:
     if settings.policy_file is not None:
         names = ", ".join(policy.name for policy in state.rules.policies)
         report.good(f"policy file {settings.policy_file} is valid; policies: {names}")
 
 
-def _web(report: _Report, web: WebSettings, wait: Callable[[float], bool]) -> None:
+def _web(report: Report, web: WebSettings, wait: Callable[[float], bool]) -> None:
     try:
         source = web_config(web, wait)
     except FileError as error:
@@ -123,7 +81,7 @@ def _web(report: _Report, web: WebSettings, wait: Callable[[float], bool]) -> No
         report.good(f"{source.name} is valid: {protection}")
 
 
-def _hub(report: _Report, settings: Settings, state: PollState) -> None:
+def _hub(report: Report, settings: Settings, state: PollState) -> None:
     """Report the Hub's version, its clock, and whose token this is."""
     if state.version is None:
         return
@@ -133,7 +91,7 @@ def _hub(report: _Report, settings: Settings, state: PollState) -> None:
         report.good(f"the token belongs to the {state.identity.kind} {state.identity.name}")
 
 
-def _clock(report: _Report, state: PollState) -> None:
+def _clock(report: Report, state: PollState) -> None:
     """Report the Hub's clock; if the difference is a finding, it is reported with the others."""
     skew = state.clock_skew
     if skew is None:
@@ -147,7 +105,7 @@ def _clock(report: _Report, state: PollState) -> None:
         report.good("the Hub's clock and ours agree within 2 s")
 
 
-def _scopes(report: _Report, state: PollState) -> None:
+def _scopes(report: Report, state: PollState) -> None:
     """Report each scope."""
     granted = state.granted
     if granted is None:  # the Hub did not say
@@ -161,7 +119,7 @@ def _scopes(report: _Report, state: PollState) -> None:
             report.good(f"scope {scope}{f' (only {filters})' if filters else ''}")
 
 
-def _other_findings(report: _Report, state: PollState) -> None:
+def _other_findings(report: Report, state: PollState) -> None:
     """Report all other findings, and why the Hub could not be read, if so."""
     for finding in state.findings:
         if finding.scope is None:
@@ -170,7 +128,7 @@ def _other_findings(report: _Report, state: PollState) -> None:
         report.bad(state.error.sentence)
 
 
-def _probe_user(report: _Report, settings: Settings, state: PollState, hub: Hub) -> None:
+def _probe_user(report: Report, settings: Settings, state: PollState, hub: Hub) -> None:
     """Report whether tokens of the probe user work, by using one, and what protects people."""
     if not settings.cull.enforce or state.snapshot is None:
         return
@@ -193,7 +151,7 @@ def _probe_user(report: _Report, settings: Settings, state: PollState, hub: Hub)
             report.warning(f"{sentence} (--busy-check={settings.cull.busy_check})")
 
 
-def _lease(report: _Report, hub: Hub, probe_user: str) -> None:
+def _lease(report: Report, hub: Hub, probe_user: str) -> None:
     """Tell that an exporter of this Hub stops servers now: it may be the one that is checked."""
     try:
         held = leases(hub.tokens(probe_user).tokens)
@@ -225,7 +183,7 @@ def _token_problem(hub: Hub, name: str) -> str | None:
     return None
 
 
-def _blind_spots(report: _Report, settings: Settings, state: PollState) -> None:
+def _blind_spots(report: Report, settings: Settings, state: PollState) -> None:
     """Warn about what the exporter would not see, or not heed, when it stops servers."""
     for sentence in blind_spots(settings.cull, state.rules):
         report.warning(sentence)
@@ -241,7 +199,7 @@ def _roles(state: PollState) -> None:
         )
 
 
-def _servers(report: _Report, cull: CullSettings, state: PollState, snapshot: Snapshot) -> None:
+def _servers(report: Report, cull: CullSettings, state: PollState, snapshot: Snapshot) -> None:
     if snapshot.hidden_users:
         report.note(f"the servers of {snapshot.hidden_users} users are hidden from the token")
     if snapshot.unreadable:
@@ -289,7 +247,7 @@ def _would_be_stopped(
     return f"{len(candidates)} would be stopped {when}{': ' if parts else ''}{'; '.join(parts)}"
 
 
-def _idle_users(report: _Report, cull: CullSettings, state: PollState, hub: Hub) -> None:
+def _idle_users(report: Report, cull: CullSettings, state: PollState, hub: Hub) -> None:
     """Report who would be deleted, and what keeps other idle users."""
     if not state.sees_activity:
         return  # which is told already

@@ -65,7 +65,7 @@ def watch_servers(settings: Settings, environ: Mapping[str, str]) -> int:
 
     def look() -> Look:
         nonlocal state, read_at
-        sidecar.observer.reread_policies()
+        sidecar.observer.reread_files()
         state = sidecar.observer.observe(state, keep_all=True)
         now = _clock_time(read_clocks().wall)
         if state.snapshot is None:
@@ -118,6 +118,11 @@ def _on_candidates(servers: Sequence[JudgedServer], cull: CullSettings) -> list[
         notes.append(_on_idle_ones(cull.busy_check))
     if Reason.MAX_AGE in reasons:
         notes.append("A candidate past its max age is stopped even if it is in use.")
+    if any(one.reason is Reason.IDLE and one.policy.notice for one in servers):
+        notes.append(
+            "A candidate whose policy has a notice is stopped only when its stop was announced "
+            "that long before."
+        )
     if Reason.IDLE in reasons and cull.enforce and cull.busy_check is not BusyCheck.OFF:
         notes.append(
             "What the running exporter found when it last asked, for example that a candidate "

@@ -55,6 +55,7 @@ class StateFile:
     def __init__(self, path: Path | None) -> None:
         self._path, self._lock = path, threading.RLock()
         self._contents = Contents.empty()
+        self._read_from: Path | None = None
         self._database: sqlite3.Connection | None = None
         self._only_writer: int | None = None
         self._opened: tuple[int, int] | None = None
@@ -87,16 +88,22 @@ class StateFile:
 
         Raises FileError. A file that is not there yet is created by the exporter that enforces.
         """
-        read = cls(None)
+        file = cls(None)
+        file._read_from = path
+        file.read_again()
+        return file
+
+    def read_again(self) -> None:
+        """Read a file again that another exporter may be writing; raise FileError."""
+        path = self._read_from
         if path is None or not path.exists():
-            return read
+            return
         try:
             with closing(connected(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as database:
                 state_rows.check_ours(database)
-                read._contents = state_rows.read(database)
+                self._contents = state_rows.read(database)
         except (OSError, ValueError, sqlite3.Error) as error:
             raise FileError(f"--state-file {path}: {_sentence(error)}") from None
-        return read
 
     @property
     def keeps(self) -> Keeps:

@@ -11,6 +11,9 @@ import pytest
 from expected_roles import expected_roles
 from fake_hub import MINT, MONITOR, OF_PROBER, PROBER, FakeHub, Reply, Request, closed_port, reply
 
+from hub_idle_exporter.domain.keeping import Keep
+from hub_idle_exporter.people.state_file import StateFile
+
 ENFORCE = [*MONITOR, "delete:servers", "proxy", *MINT]
 CULLERS_ROLE = [*MONITOR, "delete:servers"]  # that of jupyterhub-idle-culler
 MODES = ("require", "auto", "off")
@@ -434,6 +437,38 @@ def test_policies(hub: FakeHub, tmp_path: Path) -> None:
     assert (
         "lacks the scope read:users:groups, which is needed to match policies"
         in blind.problems()[0]
+    )
+
+
+def test_what_people_are_promised(hub: FakeHub, tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    options = ["--notice=15m", "--keep-max=8h", f"--state-file={path}"]
+    found = Check(tmp_path, hub, *options)
+    assert f"state file {path} is not there yet: the exporter creates it" in found.said("note")
+    assert not path.exists()
+    writer = StateFile.opened(path, lambda _: True)
+    writer.save_keep(("ana", "", None), Keep(9e9, "ana"))
+    found = Check(tmp_path, hub, *options)  # while the exporter runs
+    writer.close()
+    assert f"state file {path} can be read: 1 kept, 0 announced" in found.said("ok")
+    assert "stops are announced before: 15m (default)" in found.said("ok")
+    assert "people may keep a server at a time: 8h (default)" in found.said("ok")
+    assert found.code == 0
+
+
+def test_a_notice_that_a_restart_would_forget(hub: FakeHub, tmp_path: Path) -> None:
+    found = Check(tmp_path, hub, "--notice=15m")
+    assert "without --state-file a restart of the exporter announces" in found.text
+    assert found.code == 0
+
+
+def test_a_state_file_that_cannot_be_used(hub: FakeHub, tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    path.write_text("something else")
+    done = in_process.run(["check", f"--state-file={path}"], tmp_path, hub.url, hub.token)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        f"hub-idle-exporter: --state-file {path}: it is not a state file of this exporter\n"
     )
 
 

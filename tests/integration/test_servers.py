@@ -5,6 +5,7 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ import in_process
 import pytest
 from conftest import RunExporter
 from fake_hub import FakeHub, closed_port, reply
+from fake_hub.records import timestamp
 from terminal import Terminal
 
 from hub_idle_exporter.commands.server_table import SHORT
 from hub_idle_exporter.domain.columns import width
+from hub_idle_exporter.domain.keeping import Keep
 from hub_idle_exporter.domain.policy import NotCandidate, Reason
+from hub_idle_exporter.people.state_file import StateFile
 
 COLUMNS = ["user", "server", "state", "idle", "age", "policy", "verdict", "why"]
 
@@ -59,6 +63,26 @@ def test_json(hub: FakeHub, tmp_path: Path) -> None:
     assert (found[4]["idle"], found[4]["age"]) == (None, None)
     assert found[0]["why"] == "is past its idle limit"
     assert found[4]["why"] == "has no known last activity"
+
+
+def test_a_server_that_is_kept(hub: FakeHub, tmp_path: Path) -> None:
+    path, ana = tmp_path / "state.sqlite", hub.server("ana")
+    started = datetime.fromisoformat(str(timestamp(ana.started)).replace("Z", "+00:00"))
+    writer = StateFile.opened(path, lambda _: True)
+    writer.save_keep(("ana", "", started), Keep(hub.now() + 7210, "root"))
+    found = rows(tmp_path, hub, f"--state-file={path}", "--keep-max=8h")
+    writer.close()
+    (row,) = [row for row in found if (row["user"], row["server"]) == ("ana", "")]
+    assert (row["state"], row["verdict"]) == ("idle", "keep")
+    assert row["why"] == "is kept for another 2h"
+
+
+NOTICED = "A candidate whose policy has a notice is stopped only when"
+
+
+def test_a_notice_is_told(hub: FakeHub, tmp_path: Path) -> None:
+    assert NOTICED in servers(tmp_path, hub, "--notice=15m").err
+    assert NOTICED not in servers(tmp_path, hub).err
 
 
 def test_table(hub: FakeHub, tmp_path: Path) -> None:
