@@ -29,7 +29,8 @@ from .wording import (
 
 # The settings about polling and culling; each is the name of an option.
 _SHOWN = ("interval", "grace", "concurrency", "max_culls", "max_busy", "max_unanswered",
-          "cull_default_servers", "cull_named_servers", "remove_named_servers")  # fmt: skip
+          "notice", "keep_max", "cull_default_servers", "cull_named_servers",
+          "remove_named_servers")  # fmt: skip
 _SHOWN_OF_USERS = ("cull_users", "user_timeout", "cull_admin_users")  # with --cull-users
 
 MOST_RECENT = 20

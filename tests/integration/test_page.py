@@ -426,7 +426,7 @@ def test_a_good_poll_is_told() -> None:
         "JupyterHub 6.1.1 at http://hub:8081/hub/api", "As of the last poll, 12 s ago",
         "Enforcing Servers past their limit are stopped, unless they say that they are in use.",
         "Servers 6", "Would stop now 3 2 idle unless found in use, 1 too old",
-        "1 protected: exempt, excluded, outside the token's scope or undecided",
+        "1 protected: exempt, kept, excluded, outside the token's scope or undecided",
         "Since 09:06 UTC: 9 stopped, 1.5 server-hours idle past the limit.",
         "1 h (in force) 3", "staff exempt 1 h none", "gpu 2 h 1 d", "default 1 h none 1 2 2 1.5",
         "Since the start: 9 stopped", "gone from the file 0 2", "a kernel was busy 5",
