@@ -27,7 +27,7 @@ from .domain.labels import Outcome, Withheld
 from .domain.poll_state import LatestState, PollState
 from .domain.settings import ConfigError, Settings, WebSettings
 from .hub.client import Hub
-from .hub.token import Token, exposed_to_others, find_token
+from .hub.token import Token, find_token
 from .metrics import Metrics
 from .observer import Observer, rules_of
 from .parent import OrphanWatch
@@ -40,7 +40,7 @@ from .serving.page import Page
 from .serving.port import Port
 from .serving.server import WebServer
 from .serving.web_config import WebConfig, WebConfigSource
-from .watched_file import FileError
+from .watched_file import FileError, exposed_to_others
 
 # A single run has failed if a candidate was withheld for one of these: not because it is in use.
 _UNSURE = (Withheld.PROBE_FAILED, Withheld.GATE, Withheld.UNASKED, Withheld.STALE)

@@ -20,9 +20,8 @@ from ..domain.settings import BusyCheck, CullSettings, Settings, WebSettings
 from ..domain.text import printable
 from ..hub.client import Hub
 from ..hub.errors import HubError
-from ..hub.token import exposed_to_others
 from ..sidecar import assemble, prepared, web_config
-from ..watched_file import FileError
+from ..watched_file import FileError, exposed_to_others
 
 # Smaller differences are not reported: the Date header is exact only to the second.
 _SKEW_SECONDS = 2.0
