@@ -88,11 +88,11 @@ def _for_all(words: Words, user: str) -> Words:
 
 def _service(url: str) -> "NotifyBase":
     """Make a service of Apprise that keeps nothing on disk and waits for nothing."""
+    remarks.silence()
     try:
         from apprise import Apprise, AppriseAsset, PersistentStoreMode
     except ImportError:
         raise ConfigError(MISSING) from None
-    remarks.silence()
     asset = AppriseAsset(async_mode=False, storage_mode=PersistentStoreMode.MEMORY)
     service = Apprise.instantiate(url, asset=asset)
     if service is None:

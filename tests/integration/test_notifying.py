@@ -193,6 +193,13 @@ def test_no_name_of_a_user_reaches_anybody_else(
         assert "line 1: the" in str(one.notifier.problem((name, "")))
 
 
+def test_a_name_that_apprise_reads_as_another_is_not_sent(desk: OpenDesk, sink: SmtpSink) -> None:
+    """It was tried before with a plain name, and nothing may be different but the name."""
+    one = desk(suffixed(sink), pace=ONCE)
+    assert not one.tried("ada..grace")
+    assert one.notifier.problem(("ada..grace", "")) == "line 1: the service takes no such name"
+
+
 @pytest.mark.parametrize("name", [*HOSTILE[1:8], "ada", "ada@", "a@b@example.org", "ada@example"])
 def test_only_a_whole_mail_address_is_an_address(desk: OpenDesk, sink: SmtpSink, name: str) -> None:
     assert not desk(addressed(sink), pace=ONCE).tried(name)
@@ -303,6 +310,21 @@ def test_what_is_cancelled_is_not_sent_any_more(desk: OpenDesk, sink: SmtpSink) 
     sink.wait_asked(2)
     one.notifier.cancel(key)
     sink.refuses = lambda _address: False
+    assert one.tried("grace")
+    assert [mail.recipients for mail in sink.mails] == [["grace@example.org"]]
+    assert one.delivered == [("grace", "")]
+
+
+def test_what_is_cancelled_during_an_attempt_goes_to_no_other_target(
+    desk: OpenDesk, sink: SmtpSink, hook: Webhook
+) -> None:
+    hook.answers.clear()
+    one = desk(f"json://{hook.address}/all", suffixed(sink))
+    one.start()
+    key = one.tell("ada")
+    hook.wait_for(1)
+    one.notifier.cancel(key)
+    hook.answers.set()
     assert one.tried("grace")
     assert [mail.recipients for mail in sink.mails] == [["grace@example.org"]]
     assert one.delivered == [("grace", "")]
@@ -419,10 +441,12 @@ def test_no_url_and_no_secret_is_in_the_log(
     desk: OpenDesk, sink: SmtpSink, hook: Webhook, logged: io.StringIO
 ) -> None:
     hook.status = 404
+    sink.refuses, sink.refusal = lambda _address: True, "550 not with T0ken1234567"
     secrets = ("pa55w/rd", "pa55w%2Frd", "T0ken1234567", "h3adertoken")
     lines = [
         f"mailto://hub:pa55w%2Frd@{sink.address}/?from=hub@example.org&to={{user}}@example.org",
         f"json://{hook.address}/services/T0ken1234567/{{user}}?+Authorization=h3adertoken",
+        f"{suffixed(sink)}&+X-Token=T0ken1234567",
         "json://hub:pa55w%2Frd@127.0.0.1:9/services/T0ken1234567/{user}",
         f"json://hub:pa55w%2Frd@{hook.address}/T0ken1234567",
     ]
@@ -430,6 +454,7 @@ def test_no_url_and_no_secret_is_in_the_log(
     one.tried("ada", "mallory@evil.example.com")
     text = logged.getvalue()
     assert text.count("event=notification_failed") >= 4
+    assert "(550, b'not with ***')" in text
     assert "://" not in text
     for secret in secrets:
         assert secret not in text

@@ -46,12 +46,13 @@ class Mail:
 class SmtpSink:
     """A mail server on a free port, or on the one that is given.
 
-    `refuses` tells for a recipient whether it is refused for now.
+    `refuses` tells for a recipient whether it is refused for now, by the answer `refusal`.
     """
 
     def __init__(self, port: int = 0) -> None:
         self.mails: list[Mail] = []
         self.asked: list[str] = []
+        self.refusal = "550 no such mailbox"
         self.refuses: Callable[[str], bool] = lambda _recipient: False
         self._wanted, self._arrived = port, threading.Condition()
         self._loop = asyncio.new_event_loop()
@@ -107,7 +108,7 @@ class SmtpSink:
             self.asked.append(address)
             self._arrived.notify_all()
         if self.refuses(address):
-            return "550 no such mailbox"
+            return self.refusal
         envelope.rcpt_tos.append(address)
         return "250 ok"
 
