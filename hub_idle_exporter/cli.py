@@ -173,6 +173,8 @@ OPTIONS = [
     _option("max-unanswered", _duration(0), "Judge a server by last_activity alone, once it has "
             "given no usable answer for this long; 0 for never.", "0"),
     _option("policy-file", FILE, "YAML file with policies."),
+    _option("notify-file", FILE, "File with Apprise URLs, one a line, through which people are "
+            "told before their server is stopped, and after."),
     _option("cull-default-servers", BOOLEAN, "Whether default servers may be stopped.", "true"),
     _option("cull-named-servers", BOOLEAN, "Whether named servers may be stopped.", "true"),
     _option("remove-named-servers", BOOLEAN, "Remove a named server from the Hub, two "

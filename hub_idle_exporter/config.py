@@ -68,6 +68,7 @@ def settings_from(
         log=LogSettings(options["log_level"], options["log_format"]),
         token_file=options["api_token_file"],
         policy_file=options["policy_file"],
+        notify_file=options["notify_file"],
         tls_directory=tls_directory,
         unknown_variables=tuple(unknown_variables),
     )
@@ -109,6 +110,7 @@ def shown_settings(settings: Settings) -> dict[str, object]:
         "concurrency": cull.concurrency,
         "max_culls": cull.max_culls or "no limit",
         "policy_file": settings.policy_file or "none",
+        "notify_file": settings.notify_file or "none",
         "cull_default_servers": poll.cull_default_servers,
         "cull_named_servers": poll.cull_named_servers,
         "remove_named_servers": cull.remove_named_servers,

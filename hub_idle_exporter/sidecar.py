@@ -89,14 +89,20 @@ class Sidecar:
     def announce(self) -> None:
         """Log the configuration, and warn about risky policies."""
         logger.info("starting", version=__version__, **shown_settings(self.settings))
-        exposed = exposed_to_others(self.settings.token_file)
-        if exposed is not None:
-            logger.warning("token_file_exposed", why=exposed)
+        self._warn_of_exposed_files()
         for name in self.settings.unknown_variables:
             logger.warning("variable_unknown", name=name, why="no option has this variable")
         warn_of_policies(self.latest.state.rules.policies)
         self._announce_deletions()
         self.gatekeeper.tell_of_grace()
+
+    def _warn_of_exposed_files(self) -> None:
+        exposed = exposed_to_others(self.settings.token_file)
+        if exposed is not None:
+            logger.warning("token_file_exposed", why=exposed)
+        exposed = exposed_to_others(self.settings.notify_file)
+        if exposed is not None:
+            logger.warning("notify_file_exposed", why=exposed)
 
     def _announce_deletions(self) -> None:
         cull = self.settings.cull

@@ -37,7 +37,7 @@ def check(settings: Settings, environ: Mapping[str, str]) -> int:
     state = sidecar.observer.observe(sidecar.latest.state)
     report = _Report()
     _variables(report, settings)
-    _token_file(report, settings)
+    _exposed_files(report, settings)
     _policies(report, settings, state)
     _web(report, settings.web, sidecar.stopping.wait)
     _hub(report, settings, state)
@@ -99,10 +99,10 @@ def _variables(report: _Report, settings: Settings) -> None:
         report.warning(f"${name} has no effect: no option has this variable")
 
 
-def _token_file(report: _Report, settings: Settings) -> None:
-    exposed = exposed_to_others(settings.token_file)
-    if exposed is not None:
-        report.warning(exposed)
+def _exposed_files(report: _Report, settings: Settings) -> None:
+    for exposed in map(exposed_to_others, (settings.token_file, settings.notify_file)):
+        if exposed is not None:
+            report.warning(exposed)
 
 
 def _policies(report: _Report, settings: Settings, state: PollState) -> None:

@@ -199,7 +199,8 @@ class Notifier:
         if found is None:
             return None
         why = printable(self._file.mask(found.why))[:_LONGEST_WHY]
-        (log.warning if found.was_tried else log.debug)(
+        write = log.warning if found.was_tried else log.debug
+        write(
             "notification_failed",
             notice=notice.event,
             user=notice.user,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from documentation import blocks
 
 from hub_idle_exporter.notifying.notify_file import NotifyFile
 from hub_idle_exporter.watched_file import LARGEST, FileError, exposed_to_others
@@ -51,6 +52,11 @@ def test_an_unusable_url_is_named_by_its_line_and_not_shown(
     assert error.startswith(f"notify file {tmp_path}/notify.txt: line 2: ")
     assert why in error
     assert "s3cret" not in error
+
+
+@pytest.mark.parametrize(("_page", "lines"), blocks("text", ["docs/notices.md"]))
+def test_what_the_page_shows_can_be_used(tmp_path: Path, _page: str, lines: str) -> None:
+    assert parsed(tmp_path, lines).value
 
 
 def test_a_file_without_a_url_or_that_is_no_text_is_refused(tmp_path: Path) -> None:

@@ -361,6 +361,16 @@ def test_a_target_that_hangs_does_not_stop_the_others(
     assert len(hook.posted) == 1  # and nothing is sent to it meanwhile
 
 
+def test_a_target_that_failed_slowly_rests(desk: OpenDesk, sink: SmtpSink, hook: Webhook) -> None:
+    hook.status = 500
+    pace = Pace(between=0, slow=0, first_pause=3600, longest_pause=3600, look=0.02)
+    one = desk(f"json://{hook.address}/{{user}}", suffixed(sink), pace=pace)
+    sink.refuses = lambda address: address.startswith("grace")
+    assert not one.tried("ada", "grace")
+    assert len(hook.posted) == 1
+    assert "line 1: not tried again yet: " in str(one.notifier.problem(("grace", "")))
+
+
 def test_what_was_taken_too_late_is_not_sent_twice(desk: OpenDesk, hook: Webhook) -> None:
     hook.answers.clear()
     pace = Pace(between=0, patience=0.2, first_pause=0.02, longest_pause=0.05, look=0.02)
