@@ -155,6 +155,18 @@ def test_a_mail_address_as_the_name_of_a_user_is_mailed(desk: OpenDesk, sink: Sm
     assert sorted(mail.recipients for mail in sink.mails) == [[name] for name in names]
 
 
+@pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
+def test_a_password_with_any_character_signs_in_at_the_mail_server(desk: OpenDesk) -> None:
+    with SmtpSink(account=("hub", "p@ss/w:rd?#")) as sink:
+        account = "hub:p%40ss%2Fw%3Ard%3F%23"
+        url = suffixed(sink).replace("://", f"://{account}@")
+        assert desk(url, pace=ONCE).tried("ada")
+        wrong = desk(url.replace("ss", "zz"), pace=ONCE)
+        assert not wrong.tried("ada")
+        assert "535" in str(wrong.notifier.problem(("ada", "")))
+        assert len(sink.mails) == 1
+
+
 HOSTILE = (
     "mallory@evil.example.com",
     "ada@evil.example.com,",

@@ -15,7 +15,7 @@ from email.policy import default
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from aiosmtpd.smtp import SMTP, Envelope, Session
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # Python has it from 3.11 on
@@ -46,10 +46,12 @@ class Mail:
 class SmtpSink:
     """A mail server on a free port, or on the one that is given.
 
-    `refuses` tells for a recipient whether it is refused for now, by the answer `refusal`.
+    With an `account` it takes mail only from who signs in. `refuses` tells for a recipient whether
+    it is refused for now, by the answer `refusal`.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, account: tuple[str, str] | None = None) -> None:
+        self._account = account
         self.mails: list[Mail] = []
         self.asked: list[str] = []
         self.refusal = "550 no such mailbox"
@@ -86,8 +88,22 @@ class SmtpSink:
             assert self._arrived.wait_for(lambda: len(self.asked) >= count, PATIENCE), self.asked
 
     async def _listen(self) -> asyncio.Server:
-        session: Any = partial(SMTP, self, hostname="sink.example.org", loop=self._loop)
+        session: Any = partial(
+            SMTP,
+            self,
+            hostname="sink.example.org",
+            loop=self._loop,
+            auth_required=self._account is not None,
+            auth_require_tls=False,
+            authenticator=self._signs_in,
+        )
         return await self._loop.create_server(session, "127.0.0.1", self._wanted)
+
+    def _signs_in(
+        self, _server: SMTP, _session: Session, _envelope: Envelope, _mechanism: str, given: Any
+    ) -> AuthResult:
+        account = (given.login.decode(), given.password.decode())
+        return AuthResult(success=account == self._account, handled=False)
 
     async def _close(self) -> None:
         self._server.close()
