@@ -5,7 +5,7 @@ cancelled, since the stop waits for it; one that a server was stopped, three tim
 """
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -15,7 +15,7 @@ from ..domain.labels import NotificationEvent, NotificationResult
 from ..domain.messages import Words
 from ..domain.text import printable
 from .notify_file import NotifyFile
-from .sender import Pace, Sender
+from .sender import Failure, Pace, Sender
 from .target import Target
 
 ATTEMPTS_AFTERWARDS = 3
@@ -121,7 +121,7 @@ class Notifier:
     def undelivered(self) -> int:
         """Count the notices that wait for another attempt."""
         with self._changed:
-            return sum(one.failures > 0 for one in self._waiting.values())
+            return sum(one.problem is not None for one in self._waiting.values())
 
     def drain(self, seconds: float) -> bool:
         """Wait until all notices were tried; tell whether all were delivered."""
@@ -130,7 +130,8 @@ class Notifier:
             return not self._waiting and not self._given_up
 
     def _all_were_tried(self) -> bool:
-        return self._in_hand is None and all(one.failures for one in self._waiting.values())
+        waiting = self._waiting.values()
+        return self._in_hand is None and all(one.problem is not None for one in waiting)
 
     def _make_room(self, notice: Notice) -> None:
         if notice.event is not NotificationEvent.STOPPED:
@@ -173,21 +174,23 @@ class Notifier:
 
     def _attempt(self, waiting: _Waiting) -> None:
         """Try all targets that have not taken a notice yet; after a success none again."""
-        targets, words, problems = self._file.value, waiting.notice.words(), list[str]()
+        targets, words = self._file.value, waiting.notice.words()
+        failures: dict[str, Failure] = {}
         for target in targets:
             if target.text in waiting.took:
                 continue
             if not self._still_waits(waiting) or self._stopping.is_set():
                 return
-            why = self._send(waiting, target, words)
-            problems += [f"{target.name}: {why}"] if why else []
+            failure = self._send(waiting, target, words)
+            if failure is not None:
+                failures[target.name] = failure
         if waiting.is_delivered(targets):
             self._settle(waiting)
         else:
-            self._put_off(waiting, "; ".join(problems))
+            self._put_off(waiting, failures)
 
-    def _send(self, waiting: _Waiting, target: Target, words: Words) -> str | None:
-        """Send by one target; return why it failed, printable and without a secret."""
+    def _send(self, waiting: _Waiting, target: Target, words: Words) -> Failure | None:
+        """Send by one target; return how it failed, printable and without a secret."""
         notice = waiting.notice
 
         def took() -> None:
@@ -208,7 +211,7 @@ class Notifier:
             target=target.name,
             why=why,
         )
-        return why
+        return Failure(why, found.was_tried)
 
     def _still_waits(self, waiting: _Waiting) -> bool:
         with self._changed:
@@ -222,18 +225,20 @@ class Notifier:
         if self._forget(waiting):
             waiting.delivered()
 
-    def _put_off(self, waiting: _Waiting, why: str) -> None:
-        """Try again later, or give up."""
-        self._fail(waiting, why)
+    def _put_off(self, waiting: _Waiting, failures: Mapping[str, Failure]) -> None:
+        """Try again later, or give up; it was no attempt if no target could be tried."""
+        why = "; ".join(f"{name}: {failure.why}" for name, failure in failures.items())
+        self._fail(waiting, why, any(failure.was_tried for failure in failures.values()))
         if waiting.is_afterwards and waiting.failures >= ATTEMPTS_AFTERWARDS:
             self._give_up(waiting)
 
-    def _fail(self, waiting: _Waiting, why: str) -> None:
-        self._count(waiting.notice.event, NotificationResult.FAILED)
+    def _fail(self, waiting: _Waiting, why: str, was_tried: bool = True) -> None:
+        if was_tried:
+            self._count(waiting.notice.event, NotificationResult.FAILED)
         with self._changed:
-            waiting.failures += 1
+            waiting.failures += was_tried
             waiting.problem = why
-            waiting.due = self._clock() + self._pace.pause_after(waiting.failures)
+            waiting.due = self._clock() + self._pace.pause_after(max(waiting.failures, 1))
             self._changed.notify_all()
 
     def _give_up(self, waiting: _Waiting) -> None:

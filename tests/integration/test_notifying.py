@@ -5,6 +5,7 @@ Mail goes to a real mail server, webhooks to a real web server.
 
 import io
 import logging
+import ssl
 import sys
 import threading
 from collections import Counter
@@ -13,6 +14,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import trustme
+from documentation import block
+from example_counts import examples
+from hypothesis import given
+from hypothesis import strategies as st
 from smtp_sink import SmtpSink
 from webhook import Webhook
 
@@ -24,6 +30,7 @@ from hub_idle_exporter.notifying import notifier as notifier_module
 from hub_idle_exporter.notifying.notifier import Notice, Notifier
 from hub_idle_exporter.notifying.notify_file import NotifyFile
 from hub_idle_exporter.notifying.sender import Pace
+from hub_idle_exporter.notifying.target import Target
 
 PATIENCE = 60.0
 DUE, STOPPED = NotificationEvent.DUE, NotificationEvent.STOPPED
@@ -167,6 +174,28 @@ def test_a_password_with_any_character_signs_in_at_the_mail_server(desk: OpenDes
         assert len(sink.mails) == 1
 
 
+def test_a_mail_server_with_tls_must_have_a_certificate_that_is_trusted(
+    desk: OpenDesk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the page has it, with another host and port."""
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    (line,) = [
+        line
+        for line in block("docs/notices.md", "mailtos://", "text").splitlines()
+        if not line.startswith("#")
+    ]
+    with SmtpSink(account=("jupyterhub", "PASSWORD"), tls=context) as sink:
+        one = desk(line.replace("smtp.example.org:587", sink.address), pace=ONCE)
+        assert not one.tried("ada@example.org")
+        assert sink.asked == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        assert not one.tried("grace@example.org")
+        assert one.delivered == [("grace@example.org", "")]
+        assert [mail.recipients for mail in sink.mails] == [["grace@example.org"]]
+
+
 HOSTILE = (
     "mallory@evil.example.com",
     "ada@evil.example.com,",
@@ -210,6 +239,29 @@ def test_a_name_that_apprise_reads_as_another_is_not_sent(desk: OpenDesk, sink: 
     one = desk(suffixed(sink), pace=ONCE)
     assert not one.tried("ada..grace")
     assert one.notifier.problem(("ada..grace", "")) == "line 1: the service takes no such name"
+
+
+@pytest.fixture(scope="module")
+def sink_of_all() -> Iterator[SmtpSink]:
+    """A mail server for many names."""
+    with SmtpSink() as opened:
+        yield opened
+
+
+@given(st.text(st.sampled_from("aZ9@.,;:+-_ \t\n'\"<>()[]{}%&=/\\?#!~|é\u2028@.,"), max_size=12))
+@examples(150)
+def test_a_name_is_mailed_at_its_own_address_or_not_at_all(
+    sink_of_all: SmtpSink, name: str
+) -> None:
+    words = Words("Title", "Text")
+    for url, address in (
+        (suffixed(sink_of_all), f"{name}@example.org"),
+        (addressed(sink_of_all), name),
+        (suffixed(sink_of_all).replace("to={user}", "to=x-{user}"), f"x-{name}@example.org"),
+    ):
+        del sink_of_all.asked[:]
+        Target(1, url).send(words, name, "")
+        assert {one.lower() for one in sink_of_all.asked} <= {address.lower()}
 
 
 @pytest.mark.parametrize("name", [*HOSTILE[1:8], "ada", "ada@", "a@b@example.org", "ada@example"])
@@ -383,14 +435,27 @@ def test_a_target_that_failed_slowly_rests(desk: OpenDesk, sink: SmtpSink, hook:
     assert "line 1: not tried again yet: " in str(one.notifier.problem(("grace", "")))
 
 
+def test_what_could_not_be_tried_counts_as_no_attempt(desk: OpenDesk, hook: Webhook) -> None:
+    """A short outage, in which a target rests, would use up the attempts of many."""
+    hook.status = 500
+    pace = Pace(between=0, slow=0, first_pause=3600, longest_pause=3600, look=0.02)
+    one = desk(f"json://{hook.address}/{{user}}", pace=pace)
+    for user in ("ada", "grace", "linus"):
+        one.tell(user, event=STOPPED)
+    one.start()
+    assert not one.notifier.drain(PATIENCE)
+    assert one.notifier.undelivered() == 3
+    assert one.counted == {(STOPPED, FAILED): 1}
+
+
 def test_what_was_taken_too_late_is_not_sent_twice(desk: OpenDesk, hook: Webhook) -> None:
     hook.answers.clear()
     pace = Pace(between=0, patience=0.2, first_pause=0.02, longest_pause=0.05, look=0.02)
     one = desk(f"json://{hook.address}/{{user}}", pace=pace)
     one.start()
     key = one.tell("ada")
-    one.wait(lambda: one.counted[DUE, FAILED] >= 2)
-    assert "an earlier delivery has not ended yet" in str(one.notifier.problem(key))
+    while "an earlier delivery has not ended yet" not in str(one.notifier.problem(key)):
+        one.stopping.wait(0.01)
     hook.answers.set()
     one.wait(lambda: one.delivered == [key])
     assert len(hook.posted) == 1

@@ -7,6 +7,7 @@ with SmtpSink() as sink:
 
 import asyncio
 import email
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,12 +47,17 @@ class Mail:
 class SmtpSink:
     """A mail server on a free port, or on the one that is given.
 
-    With an `account` it takes mail only from who signs in. `refuses` tells for a recipient whether
-    it is refused for now, by the answer `refusal`.
+    With an `account` it takes mail only from who signs in, with `tls` only after STARTTLS.
+    `refuses` tells for a recipient whether it is refused for now, by the answer `refusal`.
     """
 
-    def __init__(self, port: int = 0, account: tuple[str, str] | None = None) -> None:
-        self._account = account
+    def __init__(
+        self,
+        port: int = 0,
+        account: tuple[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._account, self._tls = account, tls
         self.mails: list[Mail] = []
         self.asked: list[str] = []
         self.refusal = "550 no such mailbox"
@@ -96,6 +102,8 @@ class SmtpSink:
             auth_required=self._account is not None,
             auth_require_tls=False,
             authenticator=self._signs_in,
+            tls_context=self._tls,
+            require_starttls=self._tls is not None,
         )
         return await self._loop.create_server(session, "127.0.0.1", self._wanted)
 
