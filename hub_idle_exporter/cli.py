@@ -179,6 +179,8 @@ OPTIONS = [
             "on the page inside the Hub; 0 for not at all. Needs --state-file.", "0"),
     _option("state-file", FILE, "SQLite file for what must survive a restart: what people keep, "
             "and what was announced."),
+    _option("notify-file", FILE, "File with Apprise URLs, one a line, through which people are "
+            "told before their server is stopped, and after."),
     _option("cull-default-servers", BOOLEAN, "Whether default servers may be stopped.", "true"),
     _option("cull-named-servers", BOOLEAN, "Whether named servers may be stopped.", "true"),
     _option("remove-named-servers", BOOLEAN, "Remove a named server from the Hub, two "

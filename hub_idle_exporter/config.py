@@ -76,6 +76,7 @@ def settings_from(
         token_file=options["api_token_file"],
         policy_file=options["policy_file"],
         state_file=options["state_file"],
+        notify_file=options["notify_file"],
         tls_directory=tls_directory,
         unknown_variables=tuple(unknown_variables),
     )
@@ -135,6 +136,7 @@ def shown_settings(settings: Settings) -> dict[str, object]:
         "notice": shown(poll.default.notice) if poll.default.notice else "none",
         "keep_max": shown(poll.default.keep_max) if poll.default.keep_max else "none",
         "state_file": settings.state_file or "none",
+        "notify_file": settings.notify_file or "none",
         "cull_default_servers": poll.cull_default_servers,
         "cull_named_servers": poll.cull_named_servers,
         "remove_named_servers": cull.remove_named_servers,

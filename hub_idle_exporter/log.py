@@ -12,16 +12,12 @@ from .domain.text import printable
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 FORMATS = ("logfmt", "json")
 _FIRST = ["ts", "level", "event"]
+_masks: list[Callable[[str], str]] = []
 
 
 def configure(level: str, form: str, mask: Callable[[str], str]) -> None:
     """Set up the log of this process; `mask` masks secrets in a text."""
-
-    def masked(
-        _log: object, _name: str, event: MutableMapping[str, Any]
-    ) -> MutableMapping[str, Any]:
-        return {key: _with_texts(value, mask) for key, value in event.items()}
-
+    _masks[:] = [mask]
     renderer: Any = structlog.processors.JSONRenderer(ensure_ascii=False)
     if form == "logfmt":
         renderer = structlog.processors.LogfmtRenderer(key_order=_FIRST, bool_as_flag=False)
@@ -29,7 +25,7 @@ def configure(level: str, form: str, mask: Callable[[str], str]) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper("iso", utc=True, key="ts"),
-            masked,
+            _masked,
             _printable,
             renderer,
         ],
@@ -37,6 +33,17 @@ def configure(level: str, form: str, mask: Callable[[str], str]) -> None:
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Lenient(sys.stderr))),
         cache_logger_on_first_use=False,
     )
+
+
+def mask_also(mask: Callable[[str], str]) -> None:
+    """Mask more secrets from now on."""
+    _masks.append(mask)
+
+
+def _masked(_log: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for mask in _masks:
+        event = {key: _with_texts(value, mask) for key, value in event.items()}
+    return event
 
 
 class _Lenient:

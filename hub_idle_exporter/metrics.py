@@ -10,6 +10,7 @@ counted and read under one lock, so that attempts, culls and failures add up in 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import product
 from typing import TypeVar
 
 from prometheus_client import (
@@ -31,6 +32,8 @@ from .domain.labels import (
     LISTED,
     Cause,
     CullFailure,
+    NotificationEvent,
+    NotificationResult,
     Operation,
     Outcome,
     ProbeResult,
@@ -238,6 +241,7 @@ class Metrics(Collector):
         self._of_the_token()
         self._of_culls()
         self._of_users()
+        self._of_notifications()
         self._of_policies()
         self._of_the_web()
         self.preregister_policies(latest.state.rules.policies)
@@ -464,6 +468,22 @@ class Metrics(Collector):
         if found is not None and state.snapshot is not None:
             yield _user_facts(found)
 
+    def _of_notifications(self) -> None:
+        self._notifications = self._counter(
+            "notifications",
+            "Attempts to tell people that their server will be stopped, or was stopped.",
+            event=NotificationEvent,
+            result=NotificationResult,
+        )
+
+    def count_notification(self, event: NotificationEvent, result: NotificationResult) -> None:
+        """Count one attempt to tell a person."""
+        self._notifications.labels(event, result).inc()
+
+    def count_announced(self) -> None:
+        """Count a stop that was announced by the page and the metric alone."""
+        self.count_notification(NotificationEvent.DUE, NotificationResult.SENT)
+
     def _of_policies(self) -> None:
         self._gauges(
             lambda state: _value(
@@ -526,9 +546,8 @@ class Metrics(Collector):
         return self._with_all_values(histogram, enums)
 
     def _with_all_values(self, metric: _Own, enums: Mapping[str, type[StrEnum]]) -> _Own:
-        for values in enums.values():
-            for value in values:
-                metric.labels(value)
+        for values in product(*enums.values()) if enums else ():
+            metric.labels(*values)
         self._own.append(lambda _state: metric.collect())
         return metric
 

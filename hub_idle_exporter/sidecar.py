@@ -27,8 +27,11 @@ from .domain.labels import Outcome, Withheld
 from .domain.poll_state import LatestState, PollState
 from .domain.settings import ConfigError, Settings, WebSettings
 from .hub.client import Hub
-from .hub.token import Token, exposed_to_others, find_token
+from .hub.token import Token, find_token
 from .metrics import Metrics
+from .notifying.notifier import Notifier
+from .notifying.notify_file import NotifyFile
+from .notifying.teller import Teller
 from .observer import Observer, rules_of
 from .parent import OrphanWatch
 from .people.desk import Desk
@@ -44,7 +47,7 @@ from .serving.page import Page
 from .serving.port import Port
 from .serving.server import WebServer
 from .serving.web_config import WebConfig, WebConfigSource
-from .watched_file import FileError
+from .watched_file import FileError, exposed_to_others
 
 # A single run has failed if a candidate was withheld for one of these: not because it is in use.
 _UNSURE = (Withheld.PROBE_FAILED, Withheld.GATE, Withheld.UNASKED, Withheld.STALE)
@@ -55,6 +58,8 @@ _LAST_POLL_SECONDS = 0.5
 # How often it is looked whether idle users are to be listed; they are listed once an hour.
 _USERS_SECONDS = 2.0
 _LOOK_AROUND_SECONDS = 1.0
+# A single run waits that long for what it has to tell people.
+_DELIVERY_SECONDS = 600.0
 _MONITORS = "Nothing is stopped here, so there is nothing to keep a server from."
 
 _Built = TypeVar("_Built")
@@ -79,11 +84,14 @@ class Sidecar:
     users: UserLister | None
     trail: DeletionTrail
     promises: Promises
+    notifier: Notifier | None
     desk: Desk
     stopping: threading.Event
 
     def start(self) -> None:
-        """Start the threads that stop servers, if any are to be stopped."""
+        """Start the threads that stop servers and tell people, if any are to be stopped."""
+        if self.notifier is not None:
+            self.notifier.start()
         if self.enforcement is not None:
             self.enforcement.start()
 
@@ -97,14 +105,20 @@ class Sidecar:
     def announce(self) -> None:
         """Log the configuration, and warn about risky policies."""
         logger.info("starting", version=__version__, **shown_settings(self.settings))
-        exposed = exposed_to_others(self.settings.token_file)
-        if exposed is not None:
-            logger.warning("token_file_exposed", why=exposed)
+        self._warn_of_exposed_files()
         for name in self.settings.unknown_variables:
             logger.warning("variable_unknown", name=name, why="no option has this variable")
         warn_of_policies(self.latest.state.rules.policies)
         self._announce_deletions()
         self.gatekeeper.tell_of_grace()
+
+    def _warn_of_exposed_files(self) -> None:
+        exposed = exposed_to_others(self.settings.token_file)
+        if exposed is not None:
+            logger.warning("token_file_exposed", why=exposed)
+        exposed = exposed_to_others(self.settings.notify_file)
+        if exposed is not None:
+            logger.warning("notify_file_exposed", why=exposed)
 
     def _announce_deletions(self) -> None:
         cull = self.settings.cull
@@ -194,7 +208,12 @@ def assemble(
     def keeps_nothing() -> str | None:
         return _MONITORS if enforcement is None else enforcement.election.not_ours()
 
-    promises = Promises.of(file, OnThePage(), gatekeeper.hub_time, keeps_nothing)
+    notifier = None
+    if cull.enforce and not only_reads and settings.notify_file is not None:
+        targets = notify_file(settings.notify_file, stopping.wait)
+        notifier = Notifier(targets, metrics.count_notification, stopping)
+    tells = Teller(notifier, _page_address()) if notifier else OnThePage(metrics.count_announced)
+    promises = Promises.of(file, tells, gatekeeper.hub_time, keeps_nothing)
     if cull.enforce:
         tls = server_tls(settings.tls_directory)
         enforcement = enforcement_of(
@@ -228,9 +247,22 @@ def assemble(
         users=users,
         trail=trail,
         promises=promises,
+        notifier=notifier,
         desk=Desk(hub, latest, gatekeeper.read, promises, metrics.journal),
         stopping=stopping,
     )
+
+
+def notify_file(path: str, wait: Callable[[float], bool]) -> NotifyFile:
+    """Read the notify file, and mask its secrets in the log; raise ConfigError."""
+    file = NotifyFile(Path(path), wait).read_first()
+    log.mask_also(file.mask)
+    return file
+
+
+def _page_address() -> str:
+    """Return the public address of the page inside the Hub; "" where the Hub does not say it."""
+    return os.environ.get("JUPYTERHUB_PUBLIC_URL", "")
 
 
 def _state_file(path: str | None, stopping: threading.Event, only_reads: bool) -> StateFile:
@@ -376,6 +408,8 @@ def run_once(settings: Settings, environ: Mapping[str, str]) -> int:
     def work() -> None:
         enforcing = sidecar.enforcement is not None
         polled = single_pass(sidecar.poller, sidecar.gatekeeper, enforcing)
+        if sidecar.notifier is not None:
+            polled = sidecar.notifier.drain(_DELIVERY_SECONDS) and polled
         listed = sidecar.users is None or sidecar.users.list_if_due()
         worked.append(polled and listed)
         stopping.set()

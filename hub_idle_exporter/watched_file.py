@@ -121,3 +121,15 @@ def read(path: Path) -> bytes | str:
 def _open_at_once(path: str, flags: int) -> int:
     """Open a file without waiting: a pipe would wait until somebody writes to it."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def exposed_to_others(file: str | None) -> str | None:
+    """Say that every user of this machine can read a file with secrets; None if not."""
+    try:
+        exposed = file is not None and Path(file).stat().st_mode & stat.S_IROTH
+    except OSError:
+        return None
+    if not exposed:
+        return None
+    mend = f"chmod o-r {file}, or `defaultMode: 0440` and `fsGroup` for a Secret of Kubernetes"
+    return f"every user of this machine can read {file}: {mend}"

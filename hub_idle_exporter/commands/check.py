@@ -16,9 +16,8 @@ from ..domain.requirements import Subject
 from ..domain.settings import BusyCheck, CullSettings, Settings, WebSettings
 from ..hub.client import Hub
 from ..hub.errors import HubError
-from ..hub.token import exposed_to_others
 from ..sidecar import assemble, prepared, web_config
-from ..watched_file import FileError
+from ..watched_file import FileError, exposed_to_others
 from .check_promises import check_promises
 from .report import Report
 
@@ -35,7 +34,7 @@ def check(settings: Settings, environ: Mapping[str, str]) -> int:
     state = sidecar.observer.observe(sidecar.latest.state)
     report = Report()
     _variables(report, settings)
-    _token_file(report, settings)
+    _exposed_files(report, settings)
     _policies(report, settings, state)
     check_promises(report, settings, state)
     _web(report, settings.web, sidecar.stopping.wait)
@@ -58,10 +57,10 @@ def _variables(report: Report, settings: Settings) -> None:
         report.warning(f"${name} has no effect: no option has this variable")
 
 
-def _token_file(report: Report, settings: Settings) -> None:
-    exposed = exposed_to_others(settings.token_file)
-    if exposed is not None:
-        report.warning(exposed)
+def _exposed_files(report: Report, settings: Settings) -> None:
+    for exposed in map(exposed_to_others, (settings.token_file, settings.notify_file)):
+        if exposed is not None:
+            report.warning(exposed)
 
 
 def _policies(report: Report, settings: Settings, state: PollState) -> None:

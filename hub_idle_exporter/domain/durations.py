@@ -14,6 +14,7 @@ _DURATION = re.compile(r"([0-9.]+[dhms])+")
 _NUMBER = re.compile(r"(0|[1-9][0-9]*)([.][0-9]+)?")
 
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+_WORDS = {"d": "day", "h": "hour", "m": "minute", "s": "second"}
 
 
 def seconds_of(text: str) -> float:
@@ -55,3 +56,9 @@ def roughly(seconds: float) -> str:
         if seconds >= size:
             return shown(seconds // next_size * next_size)
     return shown(seconds)
+
+
+def in_words(seconds: float) -> str:
+    """Write seconds for people in full words, in at most two units: `1 hour 30 minutes`."""
+    parts = re.findall("([0-9]+)([dhms])", roughly(max(seconds, 0)))
+    return " ".join(f"{n} {_WORDS[unit]}{'' if n == '1' else 's'}" for n, unit in parts)

@@ -120,3 +120,17 @@ class WebRefusal(StrEnum):
     WRONG_PASSWORD = "wrong_password"  # noqa: S105 - it is the name of a cause
     TOO_MANY_ATTEMPTS = "too_many_attempts"
     CERTIFICATE = "certificate"  # none, or none of the allowed names
+
+
+class NotificationEvent(StrEnum):
+    """What a person is told about a server."""
+
+    DUE = "due"  # it will be stopped
+    STOPPED = "stopped"
+
+
+class NotificationResult(StrEnum):
+    """The result of an attempt to tell a person."""
+
+    SENT = "sent"
+    FAILED = "failed"

@@ -110,5 +110,6 @@ class Settings:
     token_file: str | None = None
     policy_file: str | None = None
     state_file: str | None = None
+    notify_file: str | None = None
     tls_directory: str | None = None  # the Hub's internal_ssl certificates
     unknown_variables: tuple[str, ...] = ()  # look like options, and are none

@@ -1,6 +1,5 @@
 """The sidecar's own token: where it comes from, how it is sent, and how it is masked."""
 
-import stat
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -71,20 +70,6 @@ def _token_in_file(path: Path) -> Token:
         raise ConfigError(f"--api-token-file {path} cannot be read: {error.strerror}") from None
     except UnicodeError:
         raise ConfigError(f"--api-token-file {path} is not a text file") from None
-
-
-def exposed_to_others(token_file: str | None) -> str | None:
-    """Say that every user of this machine can read the file of the token; None if not."""
-    try:
-        exposed = token_file is not None and Path(token_file).stat().st_mode & stat.S_IROTH
-    except OSError:
-        return None
-    if not exposed:
-        return None
-    mend = (
-        f"chmod o-r {token_file}, or `defaultMode: 0440` and `fsGroup` for a Secret of Kubernetes"
-    )
-    return f"every user of this machine can read {token_file}: {mend}"
 
 
 def checked_token(value: str, where: str) -> str:

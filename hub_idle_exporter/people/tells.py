@@ -9,7 +9,7 @@ class OnThePage:
     """Counts as told at once; a stop that was carried out is told of by the page alone.
 
     Args:
-        count: called when a stop is announced.
+        count: called for each announcement.
     """
 
     def __init__(self, count: Callable[[], None] = lambda: None) -> None:

@@ -145,6 +145,9 @@ OWN: dict[str, tuple[str, Labels]] = {
     "hub_idle_exporter_user_deletion_failures": ("counter", {"cause": CAUSES}),
     "hub_idle_exporter_cull_duration_seconds": ("histogram", {"le": None}),
     "hub_idle_exporter_idle_server_seconds": ("counter", {"policy": None}),
+    "hub_idle_exporter_notifications": (
+        "counter", {"event": ("due", "stopped"), "result": ("sent", "failed")},
+    ),
     "hub_idle_exporter_policy_file_valid": ("gauge", {}),
     "hub_idle_exporter_policy_reloads": ("counter", {}),
     "hub_idle_exporter_policy_reload_failures": ("counter", {}),

@@ -43,6 +43,14 @@ class Scraped:
         return job_configuration | dict(self.more)
 
 
+def wait_until(holds: Callable[[], object], timeout: float, what: str) -> None:
+    """Poll until something holds; AssertionError after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not holds():
+        assert time.monotonic() < deadline, f"not {what} within {timeout} s"
+        time.sleep(0.1)
+
+
 class PrometheusServer:
     """Prometheus, scraping and evaluating every second.
 
@@ -51,19 +59,28 @@ class PrometheusServer:
         directory: where its configuration, data and log are.
         jobs: job → what is scraped for it.
         rules: a file of rules.
+        alertmanager: the address of the Alertmanager to which alerts are sent.
     """
 
     def __init__(
-        self, program: str, directory: Path, jobs: Mapping[str, Scraped], rules: Path | None = None
+        self,
+        program: str,
+        directory: Path,
+        jobs: Mapping[str, Scraped],
+        rules: Path | None = None,
+        alertmanager: str | None = None,
     ) -> None:
         (port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
         directory.mkdir(parents=True, exist_ok=True)
-        configuration = {
+        configuration: dict[str, Any] = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(rules)] if rules else [],
             "scrape_configs": [what.configuration(job) for job, what in jobs.items()],
         }
+        if alertmanager is not None:
+            target = {"static_configs": [{"targets": [alertmanager]}]}
+            configuration["alerting"] = {"alertmanagers": [target]}
         (directory / "prometheus.yml").write_text(yaml.safe_dump(configuration))
         self._session = requests.Session()
         self._session.trust_env = False
@@ -104,10 +121,7 @@ class PrometheusServer:
 
     def wait(self, holds: Callable[[], object], timeout: float, what: str) -> None:
         """Poll until something holds; AssertionError after `timeout` seconds."""
-        deadline = time.monotonic() + timeout
-        while not holds():
-            assert time.monotonic() < deadline, f"not {what} within {timeout} s"
-            time.sleep(0.1)
+        wait_until(holds, timeout, what)
 
     def _is_ready(self) -> bool:
         try:
