@@ -16,7 +16,7 @@ TOOLS = REPO / ".venv-lock"
 FLAGS = ["--universal", "--generate-hashes", "--no-annotate", "--no-header"]
 # What the exporter is used and tested with goes back to Python 3.10; developing needs 3.11.
 LOCKS = {
-    "run": ("3.10", ["pyproject.toml"]),
+    "run": ("3.10", ["pyproject.toml", "--extra", "notify"]),  # what the image has
     "build": ("3.10", ["requirements/build.in"]),
     "demo": ("3.10", ["pyproject.toml", "--extra", "demo"]),
     "test": ("3.10", ["pyproject.toml", "--extra", "test"]),
