@@ -6,6 +6,7 @@ from typing import Protocol
 
 import structlog
 
+from ..clocks import steady
 from ..domain.notices import (
     Announcement,
     Announcements,
@@ -50,10 +51,19 @@ class Notices:
         file: where announcements are remembered.
         tells: tells people.
         hub_time: reads the Hub's clock, in seconds since 1970.
+        clock: our clock, which never jumps.
     """
 
-    def __init__(self, file: StateFile, tells: Tells, hub_time: Callable[[], float]) -> None:
-        self._file, self._tells, self._hub_time = file, tells, hub_time
+    def __init__(
+        self,
+        file: StateFile,
+        tells: Tells,
+        hub_time: Callable[[], float],
+        clock: Callable[[], float] = steady,
+    ) -> None:
+        self._file, self._tells = file, tells
+        self._hub_time, self._clock = hub_time, clock
+        self._told_at: dict[NoticeKey, float] = {}  # by our clock, since the start
         self._lock = threading.RLock()
         self._being_told: dict[NoticeKey, JudgedServer] = {}
 
@@ -99,13 +109,13 @@ class Notices:
             problem = self._tells.problem(key_of(server, Reason.IDLE))
             why = f": {problem}" if problem else ""
             return f"nobody could be told of its stop yet{why}"
-        left = stop_from(made, notice) - now
+        left = max(stop_from(made, notice) - now, self._left_by_our_clock(server, notice))
         return f"its stop was announced, and is due in {left:.0f} s" if left > 0 else None
 
-    def is_being_told(self, server: JudgedServer) -> bool:
-        """Tell whether an announcement of a candidate is on its way."""
-        with self._lock:
-            return server.reason is not None and key_of(server, server.reason) in self._being_told
+    def _left_by_our_clock(self, server: JudgedServer, notice: float) -> float:
+        """Return what is left of a notice by our clock: the Hub's may have jumped meanwhile."""
+        told_at = self._told_at.get(key_of(server, Reason.IDLE))
+        return 0.0 if told_at is None else told_at + notice - self._clock()
 
     def update(self, due: Iterable[JudgedServer], now: float) -> None:
         """Take back what was announced of servers that are not due any more, by the newest poll.
@@ -151,12 +161,14 @@ class Notices:
             except StateLostError as error:  # announced anew when the file works again
                 log.warning("announcement_not_saved", **_who(key), error=str(error))
                 return
+            self._told_at[key] = self._clock()
         seconds = made.due - now
         log.info("stop_announced", **_who(key), policy=server.policy.name, due_seconds=seconds)
 
     def _drop(self, key: NoticeKey, why: str | None) -> None:
         with self._lock:
             known = self._being_told.pop(key, None) is not None or key in self.announcements
+            self._told_at.pop(key, None)
             if key in self.announcements:
                 self._file.drop_announcement(key)
         if known:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..clocks import steady
 from ..domain.policy import JudgedServer
 from .keeper import Keeper
 from .notices import Notices, Tells
@@ -25,9 +26,10 @@ class Promises:
         tells: Tells,
         hub_time: Callable[[], float],
         refuses: Callable[[], str | None] = lambda: None,
+        clock: Callable[[], float] = steady,
     ) -> "Promises":
         """Wire them together; the arguments are those of Keeper and Notices."""
-        return cls(file, Keeper(file, refuses), Notices(file, tells, hub_time))
+        return cls(file, Keeper(file, refuses), Notices(file, tells, hub_time, clock))
 
     def stopped(self, server: JudgedServer, now: float) -> None:
         """Remember the stop of a server for its user, and tell of it."""

@@ -260,6 +260,17 @@ def test_a_longer_limit_is_announced_anew(make_rig: MakeRig) -> None:
     assert announced(rig) == {}
 
 
+def test_a_hub_whose_clock_jumps_does_not_shorten_the_notice(rig: Rig) -> None:
+    rig.run("ana", idle=46 * MINUTE, kernels=["idle"])
+    rig.poll()
+    assert announced(rig)
+    rig.hub.clock_offset = 58.0  # less than what begins a grace period
+    later(rig, NOTICE - 20)
+    assert rig.stops() == []
+    later(rig, 25)
+    assert rig.stops() == ["ana/"]
+
+
 # ---- people who could not be told --------------------------------------------------------------
 
 

@@ -125,6 +125,7 @@ class Rig:
             tells or OnThePage(),
             self.gatekeeper.hub_time,
             lambda: self.enforcement.election.not_ours(),
+            lambda: self.time,
         )
         self.metrics = Metrics(
             CollectorRegistry(), self.latest, self.gatekeeper.read, self.poll_settings
