@@ -8,16 +8,15 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 
+from .domain.keeping import Start
 from .domain.labels import CullFailure, Outcome, Withheld
 from .domain.policy import JudgedServer, Reason, ServerKey
 
 # How many are kept at most of those that are no candidates any more.
 _MOST_KEPT = 200
 
-_Start = tuple[str, str, datetime | None]
-_Entries = dict[tuple[_Start, Outcome | Withheld], "Entry"]
+_Entries = dict[tuple[Start, Outcome | Withheld], "Entry"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Journal:
         self._under_way: set[ServerKey] = set()
         self._stops: _Entries = {}
         self._withheld: _Entries = {}
-        self._not_stopped: dict[_Start, Entry] = {}
+        self._not_stopped: dict[Start, Entry] = {}
 
     def begin_pass(
         self, at: float, fresh: Iterable[JudgedServer], failed: Iterable[JudgedServer] = ()
@@ -86,7 +85,7 @@ class Journal:
         cause: CullFailure | None = None,
     ) -> None:
         """Record what became of a candidate."""
-        key, start = server.key, (*server.key, server.seen.started)
+        key, start = server.key, server.start
         policy, reason, idle = server.policy.name, server.reason, server.idle
         entry = Entry(*key, policy, reason, idle, outcome, why, at, at, cause=cause)
         with self._lock:
@@ -120,11 +119,11 @@ class Journal:
             entries = [*self._stops.values(), *self._withheld.values()]
         return sorted(entries, key=lambda entry: -entry.first)[:most]
 
-    def withheld(self) -> dict[ServerKey, Entry]:
-        """Give for each server the last time that its stop was withheld."""
+    def withheld(self) -> dict[Start, Entry]:
+        """Give for each start of a server the last time that its stop was withheld."""
         with self._lock:
-            entries = list(self._withheld.values())
-        return {(entry.user, entry.server): entry for entry in sorted(entries, key=_last)}
+            entries = [(start, entry) for (start, _), entry in self._withheld.items()]
+        return dict(sorted(entries, key=lambda item: item[1].last))
 
     def not_stopped(self, since: float) -> list[Entry]:
         """Give the servers that may have outlived their stop since a time, the newest first."""
@@ -133,11 +132,7 @@ class Journal:
         return [one for one in reversed(entries) if one.last >= since]
 
 
-def _last(entry: Entry) -> float:
-    return entry.last
-
-
-def _add(entries: _Entries, start: _Start, entry: Entry) -> None:
+def _add(entries: _Entries, start: Start, entry: Entry) -> None:
     """Add an entry, or continue the one of the same outcome."""
     before = entries.pop((start, entry.outcome), None)
     if before is not None:

@@ -4,14 +4,14 @@ Who may ask for what is decided by the page: a user for their own servers, an ad
 Hub for all.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from ..domain.durations import roughly
 from ..domain.gate import GateReading, GateState
-from ..domain.keeping import Keep, kept_for
+from ..domain.keeping import Keep, Start, kept_for
 from ..domain.labels import Outcome, Withheld
-from ..domain.notices import standing, stop_due
+from ..domain.notices import deadline, standing, stop_due
 from ..domain.policy import JudgedServer, Reason, with_keep
 from ..domain.poll_state import LatestState
 from ..hub.client import Hub
@@ -51,6 +51,15 @@ class ServerNow:
     withheld: Entry | None
 
 
+@dataclass(frozen=True)
+class _Moment:
+    """What is the same for all servers that are looked at together."""
+
+    now: float
+    gate: GateState
+    withheld: Mapping[Start, Entry]
+
+
 class Desk:
     """Answers for the page inside the Hub.
 
@@ -76,20 +85,17 @@ class Desk:
     def servers_of(self, user: str) -> list[ServerNow]:
         """Ask the Hub for a user's servers; raise HubError if it does not say."""
         judged, now = self._look(user)
-        return [self._seen(one, now) for one in judged]
+        moment = self._moment(now)
+        return [self._seen(one, moment) for one in judged]
 
     def all_servers(self) -> list[ServerNow] | None:
         """Give all servers as of the last poll; None if that failed."""
         snapshot = self._latest.state.snapshot
         if snapshot is None:
             return None
-        now, keeps, withheld = (
-            snapshot.read_at,
-            self._promises.keeper.keeps,
-            self._journal.withheld(),
-        )
+        moment, keeps = self._moment(snapshot.read_at), self._promises.keeper.keeps
         return [
-            self._seen(with_keep(one, kept_for(keeps, one.start, now)), now, withheld)
+            self._seen(with_keep(one, kept_for(keeps, one.start, moment.now)), moment)
             for one in snapshot.census.named
         ]
 
@@ -140,42 +146,44 @@ class Desk:
                 return one, now
         raise RefusedError(_ANOTHER)
 
-    def _seen(
-        self, one: JudgedServer, now: float, withheld: dict[tuple[str, str], Entry] | None = None
-    ) -> ServerNow:
-        entries = self._journal.withheld() if withheld is None else withheld
+    def _moment(self, now: float) -> _Moment:
+        return _Moment(now, self._gate().state, self._journal.withheld())
+
+    def _seen(self, one: JudgedServer, moment: _Moment) -> ServerNow:
         keeper, announced = self._promises.keeper, self._promises.notices.announcements
-        entry, enforces = entries.get(one.key), self._gate().state is not GateState.OFF
+        enforces, now = moment.gate is not GateState.OFF, moment.now
         due = stop_due(one, announced, now) if enforces else None
+        entry = moment.withheld.get(one.start)
         return ServerNow(
             judged=one,
             now=now,
             due=due,
             keep=None if one.kept is None else keeper.keeps.get(one.start),
             keep_for=keeper.most(one) if enforces else 0.0,
-            why=self._why(one, due, entry, now),
+            why=_why(one, due, entry, moment),
             announced=standing(announced, one, Reason.IDLE, now) is not None,
             withheld=entry,
         )
 
-    def _why(self, one: JudgedServer, due: float | None, entry: Entry | None, now: float) -> str:
-        """Say what happens to a server, or what prevents it."""
-        state = self._gate().state
-        if state is GateState.OFF:
-            return "Nothing is stopped here: this exporter only watches."
-        if due is None:
-            return f"It is not stopped: it {one.why}."
-        if one.reason is None and due > now:
-            return f"It is stopped in {roughly(due - now)} unless it is used."
-        if state is not GateState.ON:
-            return "It is past its limit, but nothing is stopped at the moment."
-        if entry is not None and entry.outcome is not Withheld.NOTICE:
-            return f"It is past its limit, and was not stopped: {entry.why}."
-        if due > now:
-            return (
-                f"It is past its limit, and is stopped in {roughly(due - now)} unless it is used."
-            )
-        return "It is past its limit, and is stopped at any moment unless it is used."
+
+def _why(one: JudgedServer, due: float | None, entry: Entry | None, moment: _Moment) -> str:
+    """Say what happens to a server, or what prevents it."""
+    if moment.gate is GateState.OFF:
+        return "Nothing is stopped here: this exporter only watches."
+    if due is None:
+        return f"It is not stopped: it {one.why}."
+    left = roughly(max(0.0, due - moment.now))
+    by_age = deadline(one, Reason.MAX_AGE, moment.now) <= due
+    unless = "because it is too old then, even if it is used" if by_age else "unless it is used"
+    if one.reason is None and due > moment.now:
+        return f"It is stopped in {left}, {unless}."
+    if moment.gate is not GateState.ON:
+        return "It is past its limit, but nothing is stopped at the moment."
+    if entry is not None and entry.outcome is not Withheld.NOTICE and not by_age:
+        return f"It is past its limit, and was not stopped: {entry.why}."
+    if due > moment.now:
+        return f"It is past its limit, and is stopped in {left}, {unless}."
+    return f"It is past its limit, and is stopped at any moment, {unless}."
 
 
 def started_text(one: JudgedServer) -> str:

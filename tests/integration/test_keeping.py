@@ -328,7 +328,7 @@ def test_a_file_that_is_lost_during_a_pass_stops_nobody(make_rig: MakeRig, tmp_p
 def test_people_see_when_their_server_is_stopped(polled: Rig) -> None:
     seen = shown(polled)
     assert seen.due == pytest.approx(polled.time + 60, abs=2)
-    assert seen.why.startswith("It is stopped in 1m")
+    assert seen.why == "It is stopped in 1m, unless it is used."
     assert seen.keep_for == 8 * HOUR
     until = keep(polled)
     again = shown(polled)
@@ -363,6 +363,15 @@ def test_people_see_what_became_of_their_last_server(rig: Rig) -> None:
     assert (entry.user, str(entry.outcome)) == ("ana", "stopped")
     assert entry.idle == pytest.approx(2 * HOUR, abs=5)
     assert {one.user for one in desk_of(rig).ended()} == {"ana", "bob"}
+
+
+def test_people_see_that_their_server_gets_too_old(make_rig: MakeRig) -> None:
+    rig = make_rig(max_age=3 * HOUR)
+    rig.run("ana", idle=0, age=2 * HOUR)
+    rig.poll()
+    assert shown(rig).why == (
+        "It is stopped in 1h, because it is too old then, even if it is used."
+    )
 
 
 def test_an_exporter_that_only_watches_says_so(make_rig: MakeRig) -> None:
