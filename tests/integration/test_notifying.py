@@ -33,7 +33,7 @@ from hub_idle_exporter.notifying.sender import Pace
 from hub_idle_exporter.notifying.target import Target
 from hub_idle_exporter.notifying.waiting import Notice
 
-PATIENCE = 60.0
+PATIENCE = 30.0
 DUE, STOPPED = NotificationEvent.DUE, NotificationEvent.STOPPED
 SENT, FAILED = NotificationResult.SENT, NotificationResult.FAILED
 QUICK = Pace(between=0, patience=PATIENCE, first_pause=0.02, longest_pause=0.05, look=0.02)
