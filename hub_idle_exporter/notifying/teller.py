@@ -5,7 +5,8 @@ from collections.abc import Callable, Hashable
 from ..domain.labels import NotificationEvent
 from ..domain.messages import Words, due_words, stopped_words
 from ..domain.policy import JudgedServer, Reason
-from .notifier import Notice, Notifier
+from .notifier import Notifier
+from .waiting import Notice
 
 
 class Teller:

@@ -26,13 +26,14 @@ from hub_idle_exporter import log
 from hub_idle_exporter.domain.labels import NotificationEvent, NotificationResult
 from hub_idle_exporter.domain.messages import Words, due_words
 from hub_idle_exporter.domain.policy import Reason
-from hub_idle_exporter.notifying import notifier as notifier_module
-from hub_idle_exporter.notifying.notifier import Notice, Notifier
+from hub_idle_exporter.notifying import waiting
+from hub_idle_exporter.notifying.notifier import ATTEMPTS_AFTERWARDS, Notifier
 from hub_idle_exporter.notifying.notify_file import NotifyFile
 from hub_idle_exporter.notifying.sender import Pace
 from hub_idle_exporter.notifying.target import Target
+from hub_idle_exporter.notifying.waiting import Notice
 
-PATIENCE = 60.0
+PATIENCE = 30.0
 DUE, STOPPED = NotificationEvent.DUE, NotificationEvent.STOPPED
 SENT, FAILED = NotificationResult.SENT, NotificationResult.FAILED
 QUICK = Pace(between=0, patience=PATIENCE, first_pause=0.02, longest_pause=0.05, look=0.02)
@@ -174,6 +175,7 @@ def test_a_password_with_any_character_signs_in_at_the_mail_server(desk: OpenDes
         assert len(sink.mails) == 1
 
 
+@pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
 def test_a_mail_server_with_tls_must_have_a_certificate_that_is_trusted(
     desk: OpenDesk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -346,7 +348,7 @@ def test_that_a_server_will_be_stopped_is_tried_until_it_is_delivered(
     one = desk(suffixed(sink))
     one.start()
     key = one.tell("ada")
-    sink.wait_asked(2 * notifier_module.ATTEMPTS_AFTERWARDS + 1)
+    sink.wait_asked(2 * ATTEMPTS_AFTERWARDS + 1)
     assert one.delivered == []
     sink.refuses = lambda _address: False
     one.wait(lambda: one.delivered == [key])
@@ -392,6 +394,20 @@ def test_what_is_cancelled_during_an_attempt_goes_to_no_other_target(
     assert one.tried("grace")
     assert [mail.recipients for mail in sink.mails] == [["grace@example.org"]]
     assert one.delivered == [("grace", "")]
+
+
+def test_what_was_sent_before_it_was_cancelled_is_counted(
+    desk: OpenDesk, sink: SmtpSink, hook: Webhook
+) -> None:
+    hook.answers.clear()
+    one = desk(suffixed(sink), f"json://{hook.address}/all")
+    one.start()
+    key = one.tell("ada")
+    hook.wait_for(1)
+    one.notifier.cancel(key)
+    hook.answers.set()
+    one.wait(lambda: one.counted == {(DUE, SENT): 1})
+    assert one.delivered == []
 
 
 def test_the_same_notice_is_told_once_while_it_waits(desk: OpenDesk, sink: SmtpSink) -> None:
@@ -480,7 +496,7 @@ def test_telling_and_ending_wait_for_nothing(desk: OpenDesk, hook: Webhook) -> N
 def test_too_many_that_tell_of_stops_push_out_the_oldest(
     desk: OpenDesk, sink: SmtpSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notifier_module, "_MOST_AFTERWARDS", 2)
+    monkeypatch.setattr(waiting, "MOST_AFTERWARDS", 2)
     one = desk(suffixed(sink))
     for user in ("a1", "a2", "a3", "a4"):
         one.tell(user, event=STOPPED)

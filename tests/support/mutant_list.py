@@ -3292,7 +3292,7 @@ MUTANTS = [
     ),
     Mutant(
         "a broadcast does not count where a person could be told",
-        "notifying/notifier.py",
+        "notifying/waiting.py",
         "for target in personal or targets)",
         "for target in targets)",
         "integration/test_notifying.py::test_a_broadcast_does_not_count_where_a_person_could_be_told",
@@ -3306,7 +3306,7 @@ MUTANTS = [
     ),
     Mutant(
         "what is cancelled is not sent any more",
-        "notifying/notifier.py",
+        "notifying/waiting.py",
         "            self._waiting.pop(key, None)\n",
         "            pass\n",
         "integration/test_notifying.py::test_what_is_cancelled_is_not_sent_any_more",
@@ -3314,7 +3314,7 @@ MUTANTS = [
     Mutant(
         "what is cancelled goes to no other target",
         "notifying/notifier.py",
-        "if not self._still_waits(waiting) or",
+        "if not self._room.holds(waiting) or",
         "if",
         "integration/test_notifying.py::test_what_is_cancelled_during_an_attempt_goes_to_no_other_target",
     ),

@@ -21,7 +21,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 if TYPE_CHECKING:
     from typing_extensions import Self  # Python has it from 3.11 on
 
-PATIENCE = 60.0
+PATIENCE = 30.0
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing_extensions import Self  # Python has it from 3.11 on
 
-PATIENCE = 60.0
+PATIENCE = 30.0
 
 
 @dataclass(frozen=True)
