@@ -1,7 +1,8 @@
 """`python -m hub_idle_exporter` is the same as `hub-idle-exporter`.
 
-Two things must not wait for the slow imports: to record the parent process, which may end a moment
-later, and to handle signals, so that the process exits cleanly from its first moment on.
+Three things must not wait for the slow imports: to record the parent process, which may end a
+moment later, to handle signals, so that the process exits cleanly from its first moment on, and to
+open the port of the page inside the Hub, for which a Hub does not wait long.
 """
 
 import os
@@ -13,6 +14,7 @@ from . import (
     COMMANDS,
     parent,  # noqa: F401 - records the parent process when imported
     process,
+    service_port,
 )
 
 
@@ -24,7 +26,15 @@ process.arrange()
 signal.signal(signal.SIGTERM, _leave)
 signal.signal(signal.SIGINT, _leave)
 
-from .cli import main  # noqa: E402
+_listener = service_port.opened_early(sys.argv[1:], os.environ)
+
+from . import cli  # noqa: E402
+
+
+def main() -> None:
+    """Run the command line."""
+    cli.main(_listener)
+
 
 if __name__ == "__main__":
     main()

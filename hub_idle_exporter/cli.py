@@ -4,21 +4,25 @@ import io
 import os
 import re
 import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from . import COMMANDS, __version__, culler_options, sidecar
+from . import COMMANDS, __version__, culler_options, managed, service_port, sidecar
 from .commands.check import check
 from .commands.servers import list_servers, watch_servers
 from .commands.users import list_idle_users
 from .config import checked_address, checked_url, settings_from
 from .domain.durations import ALLOWED, seconds_of
-from .domain.settings import BusyCheck, ConfigError, Settings
+from .domain.settings import BusyCheck, ConfigError, Settings, WebSettings
 from .domain.text import printable
 from .log import FORMATS, LEVELS
 
@@ -125,11 +129,15 @@ BOOLEAN = Kind("true|false", _boolean, flag=True)
 FILE = Kind("file", str)
 
 
+def _variable(option: str) -> str:
+    """Return the name of the variable that an option can be set by."""
+    return PREFIX + option.upper().replace("-", "_").replace(".", "_")
+
+
 def _option(
     name: str, kind: Kind, text: str, default: str | None = None, *names: str, **more: Any
 ) -> Callable[[Any], Any]:
     """Declare an option that can also be set by `HUB_IDLE_EXPORTER_` + its name."""
-    variable = PREFIX + name.upper().replace("-", "_").replace(".", "_")
     also = more.pop("also", ())
     return click.option(
         f"--{name}",
@@ -137,7 +145,7 @@ def _option(
         name.replace("-", "_").replace(".", "_"),
         type=kind,
         default=default,
-        envvar=[variable, *also],
+        envvar=[_variable(name), *also],
         show_envvar=False,
         show_default=default is not None,
         help=text,
@@ -249,7 +257,12 @@ def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_with_options
 @click.version_option(__version__, prog_name="hub-idle-exporter")
 def cli(
-    command: str | None, once: bool, as_json: bool, watching: bool, of_users: bool, **options: Any
+    command: str | None,
+    once: bool,
+    as_json: bool,
+    watching: bool,
+    of_users: bool,
+    **options: Any,
 ) -> int:
     """Export a JupyterHub's idle servers to Prometheus and, with --enforce, stop them.
 
@@ -278,8 +291,48 @@ def cli(
         return check(settings, os.environ)
     if command == "servers":
         return _list(settings, as_json, watching, of_users)
+    take = click.get_current_context().obj
+    if take is not None:
+        take(settings)
+        return 0
     run = sidecar.run_once if once else sidecar.run
     return run(settings, os.environ)
+
+
+def _settings_of(arguments: Sequence[str]) -> Settings:
+    """Read the settings of the sidecar; raise ConfigError if an option cannot be used."""
+    found: list[Settings] = []
+    try:
+        _invoke(arguments, found.append)
+    except click.ClickException as error:
+        raise ConfigError(error.format_message()) from None
+    return found[0]
+
+
+def _web_settings_of(arguments: Sequence[str]) -> WebSettings:
+    """Read where the sidecar is to listen, as far as that can be read: another option is wrong."""
+    address, file = (_given(name, arguments) for name in ("web.listen-address", "web.config.file"))
+    try:
+        host, port = checked_address(address or "")
+    except ValueError:
+        return replace(WebSettings(), config_file=file)
+    return WebSettings(host, port, file)
+
+
+def _given(option: str, arguments: Sequence[str]) -> str | None:
+    """Find the value of an option where nothing can be parsed."""
+    for one, following in zip_longest(arguments, arguments[1:], fillvalue=""):
+        name, equals, value = one.partition("=")
+        if name == f"--{option}":
+            return value if equals else following
+    return os.environ.get(_variable(option))
+
+
+def _invoke(arguments: Sequence[str], take: Callable[[Settings], None] | None = None) -> int:
+    """Run the command line; with `take` the sidecar does not run, and its settings are taken."""
+    name = "hub-idle-exporter"
+    spelled = spelled_out(arguments)
+    return cli.main(spelled, prog_name=name, standalone_mode=False, obj=take) or 0
 
 
 def _unknown_variables() -> list[str]:
@@ -307,13 +360,20 @@ def _refuse_culler_config() -> None:
         )
 
 
-def main() -> None:
-    """Run the command line; report a usage error in one line and exit with 2."""
+def main(listener: socket.socket | None = None) -> None:
+    """Run the command line; report a usage error in one line and exit with 2.
+
+    As a service with a page inside the Hub no error ends the process. `listener` is the port of
+    that page if it is open already.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):  # it may not be able to encode every name
         sys.stdout.reconfigure(errors="backslashreplace")
+    arguments = sys.argv[1:]
+    if service_port.is_wanted(arguments, os.environ):
+        read = partial(_settings_of, arguments)
+        sys.exit(managed.run(read, _web_settings_of(arguments), os.environ, listener))
     try:
-        arguments = spelled_out(sys.argv[1:])
-        code = cli.main(arguments, prog_name="hub-idle-exporter", standalone_mode=False)
+        code = _invoke(arguments)
     except click.ClickException as error:
         sys.exit(_complain(error.format_message()))
     except ConfigError as error:
@@ -322,7 +382,7 @@ def main() -> None:
         sys.exit(130)
     except OSError as error:  # the reader is gone, or the disk is full
         sys.exit(_complain(f"cannot write to standard output: {error.strerror}"))
-    sys.exit(code or 0)
+    sys.exit(code)
 
 
 def _complain(sentence: str) -> int:

@@ -2,12 +2,10 @@
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TypeVar
 
 import structlog
@@ -26,6 +24,7 @@ from .domain.durations import shown
 from .domain.labels import Outcome, Withheld
 from .domain.poll_state import LatestState, PollState
 from .domain.settings import ConfigError, Settings, WebSettings
+from .ending import Ending
 from .hub.client import Hub
 from .hub.token import Token, find_token
 from .metrics import Metrics
@@ -51,8 +50,6 @@ from .watched_file import FileError, exposed_to_others
 
 # A single run has failed if a candidate was withheld for one of these: not because it is in use.
 _UNSURE = (Withheld.PROBE_FAILED, Withheld.GATE, Withheld.UNASKED, Withheld.STALE)
-# Less than the ten seconds that `docker stop` waits before it kills.
-_END_SECONDS = 8
 # A poll that is about to end is waited for, so that nothing is logged after the last line.
 _LAST_POLL_SECONDS = 0.5
 # How often it is looked whether idle users are to be listed; they are listed once an hour.
@@ -279,41 +276,57 @@ def prepared(settings: Settings, environ: Mapping[str, str]) -> Token:
     return token
 
 
+@dataclass(frozen=True)
+class Served:
+    """A sidecar whose port is open; `polling` is the thread that will poll."""
+
+    sidecar: Sidecar
+    polling: threading.Thread
+    web: WebServer
+
+
 def run(settings: Settings, environ: Mapping[str, str]) -> int:
     """Run the sidecar until SIGTERM, SIGINT or the end of the Hub that started it."""
-    stopping = threading.Event()
-    crashes = _watch_threads(stopping)
-    _stop_on_signals(stopping)
+    ending = Ending()
+    ending.watch()
     found = _unless_stopped(
-        stopping,
+        ending.stopping,
         lambda: (
-            assemble(settings, prepared(settings, environ), stopping),
-            web_config(settings.web, stopping.wait),
+            assemble(settings, prepared(settings, environ), ending.stopping),
+            web_config(settings.web, ending.stopping.wait),
         ),
     )
-    if found is None:
-        return 0
-    sidecar, config = found
+    return 0 if found is None else operate(serve(*found), ending)
+
+
+def serve(sidecar: Sidecar, config: WebConfigSource | None) -> Served:
+    """Open the port; raise ConfigError if it is not available."""
     polling = threading.Thread(target=_poll_loop, args=[sidecar], name="poller", daemon=True)
-    # First, because a Hub does not wait long for the port of a service.
     web = sidecar.serve(lambda: polling.is_alive() or not polling.ident, config)
+    return Served(sidecar, polling, web)
+
+
+def operate(served: Served, ending: Ending) -> int:
+    """Serve, poll and cull until the process is to end; return its exit code."""
+    sidecar, web, polling = served.sidecar, served.web, served.polling
     sidecar.announce()
     web.start()
     logger.info("listening", address=web.address)
     sidecar.start()
     polling.start()
     if sidecar.users is not None:
-        threading.Thread(target=_user_loop, args=[sidecar.users, stopping], daemon=True).start()
+        listing = [sidecar.users, ending.stopping]
+        threading.Thread(target=_user_loop, args=listing, daemon=True).start()
     try:
-        _wait(stopping)
+        ending.wait()
     finally:
-        stopping.set()
+        ending.stopping.set()
         web.stop()
         sidecar.release()
         polling.join(_LAST_POLL_SECONDS)
-    logger.info("stopped", crashed=bool(crashes))
+    logger.info("stopped", crashed=bool(ending.crashes))
     signal.alarm(0)
-    return 1 if crashes else 0
+    return 1 if ending.crashes else 0
 
 
 def _unless_stopped(stopping: threading.Event, build: Callable[[], _Built]) -> _Built | None:
@@ -342,57 +355,11 @@ def _user_loop(users: UserLister, stopping: threading.Event) -> None:
     scheduler.run()
 
 
-def _wait(stopping: threading.Event) -> None:
-    """Wait until stopped, or until the Hub that started this process has ended."""
-    orphaned = OrphanWatch(os.environ)
-    while not stopping.wait(_LOOK_AROUND_SECONDS):
-        if orphaned():
-            what = "the Hub that started this exporter has ended, so the exporter ends too"
-            _end(stopping)
-            logger.warning("parent_hub_ended", what=what)
-
-
-def _end(stopping: threading.Event) -> None:
-    """Begin to end; the alarm comes first, since the other may have to wait, and only once."""
-    if not stopping.is_set():
-        signal.alarm(_END_SECONDS)
-    stopping.set()
-
-
-def _stop_on_signals(stopping: threading.Event) -> None:
-    """End on SIGTERM and SIGINT, also where something never returns: a log that nobody reads."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        _end(stopping)
-
-    def give_up(_number: int, _frame: FrameType | None) -> None:
-        os._exit(1)
-
-    signal.signal(signal.SIGALRM, give_up)
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-
-
-def _watch_threads(stopping: threading.Event) -> list[str]:
-    """End the process when a thread crashes: that is a bug, and the supervisor restarts us."""
-    crashes: list[str] = []
-
-    def crashed(arguments: threading.ExceptHookArgs) -> None:
-        crashes.append(str(arguments.exc_type))
-        sys.excepthook(
-            arguments.exc_type, arguments.exc_value or Exception(), arguments.exc_traceback
-        )
-        stopping.set()
-
-    threading.excepthook = crashed
-    return crashes
-
-
 def run_once(settings: Settings, environ: Mapping[str, str]) -> int:
     """Poll once, cull once with --enforce; return 0 if all of it worked, else 1."""
-    stopping, begun = threading.Event(), read_clocks().monotonic
-    _watch_threads(stopping)
-    _stop_on_signals(stopping)
+    ending, begun = Ending(), read_clocks().monotonic
+    ending.watch()
+    stopping = ending.stopping
     sidecar = _unless_stopped(
         stopping, lambda: assemble(settings, prepared(settings, environ), stopping)
     )

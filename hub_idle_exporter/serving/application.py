@@ -1,43 +1,26 @@
 """What each path answers: metrics, health, readiness, the page. It never waits for the Hub."""
 
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Protocol, TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
-import structlog
 from prometheus_client.exposition import gzip_accepted
-from tornado.web import Application, HTTPError, RequestHandler
+from tornado.web import Application, HTTPError
 
 from ..domain.text import printable
 from ..exposition import Exposition, encoder_for
 from .access import Access
+from .answering import HTML, Answering
 from .assets import CONTENT_SECURITY_POLICY
 from .reading import ServerFilter
 from .rendering import BusyError, Renderer, Wanted
 
-PLAIN = "text/plain; charset=utf-8"
-HTML = "text/html; charset=utf-8"
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "Server": "hub_idle_exporter",
-}
 _OF_THE_PAGE = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
-_PROBLEMS = {
-    HTTPStatus.NOT_FOUND: "Not found. Try / or /metrics.",
-    HTTPStatus.METHOD_NOT_ALLOWED: "Only GET and HEAD.",
-    HTTPStatus.INTERNAL_SERVER_ERROR: "This failed; the log says why.",
-}
-_BUSY = b"Too many different requests are waiting; try again.\n"
+_BUSY = "Too many different requests are waiting; try again."
 _ASKED = ("state", "policy", "reason")
 
 _Value = TypeVar("_Value")
-
-log = structlog.get_logger()
 
 
 class Exposes(Protocol):
@@ -80,10 +63,14 @@ class Site:
         )
 
 
-class Handler(RequestHandler):
-    """What all paths have in common: headers, refusals and errors."""
+class Handler(Answering):
+    """What all paths have in common: who may read them, and how they are rendered."""
 
-    SUPPORTED_METHODS = ("GET", "HEAD")
+    PROBLEMS: Mapping[HTTPStatus, str] = {
+        **Answering.PROBLEMS,
+        HTTPStatus.NOT_FOUND: "Not found. Try / or /metrics.",
+        HTTPStatus.METHOD_NOT_ALLOWED: "Only GET and HEAD.",
+    }
     OPEN = False  # to those, too, who may not read metrics and the page
 
     @property
@@ -93,25 +80,15 @@ class Handler(RequestHandler):
 
     def set_default_headers(self) -> None:
         """Set the headers that each answer has."""
-        self._set_headers(_HEADERS)
-        self._set_headers(self.site.access.headers)
+        super().set_default_headers()
+        self.set_headers(self.site.access.headers)
 
     async def prepare(self) -> None:
         """Refuse who may not read this."""
         refusal = None if self.OPEN else await self.site.access.refusal(self.request)
         if refusal is not None:
-            self._set_headers(refusal.headers)
-            self.answer(refusal.status, PLAIN, f"{refusal.sentence}\n".encode())
-
-    def head(self) -> Any:
-        """Answer as to GET; the library leaves the body out."""
-        return self.get()
-
-    def answer(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
-        """Send an answer."""
-        self.set_status(status)
-        self.set_header("Content-Type", content_type)
-        self.finish(body)
+            self.set_headers(refusal.headers)
+            self.answer_line(refusal.status, refusal.sentence)
 
     async def rendered(self, wanted: Wanted, render: Callable[[], _Value]) -> _Value | None:
         """Render an answer; None if too many wait, which is answered then."""
@@ -119,28 +96,8 @@ class Handler(RequestHandler):
             return await self.site.renderer.rendered(wanted, render)
         except BusyError:
             self.set_header("Retry-After", "1")
-            self.answer(HTTPStatus.SERVICE_UNAVAILABLE, PLAIN, _BUSY)
+            self.answer_line(HTTPStatus.SERVICE_UNAVAILABLE, _BUSY)
             return None
-
-    def compute_etag(self) -> None:
-        """Have no ETag: nothing here is worth keeping."""
-
-    def write_error(self, status_code: int, **_: Any) -> None:
-        """Answer with one line."""
-        status = HTTPStatus(status_code)
-        if status is HTTPStatus.METHOD_NOT_ALLOWED:
-            self.set_header("Allow", ", ".join(self.SUPPORTED_METHODS))
-        self.answer(status, PLAIN, f"{_PROBLEMS.get(status, status.phrase)}\n".encode())
-
-    def log_exception(self, kind: Any, error: Any, trace: Any) -> None:
-        """Log what went wrong in here; what is wrong with a request is no event."""
-        if not isinstance(error, HTTPError):
-            lines = "".join(traceback.format_exception(kind, error, trace))
-            log.error("request_failed", path=self.request.path, error=lines)
-
-    def _set_headers(self, headers: Mapping[str, str]) -> None:
-        for name, value in headers.items():
-            self.set_header(name, value)
 
 
 class Metrics(Handler):
@@ -170,12 +127,12 @@ class Page(Handler):
         try:
             asked = ServerFilter.of({name: self.get_query_argument(name, "") for name in _ASKED})
         except ValueError as error:
-            self.answer(HTTPStatus.BAD_REQUEST, PLAIN, f"{printable(str(error))}\n".encode())
+            self.answer_line(HTTPStatus.BAD_REQUEST, printable(str(error)))
             return
         wanted = Wanted("/", names=(f"{asked}",) if asked else ())
         html = await self.rendered(wanted, lambda: self.site.page(asked))
         if html is not None:
-            self._set_headers({**_OF_THE_PAGE, **self.site.access.headers})
+            self.set_headers({**_OF_THE_PAGE, **self.site.access.headers})
             self.answer(HTTPStatus.OK, HTML, html.encode())
 
 
@@ -192,7 +149,7 @@ class Health(Handler):
         """Answer whether all is well."""
         problem = self.problem()
         status = HTTPStatus.OK if problem is None else HTTPStatus.SERVICE_UNAVAILABLE
-        self.answer(status, PLAIN, f"{problem or 'OK'}\n".encode())
+        self.answer_line(status, problem or "OK")
 
 
 class Readiness(Health):

@@ -13,7 +13,8 @@ STYLE = (TEMPLATES / "page.css").read_text("utf-8")
 SCRIPT = (TEMPLATES / "page.js").read_text("utf-8")
 
 
-def _hash(text: str) -> str:
+def hash_of(text: str) -> str:
+    """Return what names a style sheet or a script in the policy."""
     digest = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{b64encode(digest).decode()}'"
 
@@ -21,8 +22,8 @@ def _hash(text: str) -> str:
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
-        f"script-src {_hash(SCRIPT)}",
-        f"style-src {_hash(STYLE)}",
+        f"script-src {hash_of(SCRIPT)}",
+        f"style-src {hash_of(STYLE)}",
         "connect-src 'self'",  # the script reads the page again
         "img-src data:",  # the icon
         "form-action 'self'",

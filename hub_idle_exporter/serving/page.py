@@ -2,30 +2,20 @@
 
 from functools import cache
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 
 from .. import __version__
-from ..clocks import machine_moment, read_clocks
+from ..clocks import read_clocks
 from ..config import shown_settings
 from ..culling.gatekeeper import Gatekeeper
 from ..domain.poll_state import LatestState
 from ..domain.settings import Settings
-from ..domain.text import printable
 from ..metrics import Metrics
 from .assets import SCRIPT, STYLE, TEMPLATES
 from .reading import Listed, Reading, ServerFilter
+from .templating import environment
 from .view import View, view_of
-from .wording import (
-    FAILED,
-    MEANINGS,
-    REASONS,
-    about,
-    brief,
-    clock,
-    moment,
-    number,
-    spoken,
-)
+from .wording import FAILED, MEANINGS, REASONS
 
 # The settings about polling and culling; each is the name of an option.
 _SHOWN = ("interval", "grace", "concurrency", "max_culls", "max_busy", "max_unanswered",
@@ -40,17 +30,12 @@ NOT_STOPPED_SECONDS = 86400.0
 
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
-        auto_reload=False, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    filters = (spoken, about, brief, moment, clock, machine_moment, number, printable)
-    environment.filters.update({filter_.__name__: filter_ for filter_ in filters})
-    environment.globals |= {
+    found = environment(TEMPLATES)
+    found.globals |= {
         "style": STYLE, "script": SCRIPT, "meanings": MEANINGS, "failures": FAILED,
         "reasons": REASONS, "states": [*Listed],
     }  # fmt: skip
-    return environment.get_template("page.html")
+    return found.get_template("page.html")
 
 
 def html(view: View) -> str:

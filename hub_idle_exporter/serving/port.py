@@ -89,9 +89,14 @@ class Port:
         )
         family, *_, address = found[0]
         everywhere = self._host == "::" and socket.has_dualstack_ipv6()
-        self._socket = socket.create_server(
+        listener = socket.create_server(
             address[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=everywhere
         )
+        self.take(listener)
+
+    def take(self, listener: socket.socket) -> None:
+        """Serve on a socket that listens already."""
+        self._socket = listener
         self._socket.setblocking(False)
 
     @property

@@ -26,7 +26,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from hub_idle_exporter.domain.model import User
 from hub_idle_exporter.domain.policy import Policy, Rules
-from hub_idle_exporter.serving.application import HTML
+from hub_idle_exporter.serving.answering import HTML
 from hub_idle_exporter.serving.assets import CONTENT_SECURITY_POLICY
 from hub_idle_exporter.serving.page import html
 from hub_idle_exporter.serving.reading import Reading, ServerFilter

@@ -54,7 +54,10 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Service:
-    """A service of the Hub; with a command the Hub runs it, the scopes are its role's."""
+    """A service of the Hub; with a command the Hub runs it, the scopes are its role's.
+
+    `more` are further keys of its entry.
+    """
 
     name: str = SERVICE
     scopes: Sequence[str] = ENFORCE
@@ -62,13 +65,14 @@ class Service:
     environment: Mapping[str, str] = field(default_factory=dict)
     admin: bool = False
     token: str = field(default_factory=lambda: secrets.token_hex(32))
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     def configuration(self) -> dict[str, Any]:
         """Return the entry of `JupyterHub.services`."""
         entry: dict[str, Any] = {"name": self.name, "api_token": self.token, "admin": self.admin}
         if self.command:
             entry |= {"command": list(self.command), "environment": dict(self.environment)}
-        return entry
+        return entry | dict(self.more)
 
     def role(self) -> dict[str, Any]:
         """Return the entry of `JupyterHub.load_roles`."""

@@ -1,0 +1,1 @@
+"""The page inside the Hub: people sign in through the Hub, see their servers, and keep them."""

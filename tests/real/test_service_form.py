@@ -1,0 +1,123 @@
+"""The sidecar as a service with a page inside a real Hub: nothing of it ends the Hub's start."""
+
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+from conftest import MakeHub
+from exporter_process import Metrics
+from hub_pages import EVERYBODY, looks, page_service, page_url
+from real_hub import RealHub
+
+from hub_idle_exporter.demo.launch import free_ports
+
+pytestmark = pytest.mark.slow("real Hubs that run the sidecar with a page")
+ADMIN = 'c.Authenticator.admin_users = {"root-user"}'
+
+
+def asked(port: int, path: str) -> requests.Response:
+    return requests.get(f"http://127.0.0.1:{port}{path}", timeout=20)
+
+
+def enforcement(port: int) -> dict[str, float]:
+    return Metrics(asked(port, "/metrics").text).by("state", "hub_idle_exporter_enforcement")
+
+
+def is_ready(port: int) -> bool:
+    try:
+        return asked(port, "/-/ready").status_code == 200
+    except requests.ConnectionError:
+        return False
+
+
+def test_a_bad_option_does_not_end_the_hub(make_hub: MakeHub) -> None:
+    """The Hub runs on; page, port and log say what is wrong; nothing is stopped."""
+    (web,) = free_ports(1)
+    service = page_service("--timeout=soon", web=web)
+    hub: RealHub = make_hub(services=[service], roles=[EVERYBODY], config=ADMIN)
+    said = "Invalid value for '--timeout': 'soon': must be seconds (3600)"
+    assert said in looks(hub, "root-user").text.replace("&#39;", "'")
+    page = looks(hub, "ana")
+    assert "Please tell an administrator" in page.text
+    assert "soon" not in page.text
+    ready = asked(web, "/-/ready")
+    assert (ready.status_code, said in ready.text) == (503, True)
+    assert said in asked(web, "/").text.replace("&#39;", "'")
+    assert enforcement(web) == {"off": 0, "grace": 0, "suspended": 1, "on": 0}
+    inside = requests.get(page_url(hub, "-/ready"), timeout=20)
+    assert (inside.status_code, "soon" in inside.text) == (503, False)
+    assert "start_failed" in hub.wait_log("start_failed")
+    assert hub.pid is not None
+    (exporter,) = exporters(hub)
+    exporter.terminate()
+    hub.wait_log("event=stopped crashed=false")
+    hub.wait(lambda: not lives(exporter), 10, "the exporter gone")
+
+
+def test_a_file_that_is_mended_is_used_without_a_restart(make_hub: MakeHub, tmp_path: Path) -> None:
+    policies, token, web_config = tmp_path / "policies.yaml", tmp_path / "token", tmp_path / "web"
+    policies.write_text("policies: 1\n")
+    web_config.write_text("tls: yes\n")
+    for file in (policies, web_config):
+        os.utime(file, (0, 0))  # written long ago: it is not waited for
+    (web,) = free_ports(1)
+    service = page_service(
+        "--enforce",
+        "--interval=1s",
+        f"--policy-file={policies}",
+        f"--api-token-file={token}",
+        f"--web.config.file={web_config}",
+        web=web,
+    )
+    hub: RealHub = make_hub(services=[service], roles=[EVERYBODY], config=ADMIN)
+    hub.wait_log(f"--api-token-file {token} cannot be read")
+    token.write_text(service.token)
+    hub.wait_log(f'start_failed error="web configuration file {web_config}')
+    # Without the passwords that the file may have, the open port says nothing of the error.
+    assert f"{tmp_path}" not in asked(web, "/-/ready").text + asked(web, "/").text
+    assert str(web_config) in looks(hub, "root-user").text
+    web_config.write_text("{}\n")
+    hub.wait_log(f'start_failed error="policy file {policies}')
+    assert str(policies) in asked(web, "/-/ready").text
+    policies.write_text("policies: []\n")
+    hub.wait(lambda: is_ready(web), 30, "ready once all files are good")
+    assert enforcement(web)["grace"] == 1
+    assert requests.get(page_url(hub, "-/ready"), timeout=20).status_code == 200
+    assert "cannot start" not in looks(hub, "root-user").text
+
+
+def test_no_metrics_inside_the_hub(make_hub: MakeHub) -> None:
+    """And the ports of a killed service are taken again by the next one."""
+    page, web = free_ports(2)
+    service = page_service("--interval=1s", port=page, web=web, enforce=False)
+    hub: RealHub = make_hub(services=[service], roles=[EVERYBODY], config=ADMIN)
+    hub.wait(lambda: is_ready(web), 30, "ready")
+    assert requests.get(page_url(hub, "metrics"), timeout=20).status_code == 404
+    assert requests.get(page_url(hub, "-/healthy"), timeout=20).text == "OK\n"
+    # The Hub is killed: its orphan holds both ports until it notices.
+    (orphan,) = exporters(hub)
+    hub.kill()
+    hub.start()
+    assert looks(hub, "ana").status_code == 200
+    hub.wait(lambda: not lives(orphan), 20, "the orphan gone")
+    (fresh,) = exporters(hub)
+    assert fresh.pid != orphan.pid
+    hub.wait(lambda: is_ready(web), 30, "ready again")
+    # The service is killed: the Hub starts another one.
+    fresh.kill()
+    hub.wait(lambda: exporters(hub) not in ([], [fresh]), 60, "started again by the Hub")
+    hub.wait(lambda: is_ready(web), 30, "ready after kill -9")
+    assert looks(hub, "ana").status_code == 200
+
+
+def exporters(hub: RealHub) -> list[psutil.Process]:
+    """Return the exporters of the Hub that runs now."""
+    found = psutil.Process(hub.pid).children()
+    return [one for one in found if lives(one) and "hub_idle_exporter" in one.cmdline()]
+
+
+def lives(process: psutil.Process) -> bool:
+    """Tell whether a process runs: the Hub looks after those that ended only now and then."""
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
