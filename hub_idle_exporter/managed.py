@@ -5,11 +5,11 @@ configuration is said by the page, the log and `/-/ready`, nothing is polled or 
 can be mended in a file is tried again.
 """
 
-import secrets
 import signal
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -20,8 +20,6 @@ from . import log, service_port
 from .domain.settings import ConfigError, Settings, WebSettings
 from .ending import Ending
 from .hub.token import find_token
-from .journal import Entry
-from .people.desk import Keep, RefusedError, ServerNow, Visitor
 from .serving.failure import FailureServer
 from .serving.hub_page.front import Front
 from .serving.hub_page.ports import page_server
@@ -66,6 +64,11 @@ def run(
         ending.stopping.set()
         inside.join(_PAGE_END_SECONDS)
         signal.alarm(0)
+
+
+def _for_the_page(settings: Settings) -> Settings:
+    """Let each poll keep all servers: administrators see them there."""
+    return replace(settings, poll=replace(settings.poll, lists_all=True))
 
 
 def _mask(environ: Mapping[str, str]) -> Callable[[str], str]:
@@ -116,7 +119,7 @@ class _Start:
     def run(self, read: Callable[[], Settings], web: WebSettings) -> int:
         """Run the sidecar, or say why that cannot be done; return the exit code."""
         try:
-            settings = read()
+            settings = _for_the_page(read())
         except ConfigError as error:
             return self._wait_with(str(error), web)
         failure = FailureServer(settings.web, self._ending.stopping.wait)
@@ -125,7 +128,8 @@ class _Start:
         served = None if found is None else self._until_done(partial(serve, *found))
         if served is None:
             return self._code()
-        self._front.open(_NoDesk(), served.sidecar.not_ready, secrets.token_bytes(32))
+        running = served.sidecar
+        self._front.open(running.desk, running.not_ready, running.promises.file.cookie_key)
         return operate(served, self._ending)
 
     def _wait_with(self, problem: str, web: WebSettings) -> int:
@@ -165,25 +169,3 @@ class _Start:
     def _code(self) -> int:
         logger.info("stopped", crashed=bool(self._ending.crashes))
         return 1 if self._ending.crashes else 0
-
-
-class _NoDesk:
-    """Stands in for the desk until there is one."""
-
-    def servers_of(self, _user: str) -> list[ServerNow]:
-        return []
-
-    def all_servers(self) -> list[ServerNow] | None:
-        return []
-
-    def ended(self, _user: str | None = None) -> list[Entry]:
-        return []
-
-    def keep(self, _visitor: Visitor, _user: str, _server: str, _started: str) -> Keep:
-        raise RefusedError("Nothing can be kept yet.")
-
-    def release(self, _visitor: Visitor, _user: str, _server: str, _started: str) -> None:
-        raise RefusedError("Nothing can be kept yet.")
-
-    def said(self) -> str:
-        return "running"

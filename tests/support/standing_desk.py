@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
+from hub_idle_exporter.domain.keeping import Keep
 from hub_idle_exporter.domain.labels import Outcome, Withheld
 from hub_idle_exporter.domain.model import Server, User
 from hub_idle_exporter.domain.policy import Globs, Judge, Match, Policy, Reason, Rules
 from hub_idle_exporter.domain.scopes import Granted
 from hub_idle_exporter.journal import Entry
-from hub_idle_exporter.people.desk import Keep, RefusedError, ServerNow, Visitor
+from hub_idle_exporter.people.desk import Desk, ServerNow, Visitor
+from hub_idle_exporter.people.keeper import RefusedError
 
 HOUR = 3600.0
 DEFAULT = Policy("default", HOUR)
@@ -19,7 +21,7 @@ RULES = Rules((STAFF, GPU, DEFAULT))
 
 
 @dataclass
-class StandingDesk:
+class StandingDesk(Desk):
     """Answers by what it was given; `calls` are the wishes that reached it."""
 
     now: float

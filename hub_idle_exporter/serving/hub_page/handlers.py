@@ -8,7 +8,8 @@ from typing import cast
 from tornado.web import Application, HTTPError
 
 from ...hub.errors import HubError
-from ...people.desk import Desk, RefusedError, Visitor
+from ...people.desk import Desk, Visitor
+from ...people.keeper import RefusedError
 from ..answering import HTML, Answering
 from . import guard, words
 from .front import CrowdedError, Failed, Front, Running
