@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -107,6 +108,13 @@ def inside(hub: RealHub, key: bytes = b"k" * 32) -> Iterator[Inside]:
         server.stop()
 
 
+def start_with_page(hub: RealHub) -> RealHub:
+    """Start a Hub with the page there: it would wait half a minute for a service of others."""
+    with inside(hub):
+        hub.start()
+    return hub
+
+
 def environment_of(hub: RealHub, service: Service) -> dict[str, str]:
     """Return what the Hub would tell a service that it runs."""
     return {
@@ -118,3 +126,28 @@ def environment_of(hub: RealHub, service: Service) -> dict[str, str]:
         "JUPYTERHUB_CLIENT_ID": f"service-{service.name}",
         "JUPYTERHUB_OAUTH_ACCESS_SCOPES": json.dumps([f"access:services!service={service.name}"]),
     }
+
+
+class Form(HTMLParser):
+    """The form of a page for one server, as a browser would send it."""
+
+    def __init__(self, html: str, action: str, user: str, server: str = "") -> None:
+        super().__init__()
+        self.path, self.fields = "", dict[str, str]()
+        self._wanted = {"user": user, "server": server}
+        self._action, self._begun = action, ("", dict[str, str]())
+        self.feed(html)
+        assert self.path, f"no form {action} for {self._wanted} in {html[-3000:]}"
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attributes}
+        if tag == "form":
+            self._begun = (given.get("action", ""), {})
+        elif tag == "input" and given.get("type") == "hidden":
+            self._begun[1][given["name"]] = given["value"]
+
+    def handle_endtag(self, tag: str) -> None:
+        path, fields = self._begun
+        ends = tag == "form" and path.endswith(f"/{self._action}")
+        if ends and self._wanted.items() <= fields.items():
+            self.path, self.fields = path, fields

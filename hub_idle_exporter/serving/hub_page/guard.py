@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 from tornado.httputil import HTTPServerRequest
 
-# A page that opens this one in a window cannot read it there, whatever it sends itself.
 HEADERS = {
+    # A page that opens this one in a window cannot read it there. With the better known
+    # `same-origin` it can if it sends that itself.
     "Cross-Origin-Opener-Policy": "noopener-allow-popups",
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Frame-Options": "DENY",
@@ -25,8 +26,12 @@ HEADERS = {
 def is_page_view(request: HTTPServerRequest) -> bool:
     """Tell whether a browser shows the answer as a page, as far as it says.
 
-    Browsers say nothing by plain HTTP, unless the host is this machine.
+    Browsers say nothing by plain HTTP, unless the host is this machine. A service worker of a
+    user's server may be given the page in advance, as if it was only shown, and read it: with a
+    header that cannot be left out.
     """
+    if "Service-Worker-Navigation-Preload" in request.headers:
+        return False
     mode = request.headers.get("Sec-Fetch-Mode", "navigate")
     destination = request.headers.get("Sec-Fetch-Dest", "document")
     return (mode, destination) == ("navigate", "document")
@@ -44,11 +49,17 @@ def is_own_form(request: HTTPServerRequest, hosts: Set[str]) -> bool:
     return bool(origin.netloc) and origin.netloc in {request.host, forwarded, *hosts}
 
 
-def form_token(key: bytes, session: str) -> str:
-    """Return what the forms of one session carry, and nobody else knows."""
-    return hmac.new(key, b"form " + session.encode(), hashlib.sha256).hexdigest()
+def form_token(key: bytes, session: str, *form: str) -> str:
+    """Return what a form carries, and nobody else knows: one session's, for one change of a server.
+
+    A service worker of a user's server can read what a form sends. It gets a token for nothing else
+    than what was asked for anyway.
+    """
+    fields = "".join(f"{len(field)}:{field}" for field in ("form", session, *form))
+    return hmac.new(key, fields.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()
 
 
-def is_form_token(given: str, key: bytes, session: str) -> bool:
-    """Tell whether a form carries the token of its session."""
-    return hmac.compare_digest(given.encode(), form_token(key, session).encode())
+def is_form_token(given: str, key: bytes, session: str, *form: str) -> bool:
+    """Tell whether a form carries its token."""
+    expected = form_token(key, session, *form)
+    return hmac.compare_digest(given.encode(errors="replace"), expected.encode())

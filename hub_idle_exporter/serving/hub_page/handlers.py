@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import cast
 
@@ -20,8 +21,8 @@ from .sign_in import HubSilentError, NotAllowedError, NotInstalledError, Session
 from .view import view_of
 from .words import Words
 
-# What a form says: the server, its start, and the token of the session.
-_FIELDS = ("user", "server", "started", "token", "query")
+# What a form says of a server, and where it leads back to.
+_SERVER, _MORE = ("user", "server", "started"), ("token", "query")
 
 
 def application_of(front: Front) -> Application:
@@ -32,8 +33,7 @@ def application_of(front: Front) -> Application:
             (below, Servers),
             (f"{below}oauth_callback", Callback),
             (f"{below}logout", Logout),
-            (f"{below}keep", Keep),
-            (f"{below}release", Release),
+            *((f"{below}{form.ACTION}", form) for form in (Keep, Release)),
             (f"{below}-/healthy", Healthy),
             (f"{below}-/ready", Ready),
         ],
@@ -105,7 +105,7 @@ class Servers(PageHandler):
     async def _show(self, desk: Desk, session: Session) -> None:
         front = self.front
         query = Query.of({name: self.get_query_argument(name, "") for name in Query.NAMES})
-        token = guard.form_token(front.key, session.id)
+        token = partial(guard.form_token, front.key, session.id)
 
         def rendered() -> str:
             view = view_of(desk, session.visitor, query)
@@ -156,6 +156,7 @@ class Form(PageHandler):
     """A form that changes something, and leads back to the page."""
 
     SUPPORTED_METHODS = ("POST",)
+    ACTION = ""  # the last part of its path
 
     def prepare(self) -> None:
         """Refuse what no page of this origin has sent."""
@@ -174,9 +175,10 @@ class Form(PageHandler):
         session = await self.visitor()
         if session is None:
             return
-        form = {name: self.get_body_argument(name, "", strip=False) for name in _FIELDS}
+        form = {name: self.get_body_argument(name, "", strip=False) for name in _SERVER + _MORE}
+        said = (self.ACTION, *(form[name] for name in _SERVER))
         state, visitor = self.front.state, session.visitor
-        if not guard.is_form_token(form["token"], self.front.key, session.id):
+        if not guard.is_form_token(form["token"], self.front.key, session.id, *said):
             self.say(HTTPStatus.FORBIDDEN, words.FORGED, visitor)
         elif form["user"] != visitor.name and not visitor.admin:
             self.say(HTTPStatus.FORBIDDEN, words.OF_OTHERS, visitor)
@@ -204,6 +206,8 @@ class Form(PageHandler):
 class Keep(Form):
     """Keeps a server."""
 
+    ACTION = "keep"
+
     def do(self, desk: Desk, visitor: Visitor, form: dict[str, str]) -> str:
         """Keep it."""
         desk.keep(visitor, form["user"], form["server"], form["started"])
@@ -212,6 +216,8 @@ class Keep(Form):
 
 class Release(Form):
     """Keeps a server no longer."""
+
+    ACTION = "release"
 
     def do(self, desk: Desk, visitor: Visitor, form: dict[str, str]) -> str:
         """Release it."""

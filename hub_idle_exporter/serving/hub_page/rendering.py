@@ -1,12 +1,13 @@
 """Renders the page inside the Hub, and the policy that lets a browser use nothing else with it."""
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from jinja2 import Environment
 
-from ...people.desk import ServerNow, Visitor
+from ...people.desk import Visitor, started_text
 from .. import templating
 from ..assets import hash_of
 from ..reading import Listed
@@ -40,8 +41,10 @@ def content_security_policy(service: Service) -> str:
     )
 
 
-def servers_page(view: View, service: Service, token: str, outcome: Outcome | None) -> str:
-    """Render the servers of a visitor; `token` goes into the forms."""
+def servers_page(
+    view: View, service: Service, token: Callable[..., str], outcome: Outcome | None
+) -> str:
+    """Render the servers of a visitor; `token` makes what a form carries."""
     template = _environment().get_template("servers.html")
     return template.render(
         view=view, visitor=view.visitor, service=service, token=token, outcome=outcome
@@ -54,16 +57,10 @@ def words_page(said: Words, service: Service, visitor: Visitor | None) -> str:
     return template.render(said=said, visitor=visitor, service=service)
 
 
-def started(one: ServerNow) -> str:
-    """Write when a server was started, as forms send it back."""
-    moment = one.judged.seen.started
-    return "" if moment is None else moment.isoformat()
-
-
 @cache
 def _environment() -> Environment:
     made = templating.environment(_FOLDER)
-    made.filters |= {"limit": words.limit, "became": words.became, "started": started}
+    made.filters |= {"limit": words.limit, "became": words.became, "started": started_text}
     made.globals |= {
         "style": _STYLE, "script": _SCRIPT, "states": words.STATES, "reasons": REASONS,
         "listed": [*Listed], "sorts": Sort, "server_name": words.server_name,
