@@ -7,14 +7,27 @@ import psutil
 import pytest
 import requests
 from conftest import MakeHub
-from exporter_process import Metrics
-from hub_pages import EVERYBODY, looks, page_service, page_url
+from exporter_process import Metrics, fields
+from hub_pages import EVERYBODY, Form, looks, page_service, page_url, signed_in
+from real_culling import HOUR, runs
 from real_hub import RealHub
 
 from hub_idle_exporter.demo.launch import free_ports
 
 pytestmark = pytest.mark.slow("real Hubs that run the sidecar with a page")
 ADMIN = 'c.Authenticator.admin_users = {"root-user"}'
+# The Hub looks after its services every 30 s.
+OFTEN = """
+from jupyterhub.services import service
+from traitlets import Integer
+
+
+class LooksOften(service._ServiceSpawner):
+    poll_interval = Integer(1)
+
+
+service._ServiceSpawner = LooksOften
+"""
 
 
 def asked(port: int, path: str) -> requests.Response:
@@ -92,7 +105,7 @@ def test_no_metrics_inside_the_hub(make_hub: MakeHub) -> None:
     """And the ports of a killed service are taken again by the next one."""
     page, web = free_ports(2)
     service = page_service("--interval=1s", port=page, web=web, enforce=False)
-    hub: RealHub = make_hub(services=[service], roles=[EVERYBODY], config=ADMIN)
+    hub: RealHub = make_hub(services=[service], roles=[EVERYBODY], config=ADMIN + OFTEN)
     hub.wait(lambda: is_ready(web), 30, "ready")
     assert requests.get(page_url(hub, "metrics"), timeout=20).status_code == 404
     assert requests.get(page_url(hub, "-/healthy"), timeout=20).text == "OK\n"
@@ -121,3 +134,29 @@ def exporters(hub: RealHub) -> list[psutil.Process]:
 def lives(process: psutil.Process) -> bool:
     """Tell whether a process runs: the Hub looks after those that ended only now and then."""
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_kept_server_outlives_its_limit_and_is_stopped_after_the_bound(
+    make_hub: MakeHub, tmp_path: Path
+) -> None:
+    """Two look alike: the one that is kept on the page stays, and is stopped when that is over."""
+    service = page_service(*HOUR, "--keep-max=6s", f"--state-file={tmp_path / 'state.sqlite'}")
+    hub: RealHub = make_hub(services=[service], roles=[EVERYBODY], config=ADMIN)
+    hub.add_users(["ana", "bob"])
+    hub.start_servers([("ana", ""), ("bob", "")], {"stop_delay": 0})
+    session = signed_in(hub, "ana")
+    html = session.get(page_url(hub), timeout=30).text
+    hub.backdate("bob", idle=7200)
+    hub.wait(lambda: not runs(hub, "bob"), 20, "bob's server stopped")
+    form = Form(html, "keep", "ana")
+    origin = hub.public_url.rstrip("/")
+    answer = session.post(f"{origin}{form.path}", form.fields, headers={"Origin": origin})
+    assert "is kept." in answer.text
+    kept = fields(hub.wait_log("event=server_kept user=ana"))
+    hub.backdate("ana", idle=7200)
+    hub.wait(lambda: not runs(hub, "ana"), 30, "ana's server stopped after all")
+    stopped = fields(hub.wait_log("event=stopping_server user=ana"))
+    assert stopped["ts"][:19] >= kept["until"][:19], "not before"
+    assert float(stopped["idle"]) > 7200
+    hub.wait_log("event=culled user=ana")
+    assert "stopped after 2" in session.get(page_url(hub), timeout=30).text
