@@ -2,6 +2,7 @@
 
 import os
 import signal
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -188,12 +189,8 @@ def assemble(
     """
     stopping = stopping or threading.Event()
     poll, cull = settings.poll, settings.cull
-    source = None
-    if settings.policy_file is not None:
-        path, may_keep = Path(settings.policy_file), settings.state_file is not None
-        source = PolicySource(path, poll.default, stopping.wait, may_keep)
-        source.read_first()
-    file = _state_file(settings.state_file, stopping, only_reads)
+    files = _read_files(settings, stopping, only_reads)
+    source, file = files.policies, files.state
     latest = LatestState(PollState.at_start(rules_of(source, poll), cull))
     gatekeeper = Gatekeeper(
         cull.enforce, cull.grace, latest, orphaned=OrphanWatch(os.environ), state_lost=file.lost
@@ -206,13 +203,11 @@ def assemble(
         return _MONITORS if enforcement is None else enforcement.election.not_ours()
 
     notifier = None
-    if cull.enforce and not only_reads and settings.notify_file is not None:
-        targets = notify_file(settings.notify_file, stopping.wait)
-        notifier = Notifier(targets, metrics.count_notification, stopping)
+    if files.targets is not None:
+        notifier = Notifier(files.targets, metrics.count_notification, stopping)
     tells = Teller(notifier, _page_address()) if notifier else OnThePage(metrics.count_announced)
     promises = Promises.of(file, tells, gatekeeper.hub_time, keeps_nothing)
     if cull.enforce:
-        tls = server_tls(settings.tls_directory)
         enforcement = enforcement_of(
             hub,
             gatekeeper,
@@ -221,7 +216,7 @@ def assemble(
             metrics,
             cull,
             poll.interval,
-            tls,
+            files.tls,
             Later(stopping, cull.concurrency),
             stopping,
         )
@@ -250,6 +245,36 @@ def assemble(
     )
 
 
+@dataclass(frozen=True)
+class _Files:
+    """The files of a sidecar, read or opened."""
+
+    policies: PolicySource | None
+    targets: NotifyFile | None
+    tls: ssl.SSLContext | None
+    state: StateFile
+
+
+def _read_files(settings: Settings, stopping: threading.Event, only_reads: bool) -> _Files:
+    """Read them; raise ConfigError.
+
+    The state file comes last: what fails after it would keep it from whoever tries again.
+    """
+    policies = targets = tls = None
+    if settings.policy_file is not None:
+        path, may_keep = Path(settings.policy_file), settings.state_file is not None
+        policies = PolicySource(path, settings.poll.default, stopping.wait, may_keep)
+        policies.read_first()
+    if settings.cull.enforce:
+        tls = server_tls(settings.tls_directory)
+        if not only_reads and settings.notify_file is not None:
+            targets = notify_file(settings.notify_file, stopping.wait)
+    path_of_state = None if settings.state_file is None else Path(settings.state_file)
+    if only_reads:
+        return _Files(policies, targets, tls, StateFile.reading(path_of_state))
+    return _Files(policies, targets, tls, StateFile.opened(path_of_state, stopping.wait))
+
+
 def notify_file(path: str, wait: Callable[[float], bool]) -> NotifyFile:
     """Read the notify file, and mask its secrets in the log; raise ConfigError."""
     file = NotifyFile(Path(path), wait).read_first()
@@ -260,11 +285,6 @@ def notify_file(path: str, wait: Callable[[float], bool]) -> NotifyFile:
 def _page_address() -> str:
     """Return the public address of the page inside the Hub; "" where the Hub does not say it."""
     return os.environ.get("JUPYTERHUB_PUBLIC_URL", "")
-
-
-def _state_file(path: str | None, stopping: threading.Event, only_reads: bool) -> StateFile:
-    file = None if path is None else Path(path)
-    return StateFile.reading(file) if only_reads else StateFile.opened(file, stopping.wait)
 
 
 def prepared(settings: Settings, environ: Mapping[str, str]) -> Token:

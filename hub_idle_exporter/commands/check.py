@@ -36,7 +36,7 @@ def check(settings: Settings, environ: Mapping[str, str]) -> int:
     _variables(report, settings)
     _exposed_files(report, settings)
     _policies(report, settings, state)
-    check_promises(report, settings, state)
+    check_promises(report, settings, state, sidecar.stopping.wait)
     _web(report, settings.web, sidecar.stopping.wait)
     _hub(report, settings, state)
     _scopes(report, state)

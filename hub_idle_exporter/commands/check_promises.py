@@ -1,19 +1,28 @@
 """What `check` says about keeps, notices and the file that remembers them."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from ..domain.durations import shown
 from ..domain.policy import Policy
 from ..domain.poll_state import PollState
-from ..domain.settings import Settings
+from ..domain.settings import ConfigError, Settings
+from ..sidecar import notify_file
 from .report import Report
 
 
-def check_promises(report: Report, settings: Settings, state: PollState) -> None:
-    """Report what people are promised, and whether that would survive a restart."""
+def check_promises(
+    report: Report, settings: Settings, state: PollState, wait: Callable[[float], bool]
+) -> None:
+    """Report what people are promised, and whether that would survive a restart.
+
+    `wait` waits for some seconds: a file may be just being written.
+    """
     if settings.state_file is not None:
         _state_file(report, Path(settings.state_file), state)
+    if settings.notify_file is not None:
+        _notify_file(report, settings.notify_file, wait)
     notices = _limits(state.rules.policies, "notice")
     if notices:
         report.good(f"stops are announced before: {notices}")
@@ -31,6 +40,17 @@ def _limits(policies: tuple[Policy, ...], key: str) -> str:
     """List a limit by policy, where there is one."""
     found = {policy.name: getattr(policy, key) for policy in policies if not policy.exempt}
     return ", ".join(f"{shown(limit)} ({name})" for name, limit in found.items() if limit)
+
+
+def _notify_file(report: Report, path: str, wait: Callable[[float], bool]) -> None:
+    try:
+        targets = notify_file(path, wait).value
+    except ConfigError as error:
+        report.bad(str(error))
+        return
+    personal = sum(target.is_personal for target in targets)
+    who = f"{personal} of them to one person each" if personal else "none of them to one person"
+    report.good(f"notify file {path} is valid: targets: {len(targets)}, {who}; nothing was sent")
 
 
 def _state_file(report: Report, file: Path, state: PollState) -> None:

@@ -462,6 +462,20 @@ def test_a_notice_that_a_restart_would_forget(hub: FakeHub, tmp_path: Path) -> N
     assert found.code == 0
 
 
+def test_whom_notices_go_to(hub: FakeHub, tmp_path: Path) -> None:
+    file = tmp_path / "notify.txt"
+    file.write_text("json://127.0.0.1:1/{user}\njson://127.0.0.1:1/all?secret=s3cretWord\n")
+    file.chmod(0o600)
+    found = Check(tmp_path, hub, f"--notify-file={file}")
+    assert found.said("ok")[0] == (
+        f"notify file {file} is valid: targets: 2, 1 of them to one person each; nothing was sent"
+    )
+    file.write_text("nonsense s3cretWord\n")
+    found = Check(tmp_path, hub, f"--notify-file={file}")
+    assert found.problems() == [f"notify file {file}: line 1: it is not a URL"]
+    assert "s3cretWord" not in found.text
+
+
 def test_a_state_file_that_cannot_be_used(hub: FakeHub, tmp_path: Path) -> None:
     path = tmp_path / "state.sqlite"
     path.write_text("something else")

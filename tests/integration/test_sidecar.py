@@ -3,6 +3,8 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fake_hub import PROBER, FakeHub, always, reply
@@ -11,6 +13,7 @@ from hub_idle_exporter.culling.enforcement import Enforcement
 from hub_idle_exporter.domain.gate import GateState
 from hub_idle_exporter.domain.policy import Policy
 from hub_idle_exporter.domain.settings import (
+    ConfigError,
     ConnectionSettings,
     CullSettings,
     PollSettings,
@@ -135,3 +138,22 @@ def test_an_exporter_that_cannot_ask_for_the_lease_does_not_stand_by(
     assert only.poller.poll()
     assert shown(only) == ("suspended", 0)
     assert "cannot be taken" in only.gatekeeper.read().why
+
+
+def test_a_start_that_fails_leaves_the_state_file_to_the_next_try(
+    fake_hub: FakeHub, tmp_path: Path
+) -> None:
+    """In the form with a page inside the Hub it is tried until the other files are mended."""
+    notify = tmp_path / "notify.txt"
+    notify.write_text("nonsense\n")
+    wanted = replace(
+        settings(fake_hub),
+        state_file=str(tmp_path / "state.sqlite"),
+        notify_file=str(notify),
+    )
+    token, stopping = Token.read_by(lambda: fake_hub.token), threading.Event()
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="notify file"):
+            assemble(wanted, token, stopping)
+    notify.write_text("json://127.0.0.1:1/{user}\n")
+    assemble(wanted, token, stopping).promises.file.close()
