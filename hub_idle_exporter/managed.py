@@ -135,8 +135,8 @@ class _Start:
     def _wait_with(self, problem: str, web: WebSettings) -> int:
         """Say what is wrong until the process is to end: options do not change."""
         failure = FailureServer(web, self._ending.stopping.wait)
-        self._say(problem)
         failure.say(problem)
+        self._say(problem)
         self._ending.wait()
         failure.stop()
         return self._code()
@@ -154,8 +154,8 @@ class _Start:
             try:
                 return build()
             except ConfigError as error:
-                self._say(str(error))
                 also_say(str(error))
+                self._say(str(error))
             self._ending.wait(_AGAIN_SECONDS)
         return None
 
