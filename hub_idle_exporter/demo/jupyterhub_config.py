@@ -11,6 +11,7 @@ It is configured by variables; the defaults are those of the embedded demo.
                    servers listen on that name, so that the sidecar can ask them.
     DEMO_METRICS   HOST:PORT of the sidecar's metrics. If set, this Hub starts the sidecar as a
                    managed service that enforces. Unset: it runs elsewhere, with `exporter-token`.
+    DEMO_PAGE      HOST:PORT of the sidecar's page inside the Hub, with DEMO_METRICS.
 """
 
 import os
@@ -103,15 +104,18 @@ c.JupyterHub.last_activity_interval = 3
 # -- Services, with no more scopes than they need ----------------------------------------------
 
 exporter: dict[str, object] = {"name": "idle-exporter", "api_token": secret("exporter-token")}
-metrics = os.environ.get("DEMO_METRICS")
-if metrics:
+metrics, page = os.environ.get("DEMO_METRICS"), os.environ.get("DEMO_PAGE")
+if metrics and page:
     sidecar = [
         *(sys.executable, "-m", "hub_idle_exporter", "--enforce"),
         *("--timeout=30s", "--interval=3s", "--grace=15s"),
         f"--policy-file={HERE / 'policy.yaml'}",
         f"--web.listen-address={metrics}",
+        *("--keep-max=10m", f"--state-file={Path.cwd() / 'state.sqlite'}"),
         "--log-format=json",
     ]
+    # The page inside the Hub, where people see their servers and may keep them.
+    exporter |= {"url": f"http://{page}", "display": True, "oauth_no_confirm": True}
     # The demo reads this log to report what happens.
     exporter["command"] = ["/bin/sh", "-c", 'exec "$0" "$@" 2>> sidecar.log', *sidecar]
 
@@ -138,6 +142,8 @@ c.JupyterHub.load_roles = [
         "users": ["idle-prober"],
         "scopes": ["access:servers", "delete:servers"],
     },
+    # Everybody may use the page; this takes the place of the Hub's own role `user`.
+    {"name": "user", "scopes": ["self", "access:services!service=idle-exporter"]},
     # The simulated people get their own tokens from this service.
     {"name": "people", "services": ["people"], "scopes": ["tokens!group=people"]},
 ]

@@ -106,13 +106,14 @@ class _Show:
         self._password = secrets.token_hex(4)
         people_token = secrets.token_hex(32)
         _write_secrets(folder / "secrets", self._password, people_token)
-        address = f"127.0.0.1:{free_ports(1)[0]}"
+        address, page = (f"127.0.0.1:{port}" for port in free_ports(2))
         self._sidecar_url = f"http://{address}"
         self._hub = LocalHub(
             folder,
             HERE / "jupyterhub_config.py",
             environment={
                 "DEMO_METRICS": address,
+                "DEMO_PAGE": page,
                 "HOME": str(folder),
                 "PYTHONPATH": str(PACKAGES),
             },
@@ -145,6 +146,8 @@ class _Show:
             "               log in as admin or under a name of your own, "
             f"password {self._password}\n"
             f"  the sidecar  {self._sidecar_url}/ and {self._sidecar_url}/metrics\n"
+            f"  their page   {self._hub.public_url}services/idle-exporter/: see when your server\n"
+            "               is stopped, and keep it; admin sees all\n"
             f"  files        {self._folder} (removed at the end)\n"
         )
         self._company.come()
