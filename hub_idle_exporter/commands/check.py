@@ -18,6 +18,7 @@ from ..hub.client import Hub
 from ..hub.errors import HubError
 from ..sidecar import assemble, prepared, web_config
 from ..watched_file import FileError, exposed_to_others
+from .check_page import check_page
 from .check_promises import check_promises
 from .report import Report
 
@@ -37,6 +38,7 @@ def check(settings: Settings, environ: Mapping[str, str]) -> int:
     _exposed_files(report, settings)
     _policies(report, settings, state)
     check_promises(report, settings, state, sidecar.stopping.wait)
+    check_page(report, state, environ)
     _web(report, settings.web, sidecar.stopping.wait)
     _hub(report, settings, state)
     _scopes(report, state)

@@ -453,6 +453,11 @@ def test_what_people_are_promised(hub: FakeHub, tmp_path: Path) -> None:
     assert f"state file {path} can be read: 1 kept, 0 announced" in found.said("ok")
     assert "stops are announced before: 15m (default)" in found.said("ok")
     assert "people may keep a server at a time: 8h (default)" in found.said("ok")
+    service = hub.tokens[hub.token].service
+    assert f'{{"name": "user", "scopes": ["self", "access:services!service={service}"]}}' in (
+        found.text
+    ), "where they keep it is a page that they must be let in to"
+    assert "access:services" not in Check(tmp_path, hub).text
     assert found.code == 0
 
 

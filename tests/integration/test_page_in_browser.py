@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import pytest
 import requests
-from axe_playwright_python.sync_playwright import Axe
 from chromium import chromium
 from conftest import tool_or_skip
 from exporter_process import Exporter
 from fake_hub import FakeHub, FakeServer, Jupyter
+from legibility import CONTRAST, listen_to, violations
 from page_readings import (
     CULLERS_ROLE,
     DEFAULT,
@@ -93,37 +93,6 @@ def unsafe() -> Iterator[Exporter]:
             yield exporter
 
 
-CONTRAST = """() => {
-  const parse = (c) => (c.match(/[\\d.]+/g) || []).map(Number);
-  const light = (c) => {
-    const [r, g, b] = parse(c).map((v) => v / 255)
-      .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const ground = (e) => {
-    for (; e; e = e.parentElement) {
-      const c = getComputedStyle(e).backgroundColor;
-      if (parse(c).length < 4 || parse(c)[3] > 0) return c;
-    }
-    return "rgb(255, 255, 255)";
-  };
-  const ratio = (a, b) => {
-    const [low, high] = [light(a), light(b)].sort((x, y) => x - y);
-    return (high + 0.05) / (low + 0.05);
-  };
-  const found = [];
-  for (const e of document.body.querySelectorAll("*")) {
-    const says = [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
-    const style = getComputedStyle(e);
-    if (says && ratio(style.color, ground(e)) < 4.5)
-      found.push([e.className, e.textContent.slice(0, 30), ratio(style.color, ground(e))]);
-    if (e.tagName === "rect" && ratio(style.fill, ground(e.closest("section"))) < 3)
-      found.push([e.className.baseVal, "bar", ratio(style.fill, ground(e.closest("section")))]);
-  }
-  return found;
-}"""
-
-
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("state", ["seen", "unseen", "unsafe"])
@@ -136,7 +105,7 @@ def test_in_a_browser(
 ) -> None:
     exporter: Exporter = request.getfixturevalue(state)
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    complaints, asked = _listen(page)
+    complaints, asked = listen_to(page)
     page.goto(f"{exporter.address}/")
     for unfolded in (False, True):
         if unfolded:
@@ -154,12 +123,6 @@ def test_in_a_browser(
 def unfold(page: Page) -> None:
     """Open everything that is folded."""
     page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
-
-
-def violations(page: Page) -> list[str]:
-    """Say what axe-core finds, in all its rules."""
-    found = Axe().run(page).response["violations"]
-    return [f"{one['id']}: {[node['html'] for node in one['nodes']]}" for one in found]
 
 
 def shown(browser: Browser, given: Reading, **more: Any) -> Page:
@@ -200,7 +163,7 @@ class Changing:
         self.waiting: list[Route] = []
         self.page = browser.new_page()
         self.page.clock.install()
-        self.complaints, self.asked = _listen(self.page)
+        self.complaints, self.asked = listen_to(self.page)
         self.page.route("http://page/**", self._answer)
         self.page.goto("http://page/")
 
@@ -436,17 +399,6 @@ def test_the_filter_works_and_stays_in_the_address(browser: Browser, seen: Expor
     page.close()
 
 
-def _listen(page: Page) -> tuple[list[str], list[str]]:
-    """Collect what the console, or a dialogue of a script, says, and what is asked for."""
-    complaints: list[str] = []
-    asked: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialogue: complaints.append(dialogue.message))
-    page.on("request", lambda wanted: asked.append(wanted.url))
-    return complaints, asked
-
-
 def test_page_and_metrics_agree_on_what_protects_people(
     browser: Browser, seen: Exporter, unsafe: Exporter
 ) -> None:
@@ -481,7 +433,7 @@ def test_a_browser_runs_nothing_but_the_pages_own_script(browser: Browser, seen:
     headers = {"Content-Security-Policy": policy}
     page.route("http://page/", lambda route: route.fulfill(
         body=source, content_type=HTML, headers=headers))  # fmt: skip
-    complaints, _ = _listen(page)
+    complaints, _ = listen_to(page)
     page.goto("http://page/")
     assert "policy" not in complaints  # what the script would have said
     assert any("Content Security Policy" in one for one in complaints)
@@ -489,7 +441,7 @@ def test_a_browser_runs_nothing_but_the_pages_own_script(browser: Browser, seen:
 
 
 @pytest.mark.parametrize("width", [320, 1280])
-def test_tables_stay_tables_for_those_who_listen(
+def test_tables_stay_tables_for_those_wholisten_to(
     browser: Browser, seen: Exporter, width: int
 ) -> None:
     page = browser.new_page(viewport={"width": width, "height": 900})

@@ -1,5 +1,6 @@
 """The page inside a real Hub: who gets in, who may do what, and what is refused."""
 
+import hashlib
 import sys
 from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qs, urlsplit
@@ -19,10 +20,12 @@ from hub_pages import (
     start_with_page,
 )
 from real_hub import RealHub
+from tornado.web import decode_signed_value
 
 from hub_idle_exporter.demo.launch import free_ports
 from hub_idle_exporter.domain.labels import Cause, Outcome, Withheld
 from hub_idle_exporter.hub.errors import HubError
+from hub_idle_exporter.serving.hub_page import guard
 
 ADMIN = "root-user"
 ADMINS = f"c.Authenticator.admin_users = {{{ADMIN!r}}}"
@@ -259,6 +262,17 @@ def test_a_desk_that_cannot_answer(page: Inside) -> None:
     assert session.get(page.url, timeout=30).status_code == 502
 
 
+def test_why_it_cannot_start_is_for_administrators(page: Inside) -> None:
+    session, admin = page.session("ana"), page.session(ADMIN)
+    page.front.fail("policy file /secret/place: broken")
+    assert "/secret/place" in seen(admin, page)
+    text = seen(session, page)
+    assert "Please tell an administrator" in text
+    assert "secret" not in text
+    page.front.state = None
+    assert "One moment." in seen(session, page)
+
+
 def test_a_form_of_an_earlier_start_keeps_nothing(page: Inside) -> None:
     page.desk.add("ana", age=7200)
     session = page.session("ana")
@@ -281,6 +295,25 @@ def test_a_form_for_somebody_elses_server_is_refused(page: Inside) -> None:
     assert sent(mallory, page, form).status_code == 403
     of_admin = Form(seen(admin, page), "keep", "ana")
     assert sent(mallory, page, of_admin).status_code == 403
+    assert page.desk.calls == []
+
+
+def test_a_form_with_a_true_token_for_somebody_elses_server_is_refused(page: Inside) -> None:
+    """Nobody but its owner gets such a form: this one is signed here."""
+    page.desk.add("ana")
+    page.desk.add("mallory")
+    mallory = page.session("mallory")
+    form = Form(seen(mallory, page), "keep", "mallory")
+    (cookie,) = (one for one in mallory.cookies if one.name == f"service-{NAME}")
+    token = decode_signed_value(page.front.key, cookie.name, cookie.value or "")
+    assert token is not None
+    form.fields["user"] = "ana"
+    said = ("keep", "ana", "", form.fields["started"])
+    session = hashlib.sha256(token).hexdigest()
+    form.fields["token"] = guard.form_token(page.front.key, session, *said)
+    answer = sent(mallory, page, form)
+    assert answer.status_code == 403
+    assert "Only administrators may keep or release servers of others" in answer.text
     assert page.desk.calls == []
 
 

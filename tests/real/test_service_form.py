@@ -7,10 +7,11 @@ import psutil
 import pytest
 import requests
 from conftest import MakeHub
+from documentation import block
 from exporter_process import Metrics, fields
-from hub_pages import EVERYBODY, Form, looks, page_service, page_url, signed_in
-from real_culling import HOUR, runs
-from real_hub import RealHub
+from hub_pages import EVERYBODY, NAME, Form, looks, page_service, page_url, signed_in
+from real_culling import runs
+from real_hub import ENFORCE, RealHub
 
 from hub_idle_exporter.demo.launch import free_ports
 
@@ -139,9 +140,25 @@ def lives(process: psutil.Process) -> bool:
 def test_a_kept_server_outlives_its_limit_and_is_stopped_after_the_bound(
     make_hub: MakeHub, tmp_path: Path
 ) -> None:
-    """Two look alike: the one that is kept on the page stays, and is stopped when that is over."""
-    service = page_service(*HOUR, "--keep-max=6s", f"--state-file={tmp_path / 'state.sqlite'}")
-    hub: RealHub = make_hub(services=[service], roles=[EVERYBODY], config=ADMIN)
+    """With the configuration of the documentation.
+
+    Two look alike: the one that is kept on the page stays, and is stopped when that is over.
+    """
+    state = tmp_path / "state.sqlite"
+    config = block("docs/hub-page.md", "oauth_no_confirm")
+    for documented, here in (
+        ("127.0.0.1:9898", "127.0.0.1:{}".format(*free_ports(1))),
+        ("/var/lib/hub-idle-exporter/state.sqlite", str(state)),
+        ("--keep-max=8h", "--keep-max=6s"),
+        (
+            '"--enforce"',
+            '"--grace=0", "--interval=1s", "--web.listen-address=127.0.0.1:0", "--enforce"',
+        ),
+    ):
+        assert config.count(documented) == 1, documented
+        config = config.replace(documented, here)
+    role = {"name": "of-it", "services": [NAME], "scopes": [*ENFORCE]}
+    hub: RealHub = make_hub(services=[], roles=[role], config=config)
     hub.add_users(["ana", "bob"])
     hub.start_servers([("ana", ""), ("bob", "")], {"stop_delay": 0})
     session = signed_in(hub, "ana")
@@ -152,6 +169,7 @@ def test_a_kept_server_outlives_its_limit_and_is_stopped_after_the_bound(
     origin = hub.public_url.rstrip("/")
     answer = session.post(f"{origin}{form.path}", form.fields, headers={"Origin": origin})
     assert "is kept." in answer.text
+    assert state.stat().st_mode & 0o777 == 0o600
     kept = fields(hub.wait_log("event=server_kept user=ana"))
     hub.backdate("ana", idle=7200)
     hub.wait(lambda: not runs(hub, "ana"), 30, "ana's server stopped after all")

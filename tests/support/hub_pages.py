@@ -21,7 +21,7 @@ from hub_idle_exporter.serving.hub_page.front import Front
 from hub_idle_exporter.serving.hub_page.ports import page_server
 from hub_idle_exporter.serving.hub_page.service import Service as Described
 
-NAME = "idle-servers"
+NAME = "idle-exporter"
 # Who may use the page: everybody. It takes the place of the Hub's own role of that name.
 EVERYBODY = {"name": "user", "scopes": ["self", f"access:services!service={NAME}"]}
 _REPO = Path(__file__).parents[2]

@@ -26,8 +26,9 @@ class Sort(StrEnum):
     KEPT = "kept"
 
 
-# Those that are known come first, in either direction.
 _LAST = float("inf")
+# What these begin with is the largest, the oldest, the latest.
+_FALLING = (Sort.IDLE, Sort.AGE, Sort.KEPT)
 _KEYS: Mapping[Sort, Callable[[ServerNow], tuple[object, ...]]] = {
     Sort.DUE: lambda one: (_LAST if one.due is None else one.due,),
     Sort.IDLE: lambda one: (-(one.judged.idle or 0.0),),
@@ -79,6 +80,11 @@ class Query:
     def filters(self) -> bool:
         """Tell whether only some are asked for."""
         return bool(self.user or self.which or self.kept)
+
+    @property
+    def falls(self) -> bool:
+        """Tell whether the list goes from what is more to what is less."""
+        return (self.sort in _FALLING) is not self.reverse
 
     def address(self) -> str:
         """Write the query of an address of the page."""

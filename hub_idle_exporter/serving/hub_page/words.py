@@ -89,7 +89,7 @@ def released(user: str, server: str, visitor: Visitor) -> str:
 
 
 STATES = {
-    State.ACTIVE: "in use",
+    State.ACTIVE: "active",
     State.IDLE: "idle",
     State.PENDING: "starting or stopping",
 }
