@@ -50,6 +50,8 @@ LONGEST = (
     "test_real_stops",
     "test_properties",
     "test_drop_in",
+    "test_service_form",
+    "test_hub_page_in_browser",
     "test_page_in_browser",
     "test_real_probe_user",
     "test_compose",

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
-from conftest import MakeHub, older_hub_python
+from conftest import MakeHub
 from hub_pages import (
     EVERYBODY,
     NAME,
@@ -15,7 +15,6 @@ from hub_pages import (
     Inside,
     elsewhere,
     inside,
-    page_url,
     signed_in,
     start_with_page,
 )
@@ -417,27 +416,3 @@ def test_ten_thousand_servers_in_pages(page: Inside) -> None:
     assert "1\u20131 of 1<" in seen(session, page, "?kept=1")
     assert "No server matches." in seen(session, page, "?policy=gpu")
     assert len(first) < 200_000
-
-
-# ---- an older Hub -------------------------------------------------------------------------------
-
-
-@pytest.mark.slow("a real JupyterHub 5.5")
-def test_on_an_older_hub(make_hub: MakeHub) -> None:
-    """One without PKCE; the package beside the exporter is newer."""
-    hub = make_hub(
-        "paper",
-        services=[elsewhere(*free_ports(1))],
-        roles=[EVERYBODY],
-        config=ADMINS,
-        python=older_hub_python("5.5"),
-        start=False,
-    )
-    start_with_page(hub)
-    with inside(hub) as page:
-        page.desk.add("ana")
-        session = page.session("ana")
-        assert "is kept." in sent(session, page, Form(seen(session, page), "keep", "ana")).text
-        assert "All servers: 1" in seen(page.session(ADMIN), page)
-        session.get(f"{page_url(hub)}logout", timeout=30)
-        assert "hub/login" in session.get(page.url, timeout=30).url
