@@ -64,12 +64,6 @@ def later(rig: Rig, seconds: float) -> None:
     rig.poll()
 
 
-def follows(first: Rig, second: Rig) -> None:
-    """Let an exporter take the place of one that has ended."""
-    second.target, second.time = first.target, first.time
-    second.target.clock = lambda: second.time
-
-
 def announced(rig: Rig) -> dict[tuple[str, str], float]:
     """Give the servers that were announced, and in how many seconds they are due."""
     found = rig.promises.notices.announcements
@@ -193,6 +187,22 @@ def test_a_keep_takes_the_announcement_back_and_its_end_is_announced(make_rig: M
     assert rig.stops() == []
     later(rig, 11)
     assert rig.stops() == ["ana/"]
+
+
+def test_the_end_of_a_keep_is_announced_though_nobody_looked_while_it_lasted(
+    make_rig: MakeRig,
+) -> None:
+    """The exporter, or the Hub, was down until after its end."""
+    rig = make_rig(notice=NOTICE, keep_max=HOUR)
+    rig.run("ana", idle=46 * MINUTE, kernels=["idle"])
+    rig.poll()
+    snapshot = rig.latest.state.snapshot
+    assert snapshot is not None
+    rig.promises.keep(snapshot.census.due_soon[0], "ana", rig.time)
+    assert announced(rig) == {}
+    later(rig, 2 * HOUR)
+    assert rig.stops() == []
+    assert announced(rig) == {("ana", ""): pytest.approx(NOTICE, abs=2)}
 
 
 def test_a_new_start_is_announced_anew(rig: Rig) -> None:
@@ -333,7 +343,7 @@ def test_an_announcement_survives_a_restart(make_rig: MakeRig, tmp_path: Path) -
     first.enforcement.election.release()
     first.file.close()
     second = make_rig(notice=NOTICE, state=StateFile.opened(path, lambda _: True))
-    follows(first, second)
+    second.follow(first)
     later(second, NOTICE - 10)
     assert second.stops() == []
     later(second, 11)
@@ -347,7 +357,7 @@ def test_without_a_state_file_a_restart_announces_anew(make_rig: MakeRig) -> Non
     first.poll()
     first.enforcement.election.release()
     second = make_rig(notice=NOTICE)
-    follows(first, second)
+    second.follow(first)
     later(second, NOTICE + 1)
     assert second.stops() == []
     assert announced(second) == {("ana", ""): pytest.approx(NOTICE, abs=2)}

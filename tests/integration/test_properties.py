@@ -3,9 +3,12 @@
 import json
 import operator
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import hypothesis.strategies as st
@@ -18,6 +21,7 @@ from culling_rig import START, Rig
 from example_counts import examples
 from fake_hub import FakeHub
 from hypothesis import assume, event, given
+from people_world import RULES, PeopleWorld
 from world import BAD_LISTS, BAD_STOPS, KERNELS, KINDS, ODD, SETTINGS, Act, Disturbance, World
 
 from hub_idle_exporter.culling.gatekeeper import Gatekeeper
@@ -545,3 +549,77 @@ def test_monitor_mode_touches_nothing_whatever_happens(
         assert hub.log("GET", "/proxy") == []
         assert rig.target.requests == []
         assert rig.gatekeeper.state() is GateState.OFF
+
+
+# ---- whole histories of people who keep servers and are told ------------------------------------
+
+keeps = st.tuples(st.just("keep"), indexes)
+asked_for = st.one_of(keeps, keeps, st.tuples(st.just("release"), indexes))
+people_polls = st.tuples(
+    st.just("poll"),
+    st.sampled_from([None] * 8 + list(BAD_LISTS)),
+    st.lists(
+        st.builds(
+            Disturbance,
+            st.sampled_from(KINDS),
+            late=st.booleans(),
+            seconds=st.sampled_from([0.0, 0.0, 2.0, 20.0]),
+            act=st.one_of(work, asked_for, asked_for, kernel, restart, pending),
+        ),
+        max_size=2,
+    ),
+)
+waits = st.tuples(st.just("wait"), st.sampled_from([30.0, 290.0, 310.0, 450.0, 600.0, 1750.0]))
+people_acts = st.one_of(
+    acts,
+    asked_for,
+    asked_for,
+    people_polls,
+    people_polls,
+    waits,
+    waits,
+    st.tuples(st.just("post"), st.booleans()),
+    st.tuples(st.just("exporter_ends"), st.sampled_from(["by itself", "killed"])),
+    st.tuples(st.just("rules"), st.sampled_from([*RULES])),
+    st.tuples(st.just("lose_file"), st.sampled_from(["removed", "away", "back", "back"])),
+)
+near_the_notice = beginnings.map(lambda one: one | {"idle": 620.0})
+
+
+@examples(75)
+@given(
+    st.lists(st.one_of(beginnings, near_the_notice), min_size=1, max_size=3),
+    st.sampled_from([0.0, 600.0]),
+    st.booleans(),
+    st.sampled_from(["require", "require", "require", "off"]),
+    st.builds(
+        operator.add,
+        st.sampled_from([[("poll", None, [])], [("wait", 630.0), ("poll", None, [])]]),
+        st.lists(people_acts, max_size=14),
+    ),
+)
+def test_nobody_is_stopped_who_was_not_told_or_keeps_the_server_and_all_others_are(
+    people: list[Json], grace: float, has_file: bool, busy_check: str, history: list[Act]
+) -> None:
+    with (
+        TemporaryDirectory() as below,
+        FakeHub() as hub,
+        PeopleWorld.begun(
+            hub, grace, folder_of_state(below, has_file), concurrency=3, busy_check=busy_check
+        ) as world,
+    ):
+        for given_ in people:
+            world.begin(given_)
+        for act in history:
+            world.do(*act)
+        world.settle()
+        event(f"{len(world.stopped)} stopped of {len(people)}")
+        what = Counter(one.what for one in world.people.happened)
+        event(f"kept {what['kept'] > 0}, told {what['told'] > 0}")
+
+
+def folder_of_state(below: str, has_file: bool) -> Path | None:
+    """Make the folder of a state file; None: the exporter has no such file."""
+    folder = Path(below, "state")
+    folder.mkdir()
+    return folder if has_file else None

@@ -157,7 +157,8 @@ class Happening:
 
     `kept` until a time, `released`; `told` that a stop for a reason comes near; `at work`: so said
     the server itself, when it was asked; `forgotten`: the exporter began anew without a state file;
-    `rules`: a policy was changed.
+    `rules`: a policy was changed; `not due`: when the exporter looked, no stop was near; `unclear`:
+    it is at work, for so long that this may protect it no more.
     """
 
     what: str
@@ -209,6 +210,7 @@ class PeopleHistory:
         quiet_since = moment(activity or server.get("started"))
         if quiet_since is None:
             return None
+        quiet_since = min(quiet_since, now)  # the future counts as this very moment
         told = self.standing(start, activity)
         ends = [
             quiet_since + timedelta(seconds=float(policy["timeout"])),
@@ -240,7 +242,8 @@ class PeopleHistory:
             if one.what != "told" or not earlier:
                 continue
             between = self.happened[self.happened[earlier[-1]].begun : number]
-            undo = (*self.undo, "rules")  # other rules make another deadline
+            # Other rules make another deadline; and it may be far away for a while.
+            undo = (*self.undo, "rules", "not due", "unclear")
             if not any(b.start in (None, one.start) and b.what in undo for b in between):
                 found.append(one)
         return found
@@ -282,7 +285,7 @@ def due(
     started = moment(server.get("started"))
     ends = [people.idle_from(start_of(user, name), server, policy, now)]
     if policy["max_age"] and started is not None:
-        ends.append(started + timedelta(seconds=float(policy["max_age"])))
+        ends.append(min(started, now) + timedelta(seconds=float(policy["max_age"])))
     return min((end for end in ends if end is not None), default=None)
 
 
