@@ -170,6 +170,39 @@ def test_a_stop_that_is_withheld_as_busy_takes_the_announcement_back(rig: Rig) -
     assert rig.stops() == ["ana/"]
 
 
+def test_a_stop_that_is_withheld_as_active_takes_the_announcement_back(rig: Rig) -> None:
+    """The Hub knows nothing of it, the server does."""
+    server = rig.run("ana", idle=46 * MINUTE, kernels=["idle"])
+    rig.poll()
+    rig.watch(NOTICE)
+    rig.jupyter(server).last_activity = rig.time
+    later(rig, 5)
+    assert rig.withheld("active_again") == 1
+    assert announced(rig) == {}
+    assert rig.stops() == []
+
+
+def test_being_busy_counts_from_before_the_announcement(make_rig: MakeRig) -> None:
+    """Busy for too long protects no more: that is announced while there is time."""
+    rig = make_rig(notice=NOTICE, max_busy=5 * MINUTE)
+    rig.run("ana", idle=46 * MINUTE, kernels=["busy"])
+    for _ in range(5):
+        later(rig, MINUTE)
+    assert announced(rig) == {}
+    later(rig, MINUTE)
+    assert set(announced(rig)) == {("ana", "")}
+
+
+def test_no_server_is_asked_while_its_notice_lasts(rig: Rig) -> None:
+    rig.run("ana", idle=2 * HOUR, kernels=["idle"])
+    rig.poll()
+    asked = len(rig.target.requests)
+    assert asked
+    later(rig, MINUTE)
+    assert len(rig.target.requests) == asked
+    assert rig.withheld("notice") == 2
+
+
 def test_a_keep_takes_the_announcement_back_and_its_end_is_announced(make_rig: MakeRig) -> None:
     rig = make_rig(notice=NOTICE, keep_max=2 * HOUR)
     rig.run("ana", idle=46 * MINUTE, kernels=["idle"])
@@ -300,6 +333,14 @@ def test_who_could_not_be_told_is_not_stopped(make_rig: MakeRig, post: Post) -> 
     assert announced(rig) == {("ana", ""): pytest.approx(NOTICE, abs=2)}
     later(rig, NOTICE + 1)
     assert rig.stops() == ["ana/"]
+
+
+def test_who_is_being_told_is_not_told_twice(make_rig: MakeRig, post: Post) -> None:
+    rig = make_rig(notice=NOTICE, tells=post)
+    rig.run("ana", idle=46 * MINUTE, kernels=["idle"])
+    for _ in range(3):
+        later(rig, MINUTE)
+    assert post.asked == [("ana", "", "idle")]
 
 
 def test_the_message_says_the_time_that_is_left_when_it_is_sent(
