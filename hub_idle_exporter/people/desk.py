@@ -117,7 +117,7 @@ class Desk:
         `started` is its start as the page showed it: another start is never kept by an old page.
         """
         one, now = self._find(user, server, started)
-        return self._promises.keeper.keep(one, visitor.name, now)
+        return self._promises.keep(one, visitor.name, now)
 
     def release(self, visitor: Visitor, user: str, server: str, started: str) -> None:
         """Keep a server no longer; raise RefusedError or HubError if that cannot be."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..clocks import steady
+from ..domain.keeping import Keep
 from ..domain.policy import JudgedServer
 from .keeper import Keeper
 from .notices import Notices, Tells
@@ -30,6 +31,15 @@ class Promises:
     ) -> "Promises":
         """Wire them together; the arguments are those of Keeper and Notices."""
         return cls(file, Keeper(file, refuses), Notices(file, tells, hub_time, clock))
+
+    def keep(self, server: JudgedServer, by: str, now: float) -> Keep:
+        """Keep a server, as Keeper does; what was announced of its stop is over, at once.
+
+        The keep may have ended before anybody looks again: its end is to be announced too.
+        """
+        keep = self.keeper.keep(server, by, now)
+        self.notices.take_back(server, "it is kept")
+        return keep
 
     def stopped(self, server: JudgedServer, now: float) -> None:
         """Remember the stop of a server for its user, and tell of it."""

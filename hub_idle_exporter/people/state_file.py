@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 # Another process may read for a moment, or the exporter before this one still be about to end.
 _BUSY_SECONDS, _OTHER_SECONDS, _TRY_EVERY = 2.0, 10.0, 0.5
-_STOPS_KEPT_SECONDS = 7 * 86400.0
+# What is over is remembered for so long: a clock that was wrong for a while has ended no keep.
+_OVER_SECONDS = 7 * 86400.0
 
 log = structlog.get_logger()
 
@@ -107,7 +108,7 @@ class StateFile:
 
     @property
     def keeps(self) -> Keeps:
-        """Return what is kept, with what has ended a short time ago."""
+        """Return what is kept, with what has ended within a week."""
         return self._contents.keeps
 
     @property
@@ -162,13 +163,14 @@ class StateFile:
             self._write(state_rows.PUT_STOP, state_rows.stop_row(key, stop))
 
     def look_after(self, now: float) -> None:
-        """Forget what is over by the Hub's clock.
+        """Forget what has been over for a week by the Hub's clock.
 
         A lost file is opened again, or created, and all that is in memory is written to it.
         """
-        known, recent = self._contents, now - _STOPS_KEPT_SECONDS
+        known, recent = self._contents, now - _OVER_SECONDS
         with self._lock, suppress(StateLostError):
-            known.keeps = {start: keep for start, keep in known.keeps.items() if keep.until > now}
+            keeps = known.keeps.items()
+            known.keeps = {start: keep for start, keep in keeps if keep.until > recent}
             known.stops = {key: stop for key, stop in known.stops.items() if stop.at > recent}
             lost = self.lost()
             if lost is not None:
@@ -176,7 +178,7 @@ class StateFile:
                 self._mend()
                 log.info("state_file_written_again")
             else:
-                self._write(state_rows.FORGET_KEEPS, (now,))
+                self._write(state_rows.FORGET_KEEPS, (recent,))
                 self._write(state_rows.FORGET_STOPS, (recent,))
 
     def close(self) -> None:

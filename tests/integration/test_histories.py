@@ -7,12 +7,14 @@ Random histories are in test_properties.py.
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import fake_hub as faults
 import pytest
 from culling_rig import Rig
 from fake_hub import FakeHub
+from people_world import PeopleWorld
 from world import BAD_STOPS, LIMIT, MAX_BUSY, SETTINGS, Act, Disturbance, World, iso
 
 IDLE: dict[str, Any] = {
@@ -322,3 +324,74 @@ def test_whoever_has_left_the_group_that_may_be_stopped_is_spared(make_world: Ma
     world.hub.plan("GET", "/users", faults.after(lambda: setattr(user, "groups", ())))
     assert world.rig.poll()
     assert (world.stopped, world.rig.withheld("policy")) == ([], 1)
+
+
+# ---- what people were promised ------------------------------------------------------------------
+
+PROMISES: dict[str, list[Act]] = {
+    "a clock that is wrong for a while ends no keep": [
+        ("keep", 0),
+        ("hub_jump", 7200.0),
+        ("poll", None, []),
+        ("hub_jump", -7200.0),
+        ("poll", None, []),
+        ("wait", 900.0),
+        ("poll", None, []),
+    ],
+    "a keep survives a killed exporter": [
+        ("keep", 0),
+        ("exporter_ends", "killed"),
+        ("wait", 900.0),
+        ("poll", None, []),
+    ],
+    "a keep in the middle of a stop is honoured, or too late": [
+        ("poll", None, []),
+        ("wait", 310.0),
+        *(
+            ("poll", None, [Disturbance(kind, late, 0.0, ("keep", 0))])
+            for kind in ("stop token", "look", "delete")
+            for late in (False, True)
+        ),
+    ],
+    "what was announced survives a killed exporter": [
+        ("poll", None, []),
+        ("exporter_ends", "killed"),
+        ("wait", 310.0),
+        ("poll", None, []),
+    ],
+    "who is at work by the server's word is told anew": [
+        ("poll", None, []),
+        ("wait", 310.0),
+        ("kernel", 0, "busy"),
+        ("poll", None, []),
+        ("kernel", 0, "idle"),
+        ("poll", None, []),
+        ("wait", 30.0),
+        ("poll", None, []),
+    ],
+    "what nobody could be told of stops nobody": [
+        ("post", False),
+        ("poll", None, []),
+        ("wait", 900.0),
+        ("poll", None, []),
+    ],
+    "a lost file stops nobody": [
+        ("poll", None, []),
+        ("wait", 310.0),
+        ("lose_file", "away"),
+        ("poll", None, []),
+    ],
+}
+
+
+@pytest.mark.parametrize("has_file", [True, False], ids=["a state file", "none"])
+@pytest.mark.parametrize("history", PROMISES)
+def test_no_promise_is_broken_and_all_end(tmp_path: Path, history: str, has_file: bool) -> None:
+    (tmp_path / "state").mkdir()
+    folder = tmp_path / "state" if has_file else None
+    with FakeHub() as hub, PeopleWorld.begun(hub, grace=0.0, folder=folder) as world:
+        world.begin(IDLE | {"idle": 620.0})
+        for act in [("wait", 30.0), ("poll", None, []), *PROMISES[history]]:
+            world.do(*act)
+        world.settle()
+        assert world.stopped == STOPPED

@@ -64,12 +64,6 @@ def later(rig: Rig, seconds: float) -> None:
     rig.poll()
 
 
-def follows(first: Rig, second: Rig) -> None:
-    """Let an exporter take the place of one that has ended."""
-    second.target, second.time = first.target, first.time
-    second.target.clock = lambda: second.time
-
-
 def announced(rig: Rig) -> dict[tuple[str, str], float]:
     """Give the servers that were announced, and in how many seconds they are due."""
     found = rig.promises.notices.announcements
@@ -176,6 +170,39 @@ def test_a_stop_that_is_withheld_as_busy_takes_the_announcement_back(rig: Rig) -
     assert rig.stops() == ["ana/"]
 
 
+def test_a_stop_that_is_withheld_as_active_takes_the_announcement_back(rig: Rig) -> None:
+    """The Hub knows nothing of it, the server does."""
+    server = rig.run("ana", idle=46 * MINUTE, kernels=["idle"])
+    rig.poll()
+    rig.watch(NOTICE)
+    rig.jupyter(server).last_activity = rig.time
+    later(rig, 5)
+    assert rig.withheld("active_again") == 1
+    assert announced(rig) == {}
+    assert rig.stops() == []
+
+
+def test_being_busy_counts_from_before_the_announcement(make_rig: MakeRig) -> None:
+    """Busy for too long protects no more: that is announced while there is time."""
+    rig = make_rig(notice=NOTICE, max_busy=5 * MINUTE)
+    rig.run("ana", idle=46 * MINUTE, kernels=["busy"])
+    for _ in range(5):
+        later(rig, MINUTE)
+    assert announced(rig) == {}
+    later(rig, MINUTE)
+    assert set(announced(rig)) == {("ana", "")}
+
+
+def test_no_server_is_asked_while_its_notice_lasts(rig: Rig) -> None:
+    rig.run("ana", idle=2 * HOUR, kernels=["idle"])
+    rig.poll()
+    asked = len(rig.target.requests)
+    assert asked
+    later(rig, MINUTE)
+    assert len(rig.target.requests) == asked
+    assert rig.withheld("notice") == 2
+
+
 def test_a_keep_takes_the_announcement_back_and_its_end_is_announced(make_rig: MakeRig) -> None:
     rig = make_rig(notice=NOTICE, keep_max=2 * HOUR)
     rig.run("ana", idle=46 * MINUTE, kernels=["idle"])
@@ -193,6 +220,22 @@ def test_a_keep_takes_the_announcement_back_and_its_end_is_announced(make_rig: M
     assert rig.stops() == []
     later(rig, 11)
     assert rig.stops() == ["ana/"]
+
+
+def test_the_end_of_a_keep_is_announced_though_nobody_looked_while_it_lasted(
+    make_rig: MakeRig,
+) -> None:
+    """The exporter, or the Hub, was down until after its end."""
+    rig = make_rig(notice=NOTICE, keep_max=HOUR)
+    rig.run("ana", idle=46 * MINUTE, kernels=["idle"])
+    rig.poll()
+    snapshot = rig.latest.state.snapshot
+    assert snapshot is not None
+    rig.promises.keep(snapshot.census.due_soon[0], "ana", rig.time)
+    assert announced(rig) == {}
+    later(rig, 2 * HOUR)
+    assert rig.stops() == []
+    assert announced(rig) == {("ana", ""): pytest.approx(NOTICE, abs=2)}
 
 
 def test_a_new_start_is_announced_anew(rig: Rig) -> None:
@@ -292,6 +335,14 @@ def test_who_could_not_be_told_is_not_stopped(make_rig: MakeRig, post: Post) -> 
     assert rig.stops() == ["ana/"]
 
 
+def test_who_is_being_told_is_not_told_twice(make_rig: MakeRig, post: Post) -> None:
+    rig = make_rig(notice=NOTICE, tells=post)
+    rig.run("ana", idle=46 * MINUTE, kernels=["idle"])
+    for _ in range(3):
+        later(rig, MINUTE)
+    assert post.asked == [("ana", "", "idle")]
+
+
 def test_the_message_says_the_time_that_is_left_when_it_is_sent(
     make_rig: MakeRig, post: Post
 ) -> None:
@@ -333,7 +384,7 @@ def test_an_announcement_survives_a_restart(make_rig: MakeRig, tmp_path: Path) -
     first.enforcement.election.release()
     first.file.close()
     second = make_rig(notice=NOTICE, state=StateFile.opened(path, lambda _: True))
-    follows(first, second)
+    second.follow(first)
     later(second, NOTICE - 10)
     assert second.stops() == []
     later(second, 11)
@@ -347,7 +398,7 @@ def test_without_a_state_file_a_restart_announces_anew(make_rig: MakeRig) -> Non
     first.poll()
     first.enforcement.election.release()
     second = make_rig(notice=NOTICE)
-    follows(first, second)
+    second.follow(first)
     later(second, NOTICE + 1)
     assert second.stops() == []
     assert announced(second) == {("ana", ""): pytest.approx(NOTICE, abs=2)}

@@ -3,9 +3,12 @@
 import json
 import operator
 import random
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import hypothesis.strategies as st
@@ -18,14 +21,17 @@ from culling_rig import START, Rig
 from example_counts import examples
 from fake_hub import FakeHub
 from hypothesis import assume, event, given
+from people_world import RULES, PeopleWorld
 from world import BAD_LISTS, BAD_STOPS, KERNELS, KINDS, ODD, SETTINGS, Act, Disturbance, World
 
 from hub_idle_exporter.culling.gatekeeper import Gatekeeper
 from hub_idle_exporter.domain.census import MOST_NEXT, census_of, judge_all
 from hub_idle_exporter.domain.gate import ClockReading, GateState
 from hub_idle_exporter.domain.idle_users import UserJudge
+from hub_idle_exporter.domain.keeping import Keep
 from hub_idle_exporter.domain.model import Account, User
-from hub_idle_exporter.domain.policy import Judge, Policy, Rules
+from hub_idle_exporter.domain.notices import Announcement, stop_due
+from hub_idle_exporter.domain.policy import Judge, JudgedServer, Policy, Reason, Rules
 from hub_idle_exporter.domain.poll_state import LatestState
 from hub_idle_exporter.domain.requirements import clock_findings
 from hub_idle_exporter.domain.scopes import Granted
@@ -162,7 +168,8 @@ users = st.fixed_dictionaries(
 
 
 def judge_of(given: Json, held: list[str]) -> Judge:
-    default = Policy("default", float(given["timeout"]), float(given["max_age"]))
+    notice = given.get("notice", 0.0)
+    default = Policy("default", float(given["timeout"]), float(given["max_age"]), notice=notice)
     text = json.dumps({"policies": given["policies"]}, ensure_ascii=False).encode()
     found = parse(text, "random.yaml", default) if given["policies"] else (default,)
     rules = Rules(found, given["cull_default_servers"], given["cull_named_servers"])
@@ -200,6 +207,125 @@ def test_the_census_is_the_oracles(hub: list[Json], given: Json, held: list[str]
     if len({sent["name"] for sent in hub}) == len(hub):
         found = {(one.user, one.server): one.reason for one in census.candidates}
         assert found == {key: one.reason for key, one in opinions.items() if one.reason}
+
+
+# What was promised to the people of each server: for how many seconds it is kept; how long ago they
+# were told of its stop, and whether it was used since.
+promises = st.lists(
+    st.tuples(
+        st.sampled_from([None, None, -1.0, 0.0, 0.5, 30.0, 600.0, 1e6]),
+        st.sampled_from([None, 0.0, 0.5, 29.0, 600.0]),
+        st.booleans(),
+    ),
+    min_size=12,
+    max_size=12,
+)
+
+
+def with_notice(given: Json, notice: float) -> Json:
+    """Give each policy the notice, if it is shorter than its limits, else none."""
+
+    def fitting(policy: Json) -> float:
+        limits = [(given | policy)[key] for key in ("timeout", "max_age")]
+        return notice if all(notice < limit or not limit for limit in limits) else 0.0
+
+    named = [policy | {"notice": fitting(policy)} for policy in given["policies"]]
+    return given | {"notice": fitting({}), "policies": named}
+
+
+@examples(300)
+@given(
+    st.lists(users, min_size=1, max_size=4),
+    options,
+    scopes,
+    st.sampled_from([0.0, 0.5, 30.0, 600.0]),
+    promises,
+)
+def test_what_is_kept_announced_and_due_is_the_oracles(
+    hub: list[Json], given: Json, held: list[str], notice: float, promised: list[Any]
+) -> None:
+    assume(len({sent["name"] for sent in hub}) == len(hub))
+    given, people, now = with_notice(given, notice), oracle.PeopleHistory(), NOW.timestamp()
+    judge, keeps, announced = judge_of(given, held), dict[Any, Keep](), dict[Any, Announcement]()
+    for sent in hub:
+        user = msgspec.json.decode(json.dumps(sent), type=User)
+        for name, server in user.seen_servers.items():
+            one = judge.verdict(user, name, server, now)
+            promise(one, sent, promised.pop(), people, keeps, announced)
+    judge = replace(judge, keeps=keeps)
+    decoded = [msgspec.json.decode(json.dumps(sent), type=User) for sent in hub]
+    census = census_of(judge_all(judge, decoded, now), judge.rules, keep_all=True)
+    kept, soon = Counter[str](), {(one.start, str(one.reason)) for one in census.due_soon}
+    for one in census.named:
+        sent = next(sent for sent in hub if sent["name"] == one.user)
+        expected = oracle.promised(sent, one.server, given, held, NOW, people)
+        assert one.reason == expected.reason
+        if people.kept_until(oracle.start_of(sent, one.server), NOW):
+            kept[one.policy.name] += 1
+        due = oracle.due(sent, one.server, given, held, NOW, people)
+        found = stop_due(one, announced, now)
+        assert found == pytest.approx(due and due.timestamp(), abs=0.001)
+        for reason in ("idle", "max_age") if not is_to_come(sent, one.server) else ():
+            near = is_near(reason, sent, one, given, held, people)
+            assert ((one.start, reason) in soon) == near
+    assert census.kept == kept
+
+
+def promise(
+    one: JudgedServer,
+    sent: Json,
+    given: tuple[float | None, float | None, bool],
+    people: oracle.PeopleHistory,
+    keeps: dict[Any, Keep],
+    announced: dict[Any, Announcement],
+) -> None:
+    """Let a server be kept, and its stop be announced; tell the code and the oracle."""
+    (kept, told, used), start = given, oracle.start_of(sent, one.server)
+    server, begun = sent["servers"][one.server], len(people.happened) + (kept is not None)
+    if kept is not None:
+        until = NOW + timedelta(seconds=kept)
+        people.happened.append(oracle.Happening("kept", NOW, start, until))
+        keeps[one.start] = Keep(until.timestamp(), "ana")
+    known = server["last_activity"]
+    if used and known is not None and kept is None:
+        known = (
+            datetime.fromisoformat(known.replace("Z", "+00:00")) - timedelta(seconds=5)
+        ).isoformat()
+    since = oracle.moment(known or server["started"])
+    if told is None or since is None or is_to_come(sent, one.server):
+        return
+    at, limit = NOW - timedelta(seconds=told), since.timestamp() + one.policy.timeout
+    people.happened.append(oracle.Happening("told", at, start, None, "idle", known, begun))
+    limit = limit if kept is None else max(limit, keeps[one.start].until)
+    made = Announcement(limit, at.timestamp() + one.policy.notice, at.timestamp())
+    announced[one.start, Reason.IDLE] = made
+
+
+def is_to_come(sent: Json, name: str) -> bool:
+    """Tell whether a time of a server is in the future: it counts as now, whenever that is."""
+    server = sent["servers"][name]
+    times = map(oracle.moment, (server["last_activity"], server["started"]))
+    return any(time is not None and time > NOW for time in times)
+
+
+def is_near(
+    reason: str,
+    sent: Json,
+    one: JudgedServer,
+    given: Json,
+    held: list[str],
+    people: oracle.PeopleHistory,
+) -> bool:
+    """Tell whether a limit is not passed yet, and will be when the notice has passed."""
+    if reason == "idle":
+        ageless = [policy | {"max_age": 0} for policy in given["policies"]]
+        by_then = given | {"max_age": 0, "policies": ageless}
+    else:
+        by_then = given
+    later = NOW + timedelta(seconds=one.policy.notice)
+    now = oracle.promised(sent, one.server, given, held, NOW, people).reason
+    then = oracle.promised(sent, one.server, by_then, held, later, people).reason
+    return bool(one.policy.notice) and then == reason and now not in (reason, "max_age")
 
 
 def some_account_server() -> Json:
@@ -545,3 +671,77 @@ def test_monitor_mode_touches_nothing_whatever_happens(
         assert hub.log("GET", "/proxy") == []
         assert rig.target.requests == []
         assert rig.gatekeeper.state() is GateState.OFF
+
+
+# ---- whole histories of people who keep servers and are told ------------------------------------
+
+keeps = st.tuples(st.just("keep"), indexes)
+asked_for = st.one_of(keeps, keeps, st.tuples(st.just("release"), indexes))
+people_polls = st.tuples(
+    st.just("poll"),
+    st.sampled_from([None] * 8 + list(BAD_LISTS)),
+    st.lists(
+        st.builds(
+            Disturbance,
+            st.sampled_from(KINDS),
+            late=st.booleans(),
+            seconds=st.sampled_from([0.0, 0.0, 2.0, 20.0]),
+            act=st.one_of(work, asked_for, asked_for, kernel, restart, pending),
+        ),
+        max_size=2,
+    ),
+)
+waits = st.tuples(st.just("wait"), st.sampled_from([30.0, 290.0, 310.0, 450.0, 600.0, 1750.0]))
+people_acts = st.one_of(
+    acts,
+    asked_for,
+    asked_for,
+    people_polls,
+    people_polls,
+    waits,
+    waits,
+    st.tuples(st.just("post"), st.booleans()),
+    st.tuples(st.just("exporter_ends"), st.sampled_from(["by itself", "killed"])),
+    st.tuples(st.just("rules"), st.sampled_from([*RULES])),
+    st.tuples(st.just("lose_file"), st.sampled_from(["removed", "away", "back", "back"])),
+)
+near_the_notice = beginnings.map(lambda one: one | {"idle": 620.0})
+
+
+@examples(75)
+@given(
+    st.lists(st.one_of(beginnings, near_the_notice), min_size=1, max_size=3),
+    st.sampled_from([0.0, 600.0]),
+    st.booleans(),
+    st.sampled_from(["require", "require", "require", "off"]),
+    st.builds(
+        operator.add,
+        st.sampled_from([[("poll", None, [])], [("wait", 630.0), ("poll", None, [])]]),
+        st.lists(people_acts, max_size=14),
+    ),
+)
+def test_nobody_is_stopped_who_was_not_told_or_keeps_the_server_and_all_others_are(
+    people: list[Json], grace: float, has_file: bool, busy_check: str, history: list[Act]
+) -> None:
+    with (
+        TemporaryDirectory() as below,
+        FakeHub() as hub,
+        PeopleWorld.begun(
+            hub, grace, folder_of_state(below, has_file), concurrency=3, busy_check=busy_check
+        ) as world,
+    ):
+        for given_ in people:
+            world.begin(given_)
+        for act in history:
+            world.do(*act)
+        world.settle()
+        event(f"{len(world.stopped)} stopped of {len(people)}")
+        what = Counter(one.what for one in world.people.happened)
+        event(f"kept {what['kept'] > 0}, told {what['told'] > 0}")
+
+
+def folder_of_state(below: str, has_file: bool) -> Path | None:
+    """Make the folder of a state file; None: the exporter has no such file."""
+    folder = Path(below, "state")
+    folder.mkdir()
+    return folder if has_file else None

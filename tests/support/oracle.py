@@ -6,7 +6,7 @@ times as text. Where these rules and the code disagree, the contract says who is
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from fnmatch import fnmatchcase
 from typing import Any
@@ -144,6 +144,149 @@ def opinion(user: Json, name: str, options: Json, scopes: list[str], now: dateti
     if len(possible) == 1 and delete_reaches(user, name, scopes):
         reason = reason_to_stop(user, name, possible[0], options, now)
     return Opinion([policy["name"] for policy in possible], states, reason)
+
+
+# ---- what people were promised ------------------------------------------------------------------
+
+Start = tuple[str, str, str | None]  # user, server, and since when it runs
+
+
+@dataclass(frozen=True)
+class Happening:
+    """One thing that people did or were told, by the Hub's clock, in the order of a history.
+
+    `kept` until a time, `released`; `told` that a stop for a reason comes near; `at work`: so said
+    the server itself, when it was asked; `forgotten`: the exporter began anew without a state file;
+    `rules`: a policy was changed; `not due`: when the exporter looked, no stop was near; `unclear`:
+    it is at work, for so long that this may protect it no more.
+    """
+
+    what: str
+    at: datetime
+    start: Start | None = None  # None: all servers
+    until: datetime | None = None  # of a keep
+    reason: str | None = None  # of what was told
+    activity: str | None = None  # what the Hub had said of it, when telling was begun
+    begun: int = 0  # how much had happened before telling was begun
+
+
+@dataclass
+class PeopleHistory:
+    """Everything that people did and were told, from which their promises are told anew each time.
+
+    `undo`: what takes back that they were told.
+    """
+
+    happened: list[Happening] = field(default_factory=list)
+    undo = ("kept", "at work", "forgotten")
+
+    def kept_until(self, start: Start, now: datetime) -> datetime | None:
+        """Tell until when a server is kept; the end itself is no longer kept."""
+        until = None
+        for one in self.happened:
+            if one.start in (None, start) and one.what in ("kept", "released", "forgotten"):
+                until = one.until
+        return until if until is not None and until > now else None
+
+    def standing(self, start: Start, activity: str | None) -> Happening | None:
+        """Give what the user was told of a stop for idleness, if nothing happened since."""
+        for one in reversed(self.happened):
+            if (one.what, one.start, one.reason) == ("told", start, "idle"):
+                undone = [
+                    later.what
+                    for later in self.happened[one.begun :]
+                    if later.start in (None, start) and later.what in self.undo
+                ]
+                return one if not undone and _no_later(activity, one.activity) else None
+        return None
+
+    def idle_from(self, start: Start, server: Json, policy: Json, now: datetime) -> datetime | None:
+        """Tell from when on a server may be stopped for idleness, as far as is known.
+
+        The latest of: its last activity and the limit; the end of a keep; what was told and the
+        notice. None: it is unknown since when nothing happens there.
+        """
+        activity = server.get("last_activity")
+        quiet_since = moment(activity or server.get("started"))
+        if quiet_since is None:
+            return None
+        quiet_since = min(quiet_since, now)  # the future counts as this very moment
+        told = self.standing(start, activity)
+        ends = [
+            quiet_since + timedelta(seconds=float(policy["timeout"])),
+            self.kept_until(start, now),
+            None if told is None else told.at + timedelta(seconds=float(policy["notice"])),
+        ]
+        return max(end for end in ends if end is not None)
+
+    def forbids_stop(self, start: Start, server: Json, policy: Json, now: datetime) -> str | None:
+        """Say which promise a stop for idleness would break now."""
+        if self.kept_until(start, now) is not None:
+            return "kept"
+        told = self.standing(start, server.get("last_activity"))
+        notice = timedelta(seconds=float(policy["notice"]))
+        if notice and (told is None or now - told.at < notice):
+            return "not told long enough before"
+        return None
+
+    def told_twice(self) -> list[Happening]:
+        """List what was told though the same deadline had been told, and nothing undid that."""
+        found = []
+        for number, one in enumerate(self.happened):
+            deadline = (one.what, one.start, one.reason, moment(one.activity))
+            earlier = [
+                place
+                for place, other in enumerate(self.happened[:number])
+                if (other.what, other.start, other.reason, moment(other.activity)) == deadline
+            ]
+            if one.what != "told" or not earlier:
+                continue
+            between = self.happened[self.happened[earlier[-1]].begun : number]
+            # Other rules make another deadline; and it may be far away for a while.
+            undo = (*self.undo, "rules", "not due", "unclear")
+            if not any(b.start in (None, one.start) and b.what in undo for b in between):
+                found.append(one)
+        return found
+
+
+def _no_later(activity: str | None, known: str | None) -> bool:
+    """Tell whether nothing happened after what was known."""
+    return activity == known or (
+        activity is not None and known is not None and moment(activity) <= moment(known)  # type: ignore[operator]
+    )
+
+
+def start_of(user: Json, name: str) -> Start:
+    return user["name"], name, user["servers"][name].get("started")
+
+
+def promised(
+    user: Json, name: str, options: Json, scopes: list[str], now: datetime, people: PeopleHistory
+) -> Opinion:
+    """Judge a server as `opinion` does; one that is kept is not to be stopped for idleness."""
+    found = opinion(user, name, options, scopes, now)
+    kept = people.kept_until(start_of(user, name), now)
+    return replace(found, reason=None) if kept and found.reason == "idle" else found
+
+
+def due(
+    user: Json, name: str, options: Json, scopes: list[str], now: datetime, people: PeopleHistory
+) -> datetime | None:
+    """Tell when a server is past its limits; None: it could not be stopped then either."""
+    possible, server = possible_policies(user, name, options), user["servers"][name]
+    policy = options | possible[0]
+    switched_on = options["cull_named_servers" if name else "cull_default_servers"]
+    if len(possible) > 1 or policy.get("exempt") or not switched_on:
+        return None
+    if state_of(server, float(policy["timeout"]), now) == "pending":
+        return None
+    if not delete_reaches(user, name, scopes):
+        return None
+    started = moment(server.get("started"))
+    ends = [people.idle_from(start_of(user, name), server, policy, now)]
+    if policy["max_age"] and started is not None:
+        ends.append(min(started, now) + timedelta(seconds=float(policy["max_age"])))
+    return min((end for end in ends if end is not None), default=None)
 
 
 # ---- the gate -----------------------------------------------------------------------------------

@@ -109,6 +109,7 @@ class World:
     rig: Rig
     grace: float
     max_culls: int = 0
+    rules: Json = field(default_factory=lambda: TOLD)
     servers: list[Server] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)  # servers whose stop took effect
@@ -259,9 +260,13 @@ class World:
         if fault is not None:
             return BAD_LISTS[fault](request, answer)
         for number in range(len(self.servers)):
-            if self.opinion(number).reason is None:
+            if not self.is_watched(number):
                 self.busy.pop(self.start_of(number), None)
         return answer()
+
+    def is_watched(self, number: int) -> bool:
+        """Tell whether a server will be asked now, unless something else is in the way."""
+        return self.opinion(number).reason is not None
 
     def routed(self, answered: Reply) -> Reply:
         """Note what the proxy knows of the servers' activity; of some it knows none."""
@@ -307,6 +312,13 @@ class World:
 
     def opinion(self, number: int) -> oracle.Opinion:
         """Judge a server by what the Hub says of it at this moment."""
+        server = self.servers[number]
+        if server.stopped:
+            return oracle.Opinion([], set(), None)
+        return oracle.opinion(self.sent(number), server.name, self.rules, ENFORCING, self.now)
+
+    def sent(self, number: int) -> Json:
+        """Give the user of a server as the Hub shows it at this moment."""
         server, user = self.servers[number], self.servers[number].user
         shown = {
             "ready": server.ready,
@@ -315,20 +327,20 @@ class World:
             "last_activity": iso(server.last_activity),
             "user_options": server.user_options,
         }
-        running = {} if server.stopped else {server.name: shown}
-        sent = {
+        return {
             "name": user.name,
             "admin": user.admin,
             "groups": [*user.groups],
-            "servers": running,
+            "servers": {} if server.stopped else {server.name: shown},
         }
-        if server.stopped:
-            return oracle.Opinion([], set(), None)
-        return oracle.opinion(sent, server.name, TOLD, ENFORCING, self.now)
+
+    def policy_of(self, number: int) -> Json:
+        """Give the policy of a server, with what it takes from the options."""
+        named = self.opinion(number).policies[:1]
+        return self.rules | next((p for p in self.rules["policies"] if [p["name"]] == named), {})
 
     def limit_of(self, number: int) -> float:
-        policies = self.opinion(number).policies
-        return SHORT_LIMIT if policies[:1] == ["short"] else LIMIT
+        return float(self.policy_of(number)["timeout"])
 
     def word_of(self, number: int, said: dict[str, oracle.Said]) -> str:
         """Say what a server's answers mean, given what is known of it."""
@@ -577,7 +589,10 @@ class World:
 
     def counted(self, name: str) -> float:
         """Sum one of our counters over its labels."""
-        families = self.rig.metrics.registry.collect()
+        return self.counted_by(self.rig, name)
+
+    def counted_by(self, rig: Rig, name: str) -> float:
+        families = rig.metrics.registry.collect()
         (found,) = (one for one in families if one.name == f"hub_idle_exporter_{name}")
         return sum(one.value for one in found.samples if one.name.endswith("_total"))
 
@@ -588,12 +603,16 @@ class World:
         gone = self.ended + self.replaced
         assert culls <= gone, "more culls are counted than processes have ended"
 
-    def settle(self) -> None:
-        """Let everything be well for long enough, then see who is still kept."""
+    def mend(self) -> None:
+        """Let everything be well."""
         self.do_scope(True)
         self.bad_stops.clear()
         self.hub.clock_offset = self.rig.wall_ahead = 0.0
         self.end_another()
+
+    def settle(self) -> None:
+        """Let everything be well for long enough, then see who is still kept."""
+        self.mend()
         for _ in range(int((self.grace + LONGEST_BACK_OFF) / SETTLE_EVERY) + len(self.servers) + 3):
             self.do_wait(SETTLE_EVERY)
             self.do_poll(None, [])

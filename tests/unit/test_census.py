@@ -170,3 +170,18 @@ def test_idle_server_seconds(idle: float, since_last: float, longest: float, spe
 def test_idle_server_seconds_of_active_and_pending_servers_are_none() -> None:
     seen = judged(("a", 10, 20000, None), ("b", 9999, 20000, "stop"))
     assert dict(idle_server_seconds(seen, 60, 180)) == {}
+
+
+def test_all_who_are_to_be_announced_are_found() -> None:
+    """Not only the few that are next."""
+    rules = Rules((Policy("default", 3600, notice=900),))
+    users = [
+        User(
+            name=f"u{number}",
+            servers={"": Server(ready=True, started=ago(9000), last_activity=ago(idle))},
+        )
+        for number, idle in enumerate([*[3500.0] * MOST_NEXT, *[2700.0] * 5, 2699.0])
+    ]
+    found = census_of(judge_all(Judge(rules, Granted()), users, NOW), rules).due_soon
+    assert {one.user for one in found} == {f"u{number}" for number in range(MOST_NEXT + 5)}
+    assert {one.reason for one in found} == {Reason.IDLE}

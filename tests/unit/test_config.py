@@ -345,3 +345,47 @@ def test_every_option_is_shown_in_the_log_of_the_start() -> None:
         if isinstance(parameter, click.Option) and parameter.envvar and not parameter.hidden
     }
     assert shown_settings(parsed()).keys() == options
+
+
+# ---- what people are promised -------------------------------------------------------------------
+
+BROKEN_PROMISES: dict[str, tuple[list[str], str]] = {
+    "a notice as long as the limit": (
+        ["--notice=1h"],
+        "--notice 1h: it must be shorter than --timeout, which is 1h",
+    ),
+    "a notice as long as the maximum age": (
+        ["--notice=30m", "--max-age=30m"],
+        "--notice 30m: it must be shorter than --max-age, which is 30m",
+    ),
+    "keeps that nothing remembers": (
+        ["--keep-max=8h"],
+        "--keep-max needs --state-file: what people keep must survive a restart",
+    ),
+    "a single run that forgets what it announced": (
+        ["--once", "--enforce", "--notice=15m"],
+        "--once with --notice needs --state-file: nothing else remembers it",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN_PROMISES)
+def test_what_could_not_be_promised_is_one_sentence(kind: str) -> None:
+    arguments, sentence = BROKEN_PROMISES[kind]
+    with pytest.raises(ConfigError) as caught:
+        parsed(*arguments)
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--notice=59m", "--max-age=1h"],
+        ["--keep-max=8h", "--state-file=state.sqlite"],
+        ["--once", "--enforce", "--notice=15m", "--state-file=state.sqlite"],
+        ["--once", "--notice=15m"],
+        ["--notice=15m"],
+    ],
+)
+def test_what_can_be_promised_is_taken(arguments: list[str]) -> None:
+    parsed(*arguments)

@@ -415,3 +415,47 @@ def test_a_file_saved_again_unchanged_is_not_taken_for_new_policies() -> None:
     other = GOOD.replace("gpu-*", "gpu-a*")
     assert parse(again.encode(), "a", DEFAULT) == parse(GOOD.encode(), "a", DEFAULT)
     assert parse(other.encode(), "a", DEFAULT) != parse(GOOD.encode(), "a", DEFAULT)
+
+
+# ---- what people are promised -------------------------------------------------------------------
+
+PROMISING = Policy("default", 3600, 0, notice=900, keep_max=0)
+TOO_LONG = "which must be shorter than its"
+
+
+def promised(*lines: str, may_keep: bool = True, default: Policy = PROMISING) -> Policy:
+    return parse(entry(*lines).encode(), "p.yaml", default, may_keep)[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("timeout: 15m", f"its notice is 15m, {TOO_LONG} timeout, 15m"),
+        ("notice: 1h", f"its notice is 1h, {TOO_LONG} timeout, 1h"),
+        ("max_age: 10m", f"its notice is 15m, {TOO_LONG} max_age, 10m"),
+    ],
+)
+def test_a_notice_that_is_not_shorter_than_the_limits_is_refused(line: str, sentence: str) -> None:
+    with pytest.raises(FileError) as caught:
+        promised(*FINE, line)
+    own = "give it a notice of its own, or `notice: 0`"
+    assert str(caught.value).startswith("policy file p.yaml: ")
+    assert "gpu" in str(caught.value)
+    assert str(caught.value).endswith(f"{sentence}: {own}")
+
+
+def test_a_policy_may_have_a_notice_of_its_own_or_none() -> None:
+    assert promised(*FINE, "timeout: 15m", "notice: 14m").notice == 840
+    assert promised(*FINE, "timeout: 15m", "notice: 0").notice == 0
+    assert promised(*FINE).notice == 900
+
+
+def test_who_is_exempt_needs_no_notice_that_fits() -> None:
+    assert promised(*FINE, "timeout: 15m", "exempt: true").exempt
+
+
+def test_a_policy_that_lets_people_keep_needs_a_state_file() -> None:
+    assert promised(*FINE, "keep_max: 8h").keep_max == 8 * 3600
+    assert promised(*FINE, "keep_max: 0", may_keep=False).keep_max == 0
+    with pytest.raises(FileError, match=r"keep_max needs --state-file, which is not set$"):
+        promised(*FINE, "keep_max: 8h", may_keep=False)

@@ -71,10 +71,19 @@ def test_what_is_over_is_forgotten(path: Path) -> None:
     file.save_stop(("ana", ""), Stop(100.0, Reason.IDLE, None))
     file.look_after(100.0 + 8 * 86400)
     assert (file.keeps, file.stops) == ({}, {})
+    file.save_keep(ANA, Keep(100.0, "ana"))
     file.save_keep(ODD, Keep(1e9, "ana"))
-    file.look_after(150.0)
+    file.look_after(101.0 + 7 * 86400)
     file.close()
     assert opened(path).keeps == {ODD: Keep(1e9, "ana")}
+
+
+def test_a_clock_that_is_wrong_for_a_while_ends_no_keep(path: Path) -> None:
+    file = opened(path)
+    file.save_keep(ANA, KEEP)
+    file.look_after(KEEP.until + 86400)
+    file.close()
+    assert opened(path).keeps == {ANA: KEEP}
 
 
 def test_nobody_else_may_read_it(path: Path) -> None:
