@@ -212,6 +212,7 @@ def assemble(
     if cull.enforce and not only_reads and settings.notify_file is not None:
         targets = notify_file(settings.notify_file, stopping.wait)
         notifier = Notifier(targets, metrics.count_notification, stopping)
+        metrics.undelivered = notifier.undelivered
     tells = Teller(notifier, _page_address()) if notifier else OnThePage(metrics.count_announced)
     promises = Promises.of(file, tells, gatekeeper.hub_time, keeps_nothing)
     if cull.enforce:
