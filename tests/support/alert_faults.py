@@ -515,7 +515,7 @@ FAULTS = [
             UNTOLD_SINCE: then(0, 60, 3600),
         },
         {"HubIdlePeopleNotTold": WARNING},
-        at=(92, 200, 300),
+        at=(92, 170),
         silent=(50, 88),
     ),
     Case(
@@ -527,7 +527,7 @@ FAULTS = [
             UNTOLD_SINCE: then(0, 60, 3600),
         },
         {"HubIdlePeopleNotTold": WARNING},
-        at=(92, 300),
+        at=(92, 130),
         silent=(50, 88),
     ),
     Case(
@@ -539,21 +539,22 @@ FAULTS = [
     Case(
         "each notice is delivered at the second try",
         {UNTOLD: always(2), UNTOLD_SINCE: each(60, -30)},
-        silent=(50, 120, 300),
+        silent=(50, 100),
     ),
-    *(
-        Case(
-            f"five servers at a time are withheld for {cause}",
-            {CANDIDATES: then(3, 60, 8), withheld(cause): grows_from(60, 5)},
-            silent=(170, 300),
-        )
-        for cause in ("notice", "kept")
+    Case(
+        "at each poll two servers are kept, and of three the notice is not over",
+        {
+            CANDIDATES: then(3, 60, 8),
+            withheld("kept"): grows_from(60, 2),
+            withheld("notice"): grows_from(60, 3),
+        },
+        silent=(170,),
     ),
     Case(
         "five servers wait for the end of their notice, at an interval of an hour",
         _by_interval(60)
         | {CANDIDATES: then(3, 240, 8), withheld("notice"): f"0x239 {steps(60, range(0, 100, 5))}"},
-        silent=(400, 500),
+        silent=(500,),
     ),
     # -- idle users, who are listed and deleted once an hour
     Case(

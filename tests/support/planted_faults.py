@@ -543,7 +543,7 @@ IN_RULES = [
     *(
         _played(
             f"withheld for {cause} is wrong",
-            f"five servers at a time are withheld for {cause}",
+            "at each poll two servers are kept, and of three the notice is not over",
             'cause!~"limit|probe_failed|gate|list|stale"',
             f'cause!~"limit|probe_failed|gate|list|stale|{cause}"',
         )
