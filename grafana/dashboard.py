@@ -92,6 +92,12 @@ FRESH_TO_OLD = (
     "#7A0E2A",
 )
 STATE_COLOURS = {"active": "green", "idle": "orange", "pending": "blue"}
+NOTICE_COLOURS = {
+    "due: sent": "blue",
+    "due: failed": "red",
+    "stopped: sent": "purple",
+    "stopped: failed": "orange",
+}
 LEGEND = "{{cluster}} {{hub}} {{instance}}"
 
 EXPORTER_WORDS = {1: ("up", "green"), 0: ("DOWN", "red"), 2: ("GONE", "red")}
@@ -115,6 +121,7 @@ ASKS_WORDS = {1: ("yes", "green"), 0: ("NO", "red"), 2: ("not needed", "text")}
 MINOR = (
     "less protection",
     "stops failing",
+    "people not told",
     "policy file broken",
     "web config broken",
     "clock skew",
@@ -374,10 +381,13 @@ def policies() -> Any:
     counts["Would stop now"] = q.CANDIDATES
     columns = {name: f"max by ({by}) ({q.fresh(metric(limit))})" for name, limit in limits.items()}
     columns |= {name: q.total(facts, by) for name, facts in counts.items()}
+    # A column for those who use it.
+    columns["Kept"] = f"{q.total(q.KEPT, by)} and on () ({q.total(q.KEPT)} > 0)"
     return matrix(
         "Policies",
         "The limits in force on each Hub and the servers under each policy, now. Exempt servers are"
-        " never stopped; their limit only decides what counts as idle.",
+        " never stopped; their limit only decides what counts as idle. Kept: people keep them for"
+        " a while; the column is there only while somebody does.",
         (24, 7),
         {
             name: q.with_name(q.labelled(f"({query})", "column", name))
@@ -470,7 +480,8 @@ def culls() -> Iterator[Any]:
             " is computing. active_again: used since it was listed, or the server itself reports"
             " activity. probe_failed: the server gave no usable answer, so it was left running."
             " limit: --max-culls was reached. stale: the stop would have come too late. list: the"
-            " list of users may be incomplete.",
+            " list of users may be incomplete. kept: somebody keeps it. notice: its notice is not"
+            " over, or nobody could be told.",
             "none",
             third,
             over_time(f"sum by (outcome) ({q.LAST_PASS}) > 0", "{{outcome}}"),
@@ -504,6 +515,39 @@ def culls() -> Iterator[Any]:
         "none",
         third,
         over_time(q.increase("hub_idle_exporter_busy_checks_total", "1h", "result"), "{{result}}"),
+    )
+
+
+def keeps_and_notices() -> Iterator[Any]:
+    """Answer: what do people keep, and are they told before a stop?"""
+    third = (8, 8)
+    yield by_policy_over_time(
+        "Kept servers, by policy",
+        "Servers that people keep for a while, in use or not. None without --keep-max.",
+        q.KEPT,
+        third,
+    )
+    notices = q.increase("hub_idle_exporter_notifications_total", "1h", "event, result")
+    yield fixed(
+        lines(
+            "Notices, sent and failed",
+            "Attempts to tell people within the previous hour. due: a server will be stopped."
+            " stopped: it was. Without a notify file, an announcement on the page alone counts as"
+            " sent. None without --notice and --notify-file.",
+            "none",
+            third,
+            over_time(notices, "{{event}}: {{result}}"),
+        ),
+        NOTICE_COLOURS,
+    )
+    yield lines(
+        "Announcements not delivered yet",
+        "Announcements of stops that failed and are tried again. Until that works, their servers"
+        " are not stopped for being idle. A line that stays at 1 may be one person who cannot be"
+        " told at all; the log says who.",
+        "none",
+        third,
+        over_time(q.each(metric("hub_idle_exporter_notices_undelivered")), LEGEND),
     )
 
 
@@ -799,6 +843,7 @@ FOLDED = {
     "Limits and policies": limits_and_policies,
     "Idle times and ages": how_spread,
     "Culls": culls,
+    "Keeps and notices": keeps_and_notices,
     "Idle users": idle_users,
     "Cost of idle servers": idle_server_hours,
     "The exporter itself": the_exporter,

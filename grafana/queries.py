@@ -44,6 +44,7 @@ READ_ONCE = f"{LAST_SUCCESS} > 0"
 POLL_FAILURES = metric("hub_idle_exporter_poll_failures_total")
 START = metric("process_start_time_seconds")
 ASKS = metric("hub_idle_exporter_busy_check")
+KEPT = metric("jupyterhub_servers_kept")
 IDLE_USERS = metric("jupyterhub_idle_users")
 USERS_TO_DELETE = metric("jupyterhub_idle_users", 'verdict="candidate"')
 # That there are none to be deleted is worth knowing; not each reason that keeps nobody.
@@ -208,6 +209,9 @@ FIRST_POLL = (
     f" unless on ({EXPORTER}) timestamp({START}) - {START} > 3 * {INTERVAL} + 120"
 )
 NOT_READ = f"{HUB_READ} == 0 unless on ({EXPORTER}) ({FIRST_POLL})"
+# By how long the oldest has failed: one that is delivered at a later try is no problem.
+UNTOLD_SINCE = metric("hub_idle_exporter_notices_undelivered_since_timestamp_seconds")
+NOT_TOLD = f"timestamp({UNTOLD_SINCE}) - ({UNTOLD_SINCE} > 0) > 1800"
 OTHER_SAFEGUARDS = metric("hub_idle_exporter_safeguard", 'safeguard=~"lease|stop_token"')
 NOT_ASKED = f"{enforcement('on')} and on ({EXPORTER}) {ASKS} == 0"
 LESS_PROTECTION = (
@@ -259,6 +263,7 @@ PROBLEMS = {
     "suspended": SUSPENDED,
     "less protection": LESS_PROTECTION,
     "stops failing": FAILING,
+    "people not told": NOT_TOLD,
     "policy file broken": f"{metric('hub_idle_exporter_policy_file_valid')} == 0",
     "web config broken": f"{metric('hub_idle_exporter_web_config_file_valid')} == 0",
     "clock skew": f"abs({metric('hub_idle_exporter_clock_skew_seconds')}) > 30",

@@ -42,7 +42,7 @@ from .domain.labels import (
     Withheld,
 )
 from .domain.model import epoch
-from .domain.notices import stop_due
+from .domain.notices import Undelivered, stop_due
 from .domain.policy import Policy, Reason, State
 from .domain.poll_state import LatestState, PollState, Snapshot
 from .domain.scopes import Granted, Scope
@@ -190,6 +190,19 @@ def _user_facts(found: IdleUsers) -> Metric:
         "(candidate), and what keeps the others. As of the last listing of users.",
         "verdict",
         {verdict: found.counts.get(verdict, 0) for verdict in (CANDIDATE, *LISTED)},
+    )
+
+
+def _undelivered(found: Undelivered) -> Iterator[Metric]:
+    yield _value(
+        f"{_PREFIX}notices_undelivered",
+        "Announcements of stops that could not be delivered yet, and are tried again.",
+        found.count,
+    )
+    yield _value(
+        f"{_PREFIX}notices_undelivered_since_timestamp_seconds",
+        "When the oldest of them could not be delivered for the first time, 0: there is none.",
+        found.since or 0,
     )
 
 
@@ -475,6 +488,8 @@ class Metrics(Collector):
             event=NotificationEvent,
             result=NotificationResult,
         )
+        self.undelivered: Callable[[], Undelivered] = Undelivered
+        self._own.append(lambda _state: _undelivered(self.undelivered()))
 
     def count_notification(self, event: NotificationEvent, result: NotificationResult) -> None:
         """Count one attempt to tell a person."""

@@ -205,6 +205,7 @@ def assemble(
     notifier = None
     if files.targets is not None:
         notifier = Notifier(files.targets, metrics.count_notification, stopping)
+        metrics.undelivered = notifier.undelivered
     tells = Teller(notifier, _page_address()) if notifier else OnThePage(metrics.count_announced)
     promises = Promises.of(file, tells, gatekeeper.hub_time, keeps_nothing)
     if cull.enforce:

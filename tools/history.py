@@ -23,9 +23,12 @@ from scenarios import DAY, HOUR, SCENARIOS, SimulatedHub
 from hub_idle_exporter.domain import census
 from hub_idle_exporter.domain.gate import ClockReading, GateReading, GateState
 from hub_idle_exporter.domain.idle_users import IdleUsers, JudgedUser
+from hub_idle_exporter.domain.keeping import Keep, Start
 from hub_idle_exporter.domain.labels import (
     Cause,
     CullFailure,
+    NotificationEvent,
+    NotificationResult,
     Operation,
     Outcome,
     ProbeResult,
@@ -33,7 +36,17 @@ from hub_idle_exporter.domain.labels import (
     Withheld,
 )
 from hub_idle_exporter.domain.model import Server, User
-from hub_idle_exporter.domain.policy import Globs, Match, Policy, Reason, Rules
+from hub_idle_exporter.domain.notices import (
+    Announcement,
+    NoticeKey,
+    Undelivered,
+    deadline,
+    due_soon,
+    key_of,
+    standing,
+    stop_from,
+)
+from hub_idle_exporter.domain.policy import Globs, JudgedServer, Match, Policy, Reason, Rules
 from hub_idle_exporter.domain.poll_state import LatestState, PollError, PollState, Snapshot
 from hub_idle_exporter.domain.probe_user import Safeguards
 from hub_idle_exporter.domain.scopes import Granted, Scope
@@ -120,6 +133,67 @@ def live(person: Person, chance: random.Random, now: float) -> None:
         person.started = None
 
 
+class Crowd:
+    """What people keep, and what they are told, where that is on."""
+
+    def __init__(self, of: SimulatedHub) -> None:
+        self.of, self.chance = of, random.Random(of.seed + 1)  # noqa: S311
+        self.keeps: dict[Start, Keep] = {}
+        self.announced: dict[NoticeKey, Announcement] = {}
+        self.failing: dict[NoticeKey, float] = {}
+
+    def keep_some(self, judged: Iterable[JudgedServer], now: float) -> None:
+        """Let some keep their server for eight hours, while they use it."""
+        for one in judged:
+            if self.of.notice and not one.reason and self.chance.random() < 0.0008:
+                self.keeps[one.start] = Keep(now + 8 * HOUR, one.user)
+
+    def tell(
+        self, judged: Iterable[JudgedServer], now: float, before_end: float, metrics: Metrics
+    ) -> None:
+        """Announce what is due; each attempt fails while nobody can be told."""
+        due = [soon for one in judged for soon in ([one] if one.reason else due_soon(one))]
+        keys = {key_of(one, one.reason) for one in due if one.reason}
+        self.failing = {key: since for key, since in self.failing.items() if key in keys}
+        for one in due:
+            if (
+                one.policy.notice
+                and one.reason
+                and not standing(self.announced, one, one.reason, now)
+            ):
+                self._announce(one, one.reason, now, before_end < self.of.untold_for, metrics)
+
+    def _announce(
+        self, one: JudgedServer, reason: Reason, now: float, fails: bool, metrics: Metrics
+    ) -> None:
+        key = key_of(one, reason)
+        if fails or (key not in self.failing and self.chance.random() < 0.05):
+            if key not in self.failing or self.chance.random() < 0.1:
+                metrics.count_notification(NotificationEvent.DUE, NotificationResult.FAILED)
+            self.failing.setdefault(key, now)
+            return
+        self.failing.pop(key, None)
+        until = deadline(one, reason, now)
+        self.announced[key] = Announcement.made(until, one.policy.notice, now)
+        metrics.count_notification(NotificationEvent.DUE, NotificationResult.SENT)
+
+    def was_told(self, one: JudgedServer, now: float) -> bool:
+        """Tell whether a candidate may be stopped by now."""
+        if one.reason is not Reason.IDLE or not one.policy.notice:
+            return True
+        made = standing(self.announced, one, Reason.IDLE, now)
+        return made is not None and stop_from(made, one.policy.notice) <= now
+
+    def tell_of_stop(self, outcome: Outcome | Withheld, metrics: Metrics) -> None:
+        """Tell that a server was stopped, unless that failed."""
+        if self.of.notice and outcome is Outcome.STOPPED:
+            metrics.count_notification(NotificationEvent.STOPPED, NotificationResult.SENT)
+
+    def undelivered(self) -> Undelivered:
+        """Say who could not be told."""
+        return Undelivered(len(self.failing), min(self.failing.values(), default=None))
+
+
 @dataclass
 class Sidecar:
     """The exporter's own judging and counting over a made-up Hub."""
@@ -130,6 +204,7 @@ class Sidecar:
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.of.seed)  # noqa: S311
+        self.crowd = Crowd(self.of)
         self.everybody = people(self.of.people, self.chance, self.start)
         self.idle_users = self.of.people // 12
         self.kept_users: dict[UserKept | None, int] = {
@@ -155,12 +230,14 @@ class Sidecar:
         )
         settings = PollSettings(self.policies[-1], interval=self.of.interval)
         self.metrics = Metrics(CollectorRegistry(), self.latest, lambda _: self.gate, settings)
+        self.metrics.undelivered = self.crowd.undelivered
         self.last_success = self.grace_until = self.users_listed = 0.0
 
     @property
     def policies(self) -> tuple[Policy, ...]:
         """Give the policies, with this Hub's own limit for all others."""
-        return (*POLICIES[:-1], replace(POLICIES[-1], timeout=self.of.timeout))
+        policies = (*POLICIES[:-1], replace(POLICIES[-1], timeout=self.of.timeout))
+        return tuple(replace(policy, notice=self.of.notice) for policy in policies)
 
     def poll(self, now: float) -> None:
         """Read, judge, count and, where it is on, cull."""
@@ -190,7 +267,9 @@ class Sidecar:
             for person in self.everybody
             if person.started
         ]
-        judged = census.judge_all(before.judge, listed, now)
+        judge = replace(before.judge, keeps=self.crowd.keeps)
+        judged = list(census.judge_all(judge, listed, now))
+        self.crowd.keep_some(judged, now)
         taken = census.census_of(judged, before.rules)
         state = before.succeeded(Snapshot(now, taken), ClockReading(now, now))
         since = now - self.last_success if self.last_success else 0.0
@@ -206,6 +285,7 @@ class Sidecar:
         )
         self._switch(now)
         if self.gate.state is GateState.ON:
+            self.crowd.tell(judged, now, self.end - now, self.metrics)
             self._cull(taken, now)
         if now >= self.users_listed + HOUR:
             self._list_users(now)
@@ -254,8 +334,12 @@ class Sidecar:
             reason = candidate.reason or Reason.IDLE
             self._request(Operation.GET_USER, 0.015)
             outcome: Outcome | Withheld
-            if reason is Reason.MAX_AGE or (outcome := self._ask(person, now)) is Outcome.STOPPED:
+            if not self.crowd.was_told(candidate, now):
+                outcome = Withheld.NOTICE
+                self.metrics.withheld.labels(outcome).inc()
+            elif reason is Reason.MAX_AGE or (outcome := self._ask(person, now)) is Outcome.STOPPED:
                 outcome = self._stop(person, candidate.policy.name, reason)
+                self.crowd.tell_of_stop(outcome, self.metrics)
             self.metrics.journal.ended(now, candidate, outcome)
 
     def _ask(self, person: Person, now: float) -> Outcome | Withheld:

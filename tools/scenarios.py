@@ -1,4 +1,4 @@
-"""What happens in the simulated histories of which pictures are drawn: eleven scenarios."""
+"""What happens in the simulated histories of which pictures are drawn: thirteen scenarios."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,8 @@ class SimulatedHub:
 
     `extra` are labels that Prometheus adds besides job and instance. `enforced_for` 0 is
     monitoring; without `asks` servers are stopped without being asked. `rolled_out`: when other
-    pods replaced the exporter, each with an address of its own.
+    pods replaced the exporter, each with an address of its own. With a `notice` people are told
+    before a stop, and keep servers; nobody can be told `untold_for`.
     """
 
     people: int = 200
@@ -30,6 +31,8 @@ class SimulatedHub:
     hub_down_for: float = 0.0
     polls_hang_for: float = 0.0
     policy_broken_for: float = 0.0
+    notice: float = 0.0
+    untold_for: float = 0.0
     seed: int = 20
 
     @property
@@ -91,7 +94,7 @@ def _three() -> Scenario:
 
 
 SCENARIOS = {
-    "small": _one(),
+    "small": _one(notice=900.0),
     "hub-400": _one(people=530),
     "hub-10000": _one(people=13_500, interval=300),
     "exporter-down": _one(exporter_down_for=HOUR),
@@ -103,5 +106,7 @@ SCENARIOS = {
     "rolled-out": Scenario(
         (SimulatedHub(extra={"hub": "physics"}, rolled_out=(4 * HOUR, 0.5 * HOUR)),)
     ),
+    "not-told": _one(notice=900.0, untold_for=0.8 * HOUR),
+    "no-notices": _one(),
     "policy-broken": _one(policy_broken_for=0.7 * HOUR),
 }

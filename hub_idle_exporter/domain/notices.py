@@ -36,6 +36,17 @@ class Announcement:
         return cls(deadline, max(deadline, now + notice), now)
 
 
+@dataclass(frozen=True)
+class Undelivered:
+    """The announcements that could not be delivered yet.
+
+    `since` is when the first attempt of the oldest failed, by our clock; None without any.
+    """
+
+    count: int = 0
+    since: float | None = None
+
+
 NoticeKey = tuple[Start, Reason]
 Announcements = Mapping[NoticeKey, Announcement]
 

@@ -12,6 +12,7 @@ import structlog
 from ..clocks import steady
 from ..domain.labels import NotificationEvent, NotificationResult
 from ..domain.messages import Words
+from ..domain.notices import Undelivered
 from ..domain.text import printable
 from .notify_file import NotifyFile
 from .sender import Failure, Pace, Sender
@@ -74,8 +75,8 @@ class Notifier:
         """Say on one line why the last attempt failed; None if none has."""
         return self._room.problem(key)
 
-    def undelivered(self) -> int:
-        """Count the notices whose last attempt failed."""
+    def undelivered(self) -> Undelivered:
+        """Tell of the announcements whose last attempt failed."""
         return self._room.undelivered()
 
     def drain(self, seconds: float) -> bool:

@@ -4,8 +4,10 @@ import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
+from ..clocks import read_clocks
 from ..domain.labels import NotificationEvent
 from ..domain.messages import Words
+from ..domain.notices import Undelivered
 from .sender import Pace
 from .target import Target
 
@@ -34,6 +36,7 @@ class Waiting:
     delivered: Callable[[], None]
     due: float
     failures: int = 0
+    failing_since: float | None = None  # seconds since 1970
     problem: str | None = None
     took: set[str] = field(default_factory=set)
 
@@ -114,6 +117,7 @@ class WaitingRoom:
         with self._changed:
             waiting.failures += was_tried
             waiting.problem = why
+            waiting.failing_since = waiting.failing_since or read_clocks().wall
             waiting.due = self._clock() + self._pace.pause_after(max(waiting.failures, 1))
 
     def problem(self, key: Hashable) -> str | None:
@@ -122,10 +126,12 @@ class WaitingRoom:
             waiting = self._waiting.get(key)
             return waiting.problem if waiting else None
 
-    def undelivered(self) -> int:
-        """Count the notices whose last attempt failed."""
+    def undelivered(self) -> Undelivered:
+        """Tell of the announcements whose last attempt failed."""
         with self._changed:
-            return sum(one.problem is not None for one in self._waiting.values())
+            before = [one for one in self._waiting.values() if not one.is_afterwards]
+        since = [one.failing_since for one in before if one.failing_since is not None]
+        return Undelivered(len(since), min(since, default=None))
 
     def is_empty_after(self, seconds: float) -> bool:
         """Wait, at most so long, until all notices were tried; tell whether none is left."""

@@ -83,4 +83,5 @@ class Page:
             web_config_valid=metrics.web_config_valid,
             idle_users=self._latest.idle_users,
             listing_failed=self._latest.listing_failed,
+            undelivered=metrics.undelivered(),
         )

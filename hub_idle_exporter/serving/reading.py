@@ -1,12 +1,13 @@
 """What the page is made from: everything that is known at one moment, and what was asked for."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ..domain.census import Census
 from ..domain.gate import ClockReading, GateReading
 from ..domain.idle_users import IdleUsers
+from ..domain.notices import Undelivered
 from ..domain.policy import JudgedServer, Reason, State
 from ..domain.poll_state import PollState
 from ..domain.settings import Settings
@@ -74,7 +75,7 @@ class Reading:
     withheld candidates, `not_stopped` servers that may have outlived their stop. `web_config_valid`
     tells that the current version of the web configuration file is in use, or there is none.
     `idle_users` is what the newest listing of idle users found; None if that failed
-    (`listing_failed`), or before it.
+    (`listing_failed`), or before it. `undelivered` are people who could not be told of a stop.
     """
 
     now: ClockReading
@@ -93,6 +94,7 @@ class Reading:
     web_config_valid: bool = True
     idle_users: IdleUsers | None = None
     listing_failed: bool = False
+    undelivered: Undelivered = field(default_factory=Undelivered)
 
     @property
     def census(self) -> Census | None:
@@ -118,6 +120,12 @@ class Reading:
     def failing_for(self) -> float | None:
         """Return how long polls have been failing."""
         return self.state.seconds_failing(self.now)
+
+    @property
+    def untold_for(self) -> float | None:
+        """Return for how long somebody could not be told that a server will be stopped."""
+        since = self.undelivered.since
+        return None if since is None else max(0.0, self.now.wall - since)
 
     @property
     def starts_at(self) -> float | None:

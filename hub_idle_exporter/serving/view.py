@@ -129,7 +129,7 @@ class View:
         well = self.freshness is Freshness.FRESH and self.mode.tone is not Tone.WARN
         broken = self.reading.state.policy_error or not self.reading.web_config_valid
         broken = broken or self.reading.listing_failed
-        unmet = self.unmet.findings or broken
+        unmet = self.unmet.findings or broken or self.reading.undelivered.count
         left_out = self.facts is not None and self.facts.unreadable_users
         return "green" if well and not (unmet or left_out) else "amber"
 

@@ -26,7 +26,7 @@ WITHHELD = {
     Withheld.UNASKED: "not asked, in a single run",
     Withheld.STALE: "what was known was too old when the stop arrived",
     Withheld.KEPT: "somebody keeps it",
-    Withheld.NOTICE: "its stop was not announced long enough before",
+    Withheld.NOTICE: "its notice is not over, or could not be delivered",
 }
 # What became of a candidate, in the order in which it is told.
 MEANINGS: dict[str, str] = dict(chain(OUTCOMES.items(), WITHHELD.items()))

@@ -148,6 +148,8 @@ OWN: dict[str, tuple[str, Labels]] = {
     "hub_idle_exporter_notifications": (
         "counter", {"event": ("due", "stopped"), "result": ("sent", "failed")},
     ),
+    "hub_idle_exporter_notices_undelivered": ("gauge", {}),
+    "hub_idle_exporter_notices_undelivered_since_timestamp_seconds": ("gauge", {}),
     "hub_idle_exporter_policy_file_valid": ("gauge", {}),
     "hub_idle_exporter_policy_reloads": ("counter", {}),
     "hub_idle_exporter_policy_reload_failures": ("counter", {}),

@@ -598,7 +598,8 @@ def test_a_policy_that_is_gone_stays_chosen_in_the_filter() -> None:
 
 
 @pytest.mark.parametrize(
-    "state", ["refused", "unreadable users", "suspended", "less protection", "stale", "first"]
+    "state",
+    ["refused", "unreadable users", "suspended", "less protection", "stale", "first", "untold"],
 )
 def test_the_icon_is_green_only_if_all_is_well(state: str) -> None:
     given = STATES[state]() if state in STATES else with_unreadable_users()
@@ -686,6 +687,17 @@ def test_the_first_poll_is_told() -> None:
 def test_old_numbers_and_a_refused_policy_file_are_told() -> None:
     assert "These numbers are 3 min old." in text_of(STATES["stale"]())
     assert "The policy file was changed and is invalid." in text_of(STATES["refused"]())
+
+
+def test_people_who_could_not_be_told_are_counted_and_a_lost_state_file_is_named() -> None:
+    said = text_of(STATES["untold"]())
+    assert "People could not be told that their servers will be stopped: 3" in said
+    assert "for the oldest since 09:06 UTC (2 h)" in said
+    assert "its notice is not over, or could not be delivered 4" in said
+    assert "could not be told" not in text_of(reading())
+    lost = "the state file s.sqlite is lost: it was removed or replaced"
+    said = text_of(reading(gate=GateState.SUSPENDED, why=lost))
+    assert "Suspended The state file s.sqlite is lost: it was removed or replaced." in said
 
 
 def test_monitoring_says_that_nothing_is_stopped() -> None:

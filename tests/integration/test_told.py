@@ -1,5 +1,6 @@
 """The whole exporter tells people by a real mail server: before a stop, once, and after it."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,9 @@ def test_nobody_is_stopped_while_the_mail_server_is_down(
     fake_hub.add_server("ana", idle=7200, age=9000)
     exporter = run_exporter(fake_hub, *options, option, "--interval=1s")
     exporter.wait_value(1, "hub_idle_exporter_notifications_total", event="due", result="failed")
+    exporter.wait_value(1, "hub_idle_exporter_notices_undelivered")
+    since = "hub_idle_exporter_notices_undelivered_since_timestamp_seconds"
+    assert exporter.metrics().value(since) == pytest.approx(time.time(), abs=WITHIN)
     exporter.wait_polls(3)
     (withheld, *_) = [line for line in exporter.events() if line["event"] == "cull_withheld"]
     assert withheld["cause"] == "notice"

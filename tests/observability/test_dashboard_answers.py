@@ -103,6 +103,9 @@ STATES: dict[str, Samples] = {
     "suspended": {**enforcing("suspended"), **without(*SAFEGUARDS)},
     "grace": enforcing("grace"),
     "less-safe": without("stop_token"),
+    "not-told": {f"{OWN}notices_undelivered_since_timestamp_seconds": END - 2000},
+    "told-later": {f"{OWN}notices_undelivered_since_timestamp_seconds": END - 1600},
+    "all-told": {f"{OWN}notices_undelivered_since_timestamp_seconds": 0},
     "first-poll": started(90),
     "first-poll-failed": started(90, failed=1),
     "first-poll-hangs": started(HOUR),
@@ -286,6 +289,9 @@ WORDS = ("Exporter", "Hub", "Culling", "Asks first", "Problem")
         ("suspended", ("up", "read", "SUSPENDED", "NO", "suspended")),
         ("grace", ("up", "read", "grace", "yes", "none")),
         ("less-safe", ("up", "read", "on, less safe", "yes", "less protection")),
+        ("not-told", ("up", "read", "on", "yes", "people not told")),
+        ("told-later", ("up", "read", "on", "yes", "none")),
+        ("all-told", ("up", "read", "on", "yes", "none")),
         ("first-poll", ("up", "first poll", "grace", UNKNOWN, "none")),
         ("first-poll-failed", ("up", "NOT READ", "waits for Hub", UNKNOWN, "Hub not read")),
         ("first-poll-hangs", ("up", "NOT READ", "grace", UNKNOWN, "Hub not read")),
@@ -371,6 +377,7 @@ def test_problem_is_counted_once(dashboard: Dashboard) -> None:
         "still running": 2,
         "suspended": 1,
         "less protection": 1,
+        "people not told": 1,
         "policy file broken": 1,
     }
 

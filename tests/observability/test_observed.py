@@ -28,6 +28,8 @@ from prometheus_process import PrometheusServer, Scraped
 from real_hub import ENFORCE, RealHub
 
 from hub_idle_exporter.demo.launch import free_ports
+from hub_idle_exporter.domain.keeping import Keep
+from hub_idle_exporter.people.state_file import StateFile
 
 pytestmark = pytest.mark.slow("a Prometheus that scrapes an exporter on a real Hub")
 
@@ -211,6 +213,8 @@ def run(paper_hub: RealHub, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     hub = cleaned(paper_hub)  # other files may have left servers, and faults that were planned
     people(hub)
     (folder / "policies.yaml").write_text(POLICIES)
+    state = folder / "state.sqlite"
+    keep("eve", hub, state)
     address = f"127.0.0.1:{free_ports(1)[0]}"
     jobs = {
         "idle": Scraped(address),
@@ -220,6 +224,7 @@ def run(paper_hub: RealHub, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     options = (
         *("--enforce", "--interval=2s", "--grace=10s", f"--policy-file={folder}/policies.yaml"),
         *("--cull-users", f"--web.listen-address={address}"),
+        *("--notice=1s", f"--state-file={state}"),
     )
     with (
         PrometheusServer(program, folder / "prometheus", jobs, REPO / RULES) as prometheus,
@@ -227,6 +232,15 @@ def run(paper_hub: RealHub, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     ):
         yield observed(start, hub, prometheus, exporter)
     cleaned(hub)
+
+
+def keep(user: str, hub: RealHub, state: Path) -> None:
+    """Keep a default server for an hour, as somebody did before the exporter was started anew."""
+    started = hub.servers()[user, ""]["started"]
+    file = StateFile.opened(state, lambda _seconds: False)
+    start = (user, "", datetime.fromisoformat(started.replace("Z", "+00:00")))
+    file.save_keep(start, Keep(time.time() + HOUR, user))
+    file.close()
 
 
 def observed(start: float, hub: RealHub, prometheus: PrometheusServer, exporter: Exporter) -> Run:
@@ -541,9 +555,27 @@ def test_last_pass_is_that_of_the_log(run: Run) -> None:
     shown = run.panel("Last culling pass, by outcome")
     spared = {outcome: count for outcome, count in shown.items() if outcome != "failed"}
     assert spared == {"busy": 1, "active_again": 1}
-    assert run.logged("cull_withheld", "cause").keys() == {("busy",), ("active_again",)}
+    causes = run.logged("cull_withheld", "cause").keys()
+    assert causes == {("busy",), ("active_again",), ("notice",)}
     asked = run.panel("Servers asked, by answer")
     assert {answer for answer, value in asked.items() if value} == {"idle", "busy", "active"}
+
+
+def test_keeps_and_notices_are_those_of_the_state_file_and_the_log(run: Run) -> None:
+    """Without a notify file what the page says counts as told."""
+    assert run.panel("Kept servers, by policy") == {"staff (exempt)": 1, "gpu": 0, "default": 0}
+    policies = run.table("Policies", "policy")
+    assert {policy: row["Kept"] for policy, row in policies.items()} == {
+        "staff": 1,
+        "gpu": 0,
+        "default": 0,
+    }
+    shown = run.panel("Notices, sent and failed")
+    announced = run.logged("stop_announced", "user").total()
+    assert {name: round(value) for name, value in shown.items() if value} == {
+        "due: sent": announced
+    }
+    assert set(run.panel("Announcements not delivered yet").values()) == {0}
 
 
 def test_idle_users_are_those_of_the_log_and_of_metrics(run: Run) -> None:

@@ -17,7 +17,8 @@ Labels = dict[str, str]
 
 END = 1500  # minutes; longer than any case
 CAUSES = ("connection", "timeout", "http", "scope")
-WITHHELD = ("busy", "active_again", "probe_failed", "limit", "gate", "list", "stale", "policy")
+WITHHELD = ("busy", "active_again", "probe_failed", "limit", "gate", "list", "stale", "policy",
+            "kept", "notice")  # fmt: skip
 STATES = ("off", "grace", "suspended", "on")
 SAFEGUARDS = ("busy_check", "stop_token", "lease")
 SERVERS = 4
@@ -59,6 +60,8 @@ INTERVAL = own("poll_interval_seconds")
 UP = hubs("up")
 NOT_DELETED = own("user_deletion_failures_total", cause="http")
 STARTED = "process_start_time_seconds{}"
+UNTOLD = own("notices_undelivered")
+UNTOLD_SINCE = own("notices_undelivered_since_timestamp_seconds")
 
 
 def failures(cause: str) -> str:
@@ -150,6 +153,8 @@ def good() -> Series:
         **{own("cull_failures_total", cause=c): always(0) for c in ("http", "slow", "not_stopped")},
         **{own("user_deletion_failures_total", cause=c): always(0) for c in ("http", "timeout")},
         **{withheld(cause): always(0) for cause in WITHHELD},
+        UNTOLD: always(0),
+        UNTOLD_SINCE: always(0),
         withheld("busy"): each(1),
         withheld("active_again"): each(1),
         **{own("busy_checks_total", result=r): each(1) for r in ("idle", "busy", "active")},

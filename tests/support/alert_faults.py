@@ -13,6 +13,8 @@ from alert_cases import (
     NOT_DELETED,
     SERVERS,
     STARTED,
+    UNTOLD,
+    UNTOLD_SINCE,
     UP,
     Case,
     Labels,
@@ -502,6 +504,57 @@ FAULTS = [
             **dict.fromkeys(stops_nothing(), each(60)),
         },
         silent=(200, 250),
+    ),
+    # -- people who are told before
+    Case(
+        "nobody can be told any more",
+        {
+            CANDIDATES: then(3, 60, 8),
+            withheld("notice"): grows_from(60, 5),
+            UNTOLD: then(0, 60, 5),
+            UNTOLD_SINCE: then(0, 60, 3600),
+        },
+        {"HubIdlePeopleNotTold": WARNING},
+        at=(92, 170),
+        silent=(50, 88),
+    ),
+    Case(
+        "one person can never be told",
+        {
+            CANDIDATES: then(3, 60, 4),
+            withheld("notice"): grows_from(60, 1),
+            UNTOLD: then(0, 60, 1),
+            UNTOLD_SINCE: then(0, 60, 3600),
+        },
+        {"HubIdlePeopleNotTold": WARNING},
+        at=(92, 130),
+        silent=(50, 88),
+    ),
+    Case(
+        "the mail server is away for 25 minutes, at an interval of an hour",
+        _by_interval(60)
+        | {UNTOLD: f"0x59 4x24 {always(0)}", UNTOLD_SINCE: f"0x59 3600x24 {always(0)}"},
+        silent=(70, 83, 90, 120),
+    ),
+    Case(
+        "each notice is delivered at the second try",
+        {UNTOLD: always(2), UNTOLD_SINCE: each(60, -30)},
+        silent=(50, 100),
+    ),
+    Case(
+        "at each poll two servers are kept, and of three the notice is not over",
+        {
+            CANDIDATES: then(3, 60, 8),
+            withheld("kept"): grows_from(60, 2),
+            withheld("notice"): grows_from(60, 3),
+        },
+        silent=(170,),
+    ),
+    Case(
+        "five servers wait for the end of their notice, at an interval of an hour",
+        _by_interval(60)
+        | {CANDIDATES: then(3, 240, 8), withheld("notice"): f"0x239 {steps(60, range(0, 100, 5))}"},
+        silent=(500,),
     ),
     # -- idle users, who are listed and deleted once an hour
     Case(

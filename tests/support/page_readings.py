@@ -11,6 +11,7 @@ from hub_idle_exporter.domain.gate import ClockReading, GateReading, GateState
 from hub_idle_exporter.domain.idle_users import IdleUsers, JudgedUser
 from hub_idle_exporter.domain.labels import Cause, CullFailure, Outcome, UserKept, Withheld
 from hub_idle_exporter.domain.model import Server, User
+from hub_idle_exporter.domain.notices import Undelivered
 from hub_idle_exporter.domain.policy import Globs, Judge, Match, Policy, Reason, Rules
 from hub_idle_exporter.domain.poll_state import PollError, PollState, Snapshot
 from hub_idle_exporter.domain.probe_user import NO_SAFEGUARDS, Safeguards
@@ -180,6 +181,13 @@ def after_a_pass(**changes: Any) -> Reading:
     return reading(last_pass=LastPass(NOW - 6, outcomes), recent=recent, **changes)
 
 
+def untold(**changes: Any) -> Reading:
+    """A reading when three people could not be told of a stop, the first of them two hours ago."""
+    outcomes: dict[Outcome | Withheld, int] = {Withheld.NOTICE: 4, Withheld.KEPT: 1}
+    undelivered = Undelivered(3, NOW - 2 * HOUR)
+    return reading(last_pass=LastPass(NOW - 6, outcomes), undelivered=undelivered, **changes)
+
+
 FOUND: Mapping[UserKept | None, int] = {
     None: 3, UserKept.EXEMPT: 40, UserKept.ADMIN: 2, UserKept.OWN: 1,
 }  # fmt: skip
@@ -238,6 +246,7 @@ STATES: Mapping[str, Callable[[], Reading]] = {
     "in vain": lambda: reading(last_pass=LastPass(NOW - 6, {Withheld.PROBE_FAILED: 30})),
     "hidden roles": lambda: with_scopes("list:users", "read:servers!user=alice"),
     "many orphans": lambda: reading(not_stopped=[ORPHAN] * 7),
+    "untold": untold,
     "users": lambda: deleting(idle_users()),
     "users, watched": lambda: deleting(
         idle_users(), totals=NOTHING, enforce=False, gate=GateState.OFF, why="monitoring only"

@@ -542,6 +542,39 @@ IN_RULES = [
     ),
     *(
         _played(
+            f"withheld for {cause} is wrong",
+            "at each poll two servers are kept, and of three the notice is not over",
+            'cause!~"limit|probe_failed|gate|list|stale"',
+            f'cause!~"limit|probe_failed|gate|list|stale|{cause}"',
+        )
+        for cause in ("notice", "kept")
+    ),
+    _played(
+        "where nobody waits, somebody has waited since 1970",
+        "all is well",
+        "(hub_idle_exporter_notices_undelivered_since_timestamp_seconds > 0)",
+        "hub_idle_exporter_notices_undelivered_since_timestamp_seconds",
+    ),
+    _played(
+        "a mail server that is restarted alarms",
+        "the mail server is away for 25 minutes, at an interval of an hour",
+        "_timestamp_seconds > 0)\n            > 1800",
+        "_timestamp_seconds > 0)\n            > 180",
+    ),
+    _played(
+        "some notice that waits alarms",
+        "each notice is delivered at the second try",
+        "          hub_idle_exporter_notices_undelivered\n            and\n",
+        "          min_over_time(hub_idle_exporter_notices_undelivered[30m]) > 0\n            or\n",
+    ),
+    _played(
+        "one person who cannot be told is no alarm",
+        "one person can never be told",
+        "          hub_idle_exporter_notices_undelivered\n",
+        "          hub_idle_exporter_notices_undelivered > 1\n",
+    ),
+    *(
+        _played(
             f"withheld for {cause} is right",
             f"candidates are withheld for {cause}",
             'cause!~"limit|probe_failed|gate|list|stale"',
