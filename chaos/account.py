@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from . import counting
+from .margins import margins, too_late
 from .record import Evidence, Outcome, Stop, clock, stops_of
-from .verdict import margins, too_late
 from .violations import Violation, name
 
 ENOUGH_CULLS = 10

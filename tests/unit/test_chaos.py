@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from chaos import account
+from chaos.margins import margins, too_late
 from chaos.people import HABITS
 from chaos.policies import Policies
 from chaos.record import Event, Evidence, Life, Line, Outcome, Record, Scrape, line_of, stops_of
-from chaos.verdict import margins, too_late, verdict
+from chaos.verdict import verdict
 from hub_idle_exporter.domain.policy import Policy
 from hub_idle_exporter.policy_file import parse
 
