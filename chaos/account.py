@@ -31,11 +31,14 @@ def _happened(evidence: Evidence) -> list[str]:
     troubles = Counter(_kind(event.told["trouble"]) for event in evidence.of("trouble_begins"))
     files = Counter(event.told["way"] for event in evidence.of("policy_file"))
     lives = Counter(life.ending or "running at the end" for life in evidence.lives)
+    told = Counter(f"{event.told['about']} told" for event in evidence.of("told"))
+    told += Counter(f"times the inbox was {event.told['way']}" for event in evidence.of("inbox"))
     used = Counter(event.what for event in evidence.of("started", "active", "busy", "asked"))
     return [
         f"people: {_list(used)}",
         f"trouble: {_list(troubles)}",
         f"policy file: {_list(files)}",
+        f"notices: {_list(told)}",
         f"exporters: {_list(lives)}",
     ]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .exporters import Post, Setup
 from .hub import ChaosHub
+from .inbox import Inbox
 from .people import Servers, World, crowd
 from .policies import Policies
 from .record import Evidence, Key, Line, Record, event_of
@@ -17,10 +18,12 @@ from .trouble import Targets, Trouble
 from .watch import Watch
 
 LIMIT = 12.0
+NOTICE = 4.0
 _MAX_AGE = 40.0
 _OPTIONS = (
     "--enforce",
     f"--timeout={LIMIT:g}s",
+    f"--notice={NOTICE:g}s",
     "--interval=1s",
     "--grace=3s",
     "--concurrency=4",
@@ -81,7 +84,8 @@ class Stage:
             max_age=plan.max_age,
         )
         options = (*_OPTIONS, f"--policy-file={self._policies.path}", *plan.options)
-        self._setup = Setup(self._hub, self._record, directory, options, self._hear)
+        self._inbox = Inbox(self._record)
+        self._setup = Setup(self._hub, self._record, self._inbox, directory, options, self._hear)
         self._posts: list[Post] = []
         targets = Targets(self._hub, self._posts, self._policies, self._setup, self._act)
         self._trouble = Trouble(targets, self._record, plan.chance("trouble"), plan.minutes)
@@ -113,6 +117,7 @@ class Stage:
                 person.leaves.set()
             watch.close()
             self._hub.close()
+            self._inbox.close()
             threading.excepthook = threading.__excepthook__
 
     def _note_crash(self, arguments: threading.ExceptHookArgs) -> None:
@@ -175,4 +180,5 @@ class Stage:
             max_age=self._plan.max_age,
             left=left,
             ended=ended,
+            notice=NOTICE,
         )

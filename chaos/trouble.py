@@ -1,7 +1,8 @@
 """What goes wrong in a run: some of it at any time, some aimed at the middle of a stop.
 
-The aims: a server was just asked by an exporter (its answer is still on the way), the spawner was
-just called, an exporter just said that it stops a server.
+The aims: a server was just asked by an exporter (its answer is still on the way), somebody was just
+told that their server will be stopped (that is not answered yet, or not written down), the spawner
+was just called, an exporter just said that it stops a server.
 """
 
 import random
@@ -31,6 +32,8 @@ _KINDS = {
     "policies in two pieces": 3,
     "policies broken": 2,
     "once": 2,
+    "inbox slow": 2,
+    "inbox closed": 1,
 }
 Healing = Callable[[], object]
 
@@ -109,6 +112,8 @@ class Trouble:
             "policies in two pieces": lambda _: self._to.policies.rewrite_in_two(),
             "policies broken": lambda share: self._to.policies.break_for(1 + 5 * share),
             "once": self._run_once,
+            "inbox slow": lambda share: self._hold_inbox(2 + 8 * share),
+            "inbox closed": lambda share: self._close_inbox(0.5 + 2 * share),
         }
         makers[kind](share)
 
@@ -118,6 +123,8 @@ class Trouble:
         """Aim at what the record tells, on its thread: a few milliseconds after it happened."""
         if event.what == "asked":
             self._aim(event.key, 0.3)
+        elif event.what == "told" and event.told["about"] == "idle":
+            self._aim(event.key, 0.25)
         elif event.what == "stop_called" and event.by in EXPORTERS:
             self._aim(event.key, 0.2)
         elif event.what == "stop_failed" and self._aiming.random() < 0.5:
@@ -195,6 +202,16 @@ class Trouble:
         self._later(seconds, heal)
         return True
 
+    def _hold_inbox(self, seconds: float) -> None:
+        """Let exporters wait for the answers to their notices, which are received."""
+        self._record.note("inbox", way="slow", seconds=round(seconds, 1))
+        self._to.setup.inbox.holds_until = time.monotonic() + seconds
+
+    def _close_inbox(self, seconds: float) -> None:
+        """Refuse notices; exporters try again half a minute later."""
+        self._record.note("inbox", way="closed", seconds=round(seconds, 1))
+        self._to.setup.inbox.refuses_until = time.monotonic() + seconds
+
     def _pause_one(self, share: float) -> bool:
         """Pause one exporter, the one that enforces where that is one."""
         posts = self._to.posts
@@ -269,7 +286,7 @@ class Trouble:
 
     def _pass_once(self) -> None:
         with self._to.policies.whole:
-            third = Exporter(self._to.setup, f"once{len(self.lives) + 1}", ["--once"])
+            third = Exporter(self._to.setup, f"once{len(self.lives) + 1}", "once", ["--once"])
             third.wait_started()
         self._record.note("once", exporter=third.name)
         third.wait(self._closing, _ONCE_SECONDS)
