@@ -108,7 +108,7 @@ class Stage:
         threading.excepthook = self._note_crash
         watch = Watch(self._record.path, self._see)
         try:
-            self._hub.open()
+            self._hub.start()
             self._hub.add_users([person.user for person in self._people])
             yield
         finally:
