@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from . import counting
-from .margins import margins, too_late
+from .announced import notice_given
+from .margins import Margin, margins, too_late
 from .record import Evidence, Outcome, Stop, clock, stops_of
 from .violations import Violation, name
 
@@ -87,9 +88,18 @@ def _margins(evidence: Evidence) -> list[str]:
     return [
         f"smallest margin: {least.seconds:+.3f} s past the limit of {evidence.limit:g} s"
         f" ({name(least.stop.key)} at {clock(least.stop.called)})",
+        *_notices(measured, evidence),
         f"came back when their server had just been asked, too late to be known: {len(late)}"
         + (f" (at most {max(late):.2f} s before the stop was taken)" if late else ""),
     ]
+
+
+def _notices(measured: list[Margin], evidence: Evidence) -> list[str]:
+    given = [notice_given(margin, evidence) for margin in measured]
+    told = [seconds for seconds in given if seconds is not None]
+    if not told or not evidence.notice:
+        return []
+    return [f"shortest notice: {min(told):.3f} s of {evidence.notice:g} s"]
 
 
 def _list(counts: Mapping[str, int]) -> str:
