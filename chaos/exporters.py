@@ -121,11 +121,10 @@ class Exporter:
         """Whether it said so when it was last asked."""
         return bool(self._scrapes) and self._scrapes[-1].enforces
 
-    @property
-    def settled(self) -> bool:
-        """Whether each attempt it counted has an outcome, at its newest scrape."""
-        if not self._scrapes:
-            return True
+    def is_settled(self, since: float) -> bool:
+        """Tell whether each attempt has an outcome, by a scrape that was asked since a moment."""
+        if not self._scrapes or self._scrapes[-1].asked < since:
+            return False
         last = self._scrapes[-1]
         return last.total("cull_attempts") == last.total("culls") + last.total("cull_failures")
 

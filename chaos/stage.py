@@ -34,6 +34,8 @@ _OPTIONS = (
 # A lease of an exporter that was killed (120 s), the longest stop, the limit, and some room.
 _SETTLE_SECONDS = 240.0
 _COUNT_SECONDS = 30.0
+# The Hub answers a little later than a server is gone, and only then the attempt is counted.
+_ANSWER_SECONDS = 3.0
 _LOOK_SECONDS = 1.0
 
 
@@ -158,7 +160,10 @@ class Stage:
     def _settle(self) -> None:
         """Wait until all that should go is gone, and then until it is counted, but not for ever."""
         self._wait_until(lambda: not set(self._hub.servers()) - self._staying(), _SETTLE_SECONDS)
-        self._wait_until(lambda: all(post.now.settled for post in self._posts), _COUNT_SECONDS)
+        since = time.time() + _ANSWER_SECONDS
+        self._wait_until(
+            lambda: all(post.now.is_settled(since) for post in self._posts), _COUNT_SECONDS
+        )
 
     def _wait_until(self, holds: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
