@@ -23,6 +23,7 @@ _SCRAPE_SECONDS = 1.0
 _ANSWER_SECONDS = 60.0
 _END_SECONDS = 20.0
 _START_SECONDS = 20.0
+_LEASE = ("lease_taken", "lease_lost", "lease_not_held")
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,12 @@ class Exporter:
     def enforces(self) -> bool:
         """Whether it said so when it was last asked."""
         return bool(self._scrapes) and self._scrapes[-1].enforces
+
+    @property
+    def holds_lease(self) -> bool:
+        """Whether it said last that it holds the lease."""
+        said = [line.event for line in self._lines if line.event in _LEASE]
+        return bool(said) and said[-1] == "lease_taken"
 
     def is_settled(self, since: float) -> bool:
         """Tell whether each attempt has an outcome, by a scrape that was asked since a moment."""

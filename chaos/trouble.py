@@ -5,6 +5,7 @@ told that their server will be stopped (that is not answered yet, or not written
 was just called, an exporter just said that it stops a server.
 """
 
+import contextlib
 import random
 import signal
 import threading
@@ -12,6 +13,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
+
+import requests
 
 from .exporters import Exporter, Post, Setup
 from .hub import ChaosHub
@@ -21,12 +24,14 @@ from .record import EXPORTERS, Event, Key, Life, Line, Record
 _ONCE_SECONDS = 90.0
 # So long after an aimed trouble the next one: between them exporters must have time to work.
 _REST_SECONDS = 12.0
+# No stop by an exporter that was killed can work after so long: its token lives for 10 s at most.
+_LEASE_SECONDS = 14.0
 # What happens, and how often compared with the others.
 _KINDS = {
     "hub killed": 1,
     "hub paused": 2,
     "proxy killed": 1,
-    "exporter ended": 2,
+    "exporter ended": 3,
     "exporter paused": 2,
     "policies rewritten": 3,
     "policies in two pieces": 3,
@@ -57,6 +62,7 @@ class Trouble:
         record: is told when each trouble begins and ends.
         chance: decides.
         minutes: of the run: exporters that are killed leave their Hub without one for a while.
+            Their lease is taken from them after that, long before it would expire.
     """
 
     def __init__(
@@ -64,7 +70,7 @@ class Trouble:
     ) -> None:
         self._to, self._record, self._chance = targets, record, chance
         self._aiming = random.Random(chance.random())
-        self._kills = {True: int(minutes / 5), False: int(minutes / 2)}  # of the only enforcer?
+        self._kills = {True: int(minutes), False: int(minutes / 2)}  # of the only enforcer?
         self._hub_free = threading.Lock()
         self._closing = threading.Event()
         self._numbers = count(1)
@@ -265,9 +271,18 @@ class Trouble:
                 post.now.wait_started()
             ends()
             post.busy.release()
+            if number == signal.SIGKILL:
+                self._later(_LEASE_SECONDS, self._end_lease)
 
         self._later(0, heal)
         return True
+
+    def _end_lease(self) -> None:
+        """Let the lease of an exporter that was killed end, unless another one has it."""
+        another = any(post.now.holds_lease for post in self._to.posts) or self._once_free.locked()
+        if not another:
+            with contextlib.suppress(requests.RequestException, AssertionError):
+                self._to.hub.revoke_leases()
 
     def _signal_for(self, post: Post) -> signal.Signals:
         others = any(other.now.enforces for other in self._to.posts if other is not post)
