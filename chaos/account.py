@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Mapping
 
 from . import counting
+from .announced import notice_given
+from .margins import Margin, margins, too_late
 from .record import Evidence, Outcome, Stop, clock, stops_of
-from .verdict import margins, too_late
 from .violations import Violation, name
 
 ENOUGH_CULLS = 10
@@ -31,11 +32,14 @@ def _happened(evidence: Evidence) -> list[str]:
     troubles = Counter(_kind(event.told["trouble"]) for event in evidence.of("trouble_begins"))
     files = Counter(event.told["way"] for event in evidence.of("policy_file"))
     lives = Counter(life.ending or "running at the end" for life in evidence.lives)
+    told = Counter(f"{event.told['about']} told" for event in evidence.of("told"))
+    told += Counter(f"times the inbox was {event.told['way']}" for event in evidence.of("inbox"))
     used = Counter(event.what for event in evidence.of("started", "active", "busy", "asked"))
     return [
         f"people: {_list(used)}",
         f"trouble: {_list(troubles)}",
         f"policy file: {_list(files)}",
+        f"notices: {_list(told)}",
         f"exporters: {_list(lives)}",
     ]
 
@@ -84,9 +88,18 @@ def _margins(evidence: Evidence) -> list[str]:
     return [
         f"smallest margin: {least.seconds:+.3f} s past the limit of {evidence.limit:g} s"
         f" ({name(least.stop.key)} at {clock(least.stop.called)})",
+        *_notices(measured, evidence),
         f"came back when their server had just been asked, too late to be known: {len(late)}"
         + (f" (at most {max(late):.2f} s before the stop was taken)" if late else ""),
     ]
+
+
+def _notices(measured: list[Margin], evidence: Evidence) -> list[str]:
+    given = [notice_given(margin, evidence) for margin in measured]
+    told = [seconds for seconds in given if seconds is not None]
+    if not told or not evidence.notice:
+        return []
+    return [f"shortest notice: {min(told):.3f} s of {evidence.notice:g} s"]
 
 
 def _list(counts: Mapping[str, int]) -> str:

@@ -14,6 +14,7 @@ import requests
 from exporter_process import PACKAGE, Metrics, environment
 
 from .hub import ChaosHub, pause_process, resume_process
+from .inbox import Inbox
 from .record import Life, Line, Record, Scrape, line_of
 from .watch import Watch
 
@@ -22,6 +23,7 @@ _SCRAPE_SECONDS = 1.0
 _ANSWER_SECONDS = 60.0
 _END_SECONDS = 20.0
 _START_SECONDS = 20.0
+_LEASE = ("lease_taken", "lease_lost", "lease_not_held")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Setup:
 
     hub: ChaosHub
     record: Record
+    inbox: Inbox
     directory: Path
     options: Sequence[str]
     told: Callable[[Line], None]
@@ -41,10 +44,11 @@ class Exporter:
     Args:
         setup: what all have in common.
         name: of the process, as the account tells it.
+        memory: of its state file, which outlives it.
         more: further options, such as `--once`.
     """
 
-    def __init__(self, setup: Setup, name: str, more: Sequence[str] = ()) -> None:
+    def __init__(self, setup: Setup, name: str, memory: str, more: Sequence[str] = ()) -> None:
         self._setup, self.name = setup, name
         self._lines: list[Line] = []
         self._scrapes: list[Scrape] = []
@@ -55,11 +59,18 @@ class Exporter:
         self._ended: float | None = None
         self._log = setup.directory / f"exporter-{name}.log"
         self._begun = time.time()
-        self._process = self._start(more)
+        self._process = self._start([*self._files(memory), *more])
         self._watch = Watch(self._log, self._read)
         self._closing = threading.Event()
         self._scraper = threading.Thread(target=self._scrape_on, daemon=True)
         self._scraper.start()
+
+    def _files(self, memory: str) -> list[str]:
+        """Write its notify file; return the options that name its files."""
+        notify = self._setup.directory / f"notify-{self.name}"
+        notify.write_text(self._setup.inbox.url(self.name))
+        state = self._setup.directory / f"state-{memory}.sqlite"
+        return [f"--notify-file={notify}", f"--state-file={state}"]
 
     def _start(self, more: Sequence[str]) -> "subprocess.Popen[bytes]":
         hub = self._setup.hub
@@ -112,10 +123,15 @@ class Exporter:
         return bool(self._scrapes) and self._scrapes[-1].enforces
 
     @property
-    def settled(self) -> bool:
-        """Whether each attempt it counted has an outcome, at its newest scrape."""
-        if not self._scrapes:
-            return True
+    def holds_lease(self) -> bool:
+        """Whether it said last that it holds the lease."""
+        said = [line.event for line in self._lines if line.event in _LEASE]
+        return bool(said) and said[-1] == "lease_taken"
+
+    def is_settled(self, since: float) -> bool:
+        """Tell whether each attempt has an outcome, by a scrape that was asked since a moment."""
+        if not self._scrapes or self._scrapes[-1].asked < since:
+            return False
         last = self._scrapes[-1]
         return last.total("cull_attempts") == last.total("culls") + last.total("cull_failures")
 
@@ -194,7 +210,7 @@ def _scrape_of(metrics: Metrics, asked: float) -> Scrape:
 
 
 class Post:
-    """A place where one exporter should run, replaced when it has ended."""
+    """A place where one exporter should run, replaced when it has ended; its state file stays."""
 
     def __init__(self, setup: Setup, name: str) -> None:
         self._setup, self._name = setup, name
@@ -204,7 +220,7 @@ class Post:
 
     def start(self) -> None:
         """Start the next life."""
-        self.now = Exporter(self._setup, f"{self._name}{len(self._past) + 1}")
+        self.now = Exporter(self._setup, f"{self._name}{len(self._past) + 1}", memory=self._name)
 
     def end(self, number: signal.Signals) -> None:
         """End the present life."""

@@ -97,7 +97,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of an exporter's log."""
+    """One line of an exporter's log; `cause` is why, for some the limit that is the reason."""
 
     t: float
     event: str
@@ -144,8 +144,9 @@ class Life:
 class Evidence:
     """All that a run leaves.
 
-    `limit` is the idle limit in seconds; `max_age` gives users the age past which they may be
-    stopped at work; `left` is what the Hub still ran at the end, `ended`.
+    `limit` is the idle limit, `notice` how long before a stop for idleness people are to be told,
+    in seconds; `max_age` gives users the age past which they may be stopped at work; `left` is what
+    the Hub still ran at the end, `ended`.
     """
 
     limit: float
@@ -154,6 +155,7 @@ class Evidence:
     max_age: Mapping[str, float] = field(default_factory=dict)
     left: frozenset[Key] = frozenset()
     ended: float = 0.0
+    notice: float = 0.0
 
     def of(self, *what: str) -> list[Event]:
         """Return the events of these kinds."""
@@ -195,7 +197,8 @@ def line_of(text: str) -> Line | None:
         return None
     key = (told.get("user", ""), told.get("server", ""))
     age = float(told.get("age") or 0)
-    return Line(moment, told["event"], key, told.get("cause", ""), age, text)
+    cause = told.get("cause") or told.get("reason", "")
+    return Line(moment, told["event"], key, cause, age, text)
 
 
 def clock(t: float) -> str:

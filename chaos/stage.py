@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .exporters import Post, Setup
 from .hub import ChaosHub
+from .inbox import Inbox
 from .people import Servers, World, crowd
 from .policies import Policies
 from .record import Evidence, Key, Line, Record, event_of
@@ -17,10 +18,12 @@ from .trouble import Targets, Trouble
 from .watch import Watch
 
 LIMIT = 12.0
+NOTICE = 4.0
 _MAX_AGE = 40.0
 _OPTIONS = (
     "--enforce",
     f"--timeout={LIMIT:g}s",
+    f"--notice={NOTICE:g}s",
     "--interval=1s",
     "--grace=3s",
     "--concurrency=4",
@@ -31,6 +34,8 @@ _OPTIONS = (
 # A lease of an exporter that was killed (120 s), the longest stop, the limit, and some room.
 _SETTLE_SECONDS = 240.0
 _COUNT_SECONDS = 30.0
+# The Hub answers a little later than a server is gone, and only then the attempt is counted.
+_ANSWER_SECONDS = 3.0
 _LOOK_SECONDS = 1.0
 
 
@@ -81,7 +86,8 @@ class Stage:
             max_age=plan.max_age,
         )
         options = (*_OPTIONS, f"--policy-file={self._policies.path}", *plan.options)
-        self._setup = Setup(self._hub, self._record, directory, options, self._hear)
+        self._inbox = Inbox(self._record)
+        self._setup = Setup(self._hub, self._record, self._inbox, directory, options, self._hear)
         self._posts: list[Post] = []
         targets = Targets(self._hub, self._posts, self._policies, self._setup, self._act)
         self._trouble = Trouble(targets, self._record, plan.chance("trouble"), plan.minutes)
@@ -104,7 +110,7 @@ class Stage:
         threading.excepthook = self._note_crash
         watch = Watch(self._record.path, self._see)
         try:
-            self._hub.open()
+            self._hub.start()
             self._hub.add_users([person.user for person in self._people])
             yield
         finally:
@@ -113,6 +119,7 @@ class Stage:
                 person.leaves.set()
             watch.close()
             self._hub.close()
+            self._inbox.close()
             threading.excepthook = threading.__excepthook__
 
     def _note_crash(self, arguments: threading.ExceptHookArgs) -> None:
@@ -153,7 +160,10 @@ class Stage:
     def _settle(self) -> None:
         """Wait until all that should go is gone, and then until it is counted, but not for ever."""
         self._wait_until(lambda: not set(self._hub.servers()) - self._staying(), _SETTLE_SECONDS)
-        self._wait_until(lambda: all(post.now.settled for post in self._posts), _COUNT_SECONDS)
+        since = time.time() + _ANSWER_SECONDS
+        self._wait_until(
+            lambda: all(post.now.is_settled(since) for post in self._posts), _COUNT_SECONDS
+        )
 
     def _wait_until(self, holds: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -175,4 +185,5 @@ class Stage:
             max_age=self._plan.max_age,
             left=left,
             ended=ended,
+            notice=NOTICE,
         )

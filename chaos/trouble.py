@@ -1,9 +1,11 @@
 """What goes wrong in a run: some of it at any time, some aimed at the middle of a stop.
 
-The aims: a server was just asked by an exporter (its answer is still on the way), the spawner was
-just called, an exporter just said that it stops a server.
+The aims: a server was just asked by an exporter (its answer is still on the way), somebody was just
+told that their server will be stopped (that is not answered yet, or not written down), the spawner
+was just called, an exporter just said that it stops a server.
 """
 
+import contextlib
 import random
 import signal
 import threading
@@ -11,6 +13,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
+
+import requests
 
 from .exporters import Exporter, Post, Setup
 from .hub import ChaosHub
@@ -20,17 +24,21 @@ from .record import EXPORTERS, Event, Key, Life, Line, Record
 _ONCE_SECONDS = 90.0
 # So long after an aimed trouble the next one: between them exporters must have time to work.
 _REST_SECONDS = 12.0
+# No stop by an exporter that was killed can work after so long: its token lives for 10 s at most.
+_LEASE_SECONDS = 14.0
 # What happens, and how often compared with the others.
 _KINDS = {
     "hub killed": 1,
     "hub paused": 2,
     "proxy killed": 1,
-    "exporter ended": 2,
+    "exporter ended": 3,
     "exporter paused": 2,
     "policies rewritten": 3,
     "policies in two pieces": 3,
     "policies broken": 2,
     "once": 2,
+    "inbox slow": 2,
+    "inbox closed": 1,
 }
 Healing = Callable[[], object]
 
@@ -54,6 +62,7 @@ class Trouble:
         record: is told when each trouble begins and ends.
         chance: decides.
         minutes: of the run: exporters that are killed leave their Hub without one for a while.
+            Their lease is taken from them after that, long before it would expire.
     """
 
     def __init__(
@@ -61,7 +70,7 @@ class Trouble:
     ) -> None:
         self._to, self._record, self._chance = targets, record, chance
         self._aiming = random.Random(chance.random())
-        self._kills = {True: int(minutes / 5), False: int(minutes / 2)}  # of the only enforcer?
+        self._kills = {True: int(minutes), False: int(minutes / 2)}  # of the only enforcer?
         self._hub_free = threading.Lock()
         self._closing = threading.Event()
         self._numbers = count(1)
@@ -109,6 +118,8 @@ class Trouble:
             "policies in two pieces": lambda _: self._to.policies.rewrite_in_two(),
             "policies broken": lambda share: self._to.policies.break_for(1 + 5 * share),
             "once": self._run_once,
+            "inbox slow": lambda share: self._hold_inbox(2 + 8 * share),
+            "inbox closed": lambda share: self._close_inbox(0.5 + 2 * share),
         }
         makers[kind](share)
 
@@ -118,6 +129,8 @@ class Trouble:
         """Aim at what the record tells, on its thread: a few milliseconds after it happened."""
         if event.what == "asked":
             self._aim(event.key, 0.3)
+        elif event.what == "told" and event.told["about"] == "idle":
+            self._aim(event.key, 0.25)
         elif event.what == "stop_called" and event.by in EXPORTERS:
             self._aim(event.key, 0.2)
         elif event.what == "stop_failed" and self._aiming.random() < 0.5:
@@ -195,6 +208,16 @@ class Trouble:
         self._later(seconds, heal)
         return True
 
+    def _hold_inbox(self, seconds: float) -> None:
+        """Let exporters wait for the answers to their notices, which are received."""
+        self._record.note("inbox", way="slow", seconds=round(seconds, 1))
+        self._to.setup.inbox.holds_until = time.monotonic() + seconds
+
+    def _close_inbox(self, seconds: float) -> None:
+        """Refuse notices; exporters try again half a minute later."""
+        self._record.note("inbox", way="closed", seconds=round(seconds, 1))
+        self._to.setup.inbox.refuses_until = time.monotonic() + seconds
+
     def _pause_one(self, share: float) -> bool:
         """Pause one exporter, the one that enforces where that is one."""
         posts = self._to.posts
@@ -248,9 +271,18 @@ class Trouble:
                 post.now.wait_started()
             ends()
             post.busy.release()
+            if number == signal.SIGKILL:
+                self._later(_LEASE_SECONDS, self._end_lease)
 
         self._later(0, heal)
         return True
+
+    def _end_lease(self) -> None:
+        """Let the lease of an exporter that was killed end, unless another one has it."""
+        another = any(post.now.holds_lease for post in self._to.posts) or self._once_free.locked()
+        if not another:
+            with contextlib.suppress(requests.RequestException, AssertionError):
+                self._to.hub.revoke_leases()
 
     def _signal_for(self, post: Post) -> signal.Signals:
         others = any(other.now.enforces for other in self._to.posts if other is not post)
@@ -269,7 +301,7 @@ class Trouble:
 
     def _pass_once(self) -> None:
         with self._to.policies.whole:
-            third = Exporter(self._to.setup, f"once{len(self.lives) + 1}", ["--once"])
+            third = Exporter(self._to.setup, f"once{len(self.lives) + 1}", "once", ["--once"])
             third.wait_started()
         self._record.note("once", exporter=third.name)
         third.wait(self._closing, _ONCE_SECONDS)

@@ -6,24 +6,21 @@ stopped_twice   V3: one start was stopped, or its stop was counted, more than on
 miscounted      V4: the counters are not the spawner's own record
 left_over       V5: a forgotten server still ran at the end
 misconduct      V6: an exporter crashed, ended by itself, counted backwards or could not be read
+unannounced     V7: a server was stopped for being idle, and its person was not told in time
+not_told        V7: an exporter took somebody for told who was not
 
-A stop is judged at the moment when the Hub took it. Nobody can know of people who come back later,
-nor of those who come back when their server has just been asked: an exporter may act on an answer
-for as long as a stop token lives, no longer. V3 and V4 are in `counting.py`.
+`margins.py` says how a stop is judged. V3 and V4 are in `counting.py`, V7 in `announced.py`.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 
+from .announced import not_told, unannounced
 from .counting import by_exporters, miscounted, stopped_twice
-from .record import Event, Evidence, Key, Life, Stop, by_process, clock, spans_of, starts_of
+from .margins import Margin, last_use, margins
+from .record import Evidence, Key, Life, by_process, clock, spans_of, starts_of
 from .violations import Violation, name, story
 
-# The limit may be missed by so much, and what happened so short before a stop does not count.
-TOLERANCE = 0.3
-# How old an answer of a server may be when its stop is taken: the life of a stop token, in seconds.
-STOP_TOKEN = 3.0
 # A version of the policy file counts once it has stood for so long: what is written in two pieces
 # must not be read in between.
 VERSION_STOOD = 0.5
@@ -31,37 +28,15 @@ VERSION_STOOD = 0.5
 EXEMPT_AFTER = 10.0
 # A forgotten server must be gone when it was idle for so long past its limit at the end.
 SETTLED = 30.0
-_USE = ("started", "active", "busy", "rest")
 _TRACEBACK = "Traceback (most recent call last)"
-
-
-@dataclass(frozen=True)
-class Margin:
-    """How long past the limit a stopped server had been idle, in seconds; below 0: too early.
-
-    `busy` says that a kernel was, `was_idle` that the server said so itself, asked a moment before.
-    """
-
-    seconds: float
-    stop: Stop
-    last_use: float
-    busy: bool
-    was_idle: bool
-
-    @property
-    def violates(self) -> bool:
-        """Whether somebody at work was stopped, who could be known to be there."""
-        return self.seconds < -TOLERANCE and not self.was_idle
-
-    @property
-    def too_late(self) -> bool:
-        """Whether somebody came back too late for anybody to know."""
-        return self.seconds < -TOLERANCE and self.was_idle
 
 
 def verdict(evidence: Evidence) -> list[Violation]:
     """Return all violations, in the order of the rules."""
-    rules = (at_work, exempt_stopped, stopped_twice, miscounted, left_over, misconduct)
+    rules = (
+        *(at_work, exempt_stopped, stopped_twice, miscounted, left_over, misconduct),
+        *(unannounced, not_told),
+    )
     return [violation for rule in rules for violation in rule(evidence)]
 
 
@@ -79,57 +54,6 @@ def at_work(evidence: Evidence) -> Iterator[Violation]:
 
 def _how_long(margin: Margin) -> str:
     return f"{margin.stop.taken - margin.last_use:.2f} s after it was last used"
-
-
-def margins(evidence: Evidence) -> list[Margin]:
-    """Measure each stop by an exporter for which the idle limit is the reason."""
-    processes = by_process(evidence.events)
-    found = []
-    for stop in by_exporters(evidence):
-        events = processes[stop.key, stop.pid]
-        if not _too_old(stop, events, evidence):
-            found.append(_margin(stop, events, evidence.limit))
-    return found
-
-
-def _margin(stop: Stop, events: list[Event], limit: float) -> Margin:
-    known = stop.taken - TOLERANCE
-    last = last_use(events, known)
-    was_idle = _was_idle_when_asked(stop, events, limit)
-    return Margin(stop.taken - last - limit, stop, last, last == known, was_idle)
-
-
-def _was_idle_when_asked(stop: Stop, events: list[Event], limit: float) -> bool:
-    """Tell whether it was past the limit when it was asked a moment before, by whichever exporter.
-
-    Real servers do not write down that they were asked.
-    """
-    return any(
-        event.t - last_use(events, event.t) >= limit - TOLERANCE
-        for event in events
-        if event.what == "asked" and 0 <= stop.taken - event.t <= STOP_TOKEN + TOLERANCE
-    )
-
-
-def last_use(events: Iterable[Event], moment: float) -> float:
-    """Return when a server was last in use up to a moment; the moment itself, if it is busy."""
-    last, busy = 0.0, False
-    for event in events:
-        if event.what in _USE and event.t <= moment:
-            last, busy = event.t, event.what == "busy" or (busy and event.what != "rest")
-    return moment if busy else last
-
-
-def _too_old(stop: Stop, events: Iterable[Event], evidence: Evidence) -> bool:
-    """Tell whether max age is a reason to stop it at work."""
-    most = evidence.max_age.get(stop.key[0])
-    started = next((event.t for event in events if event.what == "started"), stop.taken)
-    return most is not None and stop.taken - started >= most - TOLERANCE
-
-
-def too_late(evidence: Evidence) -> list[float]:
-    """Return how long before their stop people came back, where nobody could know it any more."""
-    return [m.stop.taken - m.last_use for m in margins(evidence) if m.too_late]
 
 
 # -- V2

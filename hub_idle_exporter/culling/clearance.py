@@ -246,7 +246,8 @@ class Clearance:
         good_until = looked + LOOK_SECONDS if permit is None else permit.good_until
         good_until = min(good_until, self._clock() + case.work_left(self._clock()))
         if case.must_answer and self._clock() + _ASKING_SECONDS < good_until:
-            self._ask_last(case, now, good_until)
+            unused = max(case.limit, self._notices.told_for(fresh, now))
+            self._ask_last(case, unused, now, good_until)
         elif case.must_answer:
             good_until = self._clock()  # too late to ask once more: the stop is prepared anew
         self._check_gate(judge)
@@ -259,7 +260,7 @@ class Clearance:
         judge = self._judge
         fresh, now = self._check_again(case, judge)
         if case.must_answer:
-            self._ask_last(case, now, self._clock() + DEADLINE_SECONDS)
+            self._ask_last(case, case.limit, now, self._clock() + DEADLINE_SECONDS)
         self._check_gate(judge)
         self._notices.announce(fresh, now)
 
@@ -344,9 +345,12 @@ class Clearance:
         else:
             self._judge_answer(case, answer)
 
-    def _ask_last(self, case: Case, now: float, deadline: float) -> None:
-        """Ask when the server was last active; `now` is the Hub's clock, `deadline` is ours."""
-        limit, interview, route = case.limit, case.interview, case.route
+    def _ask_last(self, case: Case, limit: float, now: float, deadline: float) -> None:
+        """Ask whether the server was active within so many seconds.
+
+        `now` is the Hub's clock, `deadline` is ours.
+        """
+        interview, route = case.interview, case.route
         if interview is None or route is None:
             return
         traffic = idle_at([route.data.last_activity], now)

@@ -112,6 +112,14 @@ class Notices:
         left = max(stop_from(made, notice) - now, self._left_by_our_clock(server, notice))
         return f"its stop was announced, and is due in {left:.0f} s" if left > 0 else None
 
+    def told_for(self, server: JudgedServer, now: float) -> float:
+        """Return since how many seconds people know of the stop of a candidate; 0 if they do not.
+
+        For so long the server must not have been used: else they were told of another deadline.
+        """
+        made = self.announcements.get(key_of(server, Reason.IDLE))
+        return 0.0 if made is None else now - made.announced
+
     def _left_by_our_clock(self, server: JudgedServer, notice: float) -> float:
         """Return what is left of a notice by our clock: the Hub's may have jumped meanwhile."""
         told_at = self._told_at.get(key_of(server, Reason.IDLE))

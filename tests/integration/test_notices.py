@@ -125,6 +125,20 @@ def test_activity_of_which_the_hub_learns_late_takes_it_back(rig: Rig) -> None:
     assert announced(rig) == {}
 
 
+def test_activity_of_which_the_hub_never_learns_takes_it_back(rig: Rig) -> None:
+    """Nobody looked until they were idle again past the limit: of that stop they know nothing."""
+    server = rig.run("ana", idle=46 * MINUTE, kernels=["idle"])
+    rig.poll()
+    rig.jupyter(server).last_activity = rig.time + 60
+    later(rig, 60 + HOUR + 5)
+    assert rig.stops() == []
+    assert rig.withheld("active_again") == 1
+    later(rig, 60)
+    assert announced(rig) == {("ana", ""): pytest.approx(NOTICE, abs=2)}
+    later(rig, NOTICE + 1)
+    assert rig.stops() == ["ana/"]
+
+
 def test_each_deadline_is_announced_once(rig: Rig, logged: Events) -> None:
     rig.run("ana", idle=46 * MINUTE, kernels=["idle"])
     for _ in range(5):

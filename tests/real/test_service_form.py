@@ -3,13 +3,23 @@
 import os
 from pathlib import Path
 
-import psutil
 import pytest
 import requests
 from conftest import MakeHub
 from documentation import block
 from exporter_process import Metrics, fields
-from hub_pages import EVERYBODY, NAME, Form, looks, page_service, page_url, signed_in
+from hub_pages import (
+    EVERYBODY,
+    NAME,
+    OFTEN,
+    Form,
+    exporters,
+    lives,
+    looks,
+    page_service,
+    page_url,
+    signed_in,
+)
 from real_culling import runs
 from real_hub import ENFORCE, RealHub
 
@@ -17,18 +27,6 @@ from hub_idle_exporter.demo.launch import free_ports
 
 pytestmark = pytest.mark.slow("real Hubs that run the sidecar with a page")
 ADMIN = 'c.Authenticator.admin_users = {"root-user"}'
-# The Hub looks after its services every 30 s.
-OFTEN = """
-from jupyterhub.services import service
-from traitlets import Integer
-
-
-class LooksOften(service._ServiceSpawner):
-    poll_interval = Integer(1)
-
-
-service._ServiceSpawner = LooksOften
-"""
 
 
 def asked(port: int, path: str) -> requests.Response:
@@ -124,17 +122,6 @@ def test_no_metrics_inside_the_hub(make_hub: MakeHub) -> None:
     hub.wait(lambda: exporters(hub) not in ([], [fresh]), 60, "started again by the Hub")
     hub.wait(lambda: is_ready(web), 30, "ready after kill -9")
     assert looks(hub, "ana").status_code == 200
-
-
-def exporters(hub: RealHub) -> list[psutil.Process]:
-    """Return the exporters of the Hub that runs now."""
-    found = psutil.Process(hub.pid).children()
-    return [one for one in found if lives(one) and "hub_idle_exporter" in one.cmdline()]
-
-
-def lives(process: psutil.Process) -> bool:
-    """Tell whether a process runs: the Hub looks after those that ended only now and then."""
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 def test_a_kept_server_outlives_its_limit_and_is_stopped_after_the_bound(

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import requests
 from real_hub import ENFORCE, MONITOR, RealHub, Service
 from sign_in import Browser
@@ -24,6 +25,18 @@ from hub_idle_exporter.serving.hub_page.service import Service as Described
 NAME = "idle-exporter"
 # Who may use the page: everybody. It takes the place of the Hub's own role of that name.
 EVERYBODY = {"name": "user", "scopes": ["self", f"access:services!service={NAME}"]}
+# The Hub looks after its services every 30 s.
+OFTEN = """
+from jupyterhub.services import service
+from traitlets import Integer
+
+
+class LooksOften(service._ServiceSpawner):
+    poll_interval = Integer(1)
+
+
+service._ServiceSpawner = LooksOften
+"""
 _REPO = Path(__file__).parents[2]
 
 
@@ -126,6 +139,17 @@ def environment_of(hub: RealHub, service: Service) -> dict[str, str]:
         "JUPYTERHUB_CLIENT_ID": f"service-{service.name}",
         "JUPYTERHUB_OAUTH_ACCESS_SCOPES": json.dumps([f"access:services!service={service.name}"]),
     }
+
+
+def exporters(hub: RealHub) -> list[psutil.Process]:
+    """Return the exporters of the Hub that runs now."""
+    found = psutil.Process(hub.pid).children()
+    return [one for one in found if lives(one) and "hub_idle_exporter" in one.cmdline()]
+
+
+def lives(process: psutil.Process) -> bool:
+    """Tell whether a process runs: the Hub looks after those that ended only now and then."""
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 class Form(HTMLParser):

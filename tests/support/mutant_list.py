@@ -2075,6 +2075,13 @@ MUTANTS = [
         "integration/test_stop_tokens.py::"
         "test_a_start_that_once_answered_as_jupyter_never_becomes_no_jupyter",
     ),
+    Mutant(
+        "who used their server since they were told is told anew",
+        "culling/clearance.py",
+        "unused = max(case.limit, self._notices.told_for(fresh, now))",
+        "unused = case.limit",
+        "integration/test_notices.py::test_activity_of_which_the_hub_never_learns_takes_it_back",
+    ),
     # ---- hub ------------------------------------------------------------------------------------
     Mutant(
         "the list is read to its end",

@@ -9,8 +9,9 @@ import asyncio
 import email
 import ssl
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.message import Message
 from email.policy import default
 from functools import partial
@@ -26,11 +27,12 @@ PATIENCE = 30.0
 
 @dataclass(frozen=True)
 class Mail:
-    """A mail as it was taken."""
+    """A mail as it was taken, `at` that time (seconds since 1970)."""
 
     sender: str
     recipients: list[str]
     message: Message
+    at: float = field(default_factory=time.time)
 
     @property
     def subject(self) -> str:
@@ -48,7 +50,8 @@ class SmtpSink:
     """A mail server on a free port, or on the one that is given.
 
     With an `account` it takes mail only from who signs in, with `tls` only after STARTTLS.
-    `refuses` tells for a recipient whether it is refused for now, by the answer `refusal`.
+    `refuses` tells for a recipient whether it is refused for now, by the answer `refusal`. While
+    `answers` is not set, a mail that was taken is not answered.
     """
 
     def __init__(
@@ -61,6 +64,8 @@ class SmtpSink:
         self.mails: list[Mail] = []
         self.asked: list[str] = []
         self.refusal = "550 no such mailbox"
+        self.answers = threading.Event()
+        self.answers.set()
         self.refuses: Callable[[str], bool] = lambda _recipient: False
         self._wanted, self._arrived = port, threading.Condition()
         self._loop = asyncio.new_event_loop()
@@ -145,4 +150,6 @@ class SmtpSink:
         with self._arrived:
             self.mails.append(Mail(str(envelope.mail_from), list(envelope.rcpt_tos), message))
             self._arrived.notify_all()
+        while not self.answers.is_set():
+            await asyncio.sleep(0.02)
         return "250 taken"

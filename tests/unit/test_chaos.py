@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from chaos import account
+from chaos.margins import margins, too_late
 from chaos.people import HABITS
 from chaos.policies import Policies
 from chaos.record import Event, Evidence, Life, Line, Outcome, Record, Scrape, line_of, stops_of
-from chaos.verdict import margins, too_late, verdict
+from chaos.verdict import verdict
 from hub_idle_exporter.domain.policy import Policy
 from hub_idle_exporter.policy_file import parse
 
@@ -368,6 +369,76 @@ def test_metrics_that_cannot_be_read_are_found() -> None:
     assert found([], life(unreadable=("ReadTimeout",))) == [
         "V6 conduct: A1: /metrics could not be read"
     ]
+
+
+# -- V7
+
+NOTICE = 4.0
+
+
+def told(t: float, about: str = "idle", by: str = "A1") -> Event:
+    return Event(t, "told", "ana", "", 0, by, {"about": about})
+
+
+def announces(t: float, about: str = "idle") -> Line:
+    return Line(t, "stop_announced", ("ana", ""), about)
+
+
+def noticed(*events: Event, lines: tuple[Line, ...] = (), **more: Any) -> list[str]:
+    """The violations around a stop at 100 s of a server that was started at 60 s."""
+    happened = [at(60, "started"), *stop(100), *events]
+    return found(happened, life(*lines, says(101.5, age=40)), notice=NOTICE, **more)
+
+
+@pytest.mark.parametrize("when", [[], [told(55)], [told(90, "max_age")], [told(100.5)]])
+def test_a_stop_of_which_nobody_was_told_is_found(when: list[Event]) -> None:
+    """Nor for this start of the server, nor for being idle, nor before."""
+    assert noticed(*when) == ["V7 notice: ana/ was stopped and its person was not told before"]
+
+
+def test_a_stop_too_short_after_people_were_told_is_found() -> None:
+    assert noticed(told(97.5)) == [
+        "V7 notice: ana/ was stopped 2.50 s after it was announced (notice 4 s)"
+    ]
+    assert noticed(told(97.5), told(96)) == []
+
+
+def test_a_stop_of_a_server_that_was_used_since_people_were_told_is_found() -> None:
+    assert noticed(told(80), at(85, "active")) == [
+        "V7 notice: ana/ was stopped though it was used 5.00 s after it was announced"
+    ]
+    assert noticed(told(80), at(85, "active"), told(94)) == []
+    assert noticed(told(84.5), at(85, "active")) == []  # by the Hub's clock it may be before
+
+
+def test_who_came_back_after_the_last_question_is_told_of_it_too_late_to_be_known() -> None:
+    assert noticed(told(90), at(98, "asked"), at(99, "active")) == []
+
+
+def test_an_exporter_that_was_paused_may_count_from_when_it_took_note() -> None:
+    lines = (announces(90),)
+    assert noticed(told(80), at(85, "active"), lines=lines) == []
+
+
+def test_an_announcement_that_nobody_had_received_is_found() -> None:
+    assert noticed(told(90), lines=(announces(89),)) == [
+        "V7 notice: A1 announced the stop of ana/ to nobody"
+    ]
+    assert noticed(told(90), lines=(announces(90.1), announces(92))) == [
+        "V7 notice: A1 announced the stop of ana/ to nobody"
+    ]
+    assert noticed(told(90), told(91, by="B1"), lines=(announces(90.1),)) == []
+
+
+def test_the_account_gives_the_shortest_notice() -> None:
+    events = (at(60, "started"), told(70), at(72, "active"), told(93), *stop(100))
+    evidence = Evidence(LIMIT, events, (life(says(101.5, age=40)),), ended=200, notice=NOTICE)
+    assert "shortest notice: 7.000 s of 4 s" in account.account(evidence, [])
+
+
+def test_who_is_stopped_for_its_age_or_without_a_notice_need_not_be_told() -> None:
+    assert noticed(max_age={"ana": 30.0}) == []
+    assert rules([at(60, "started"), *stop(100)], life(says(101.5, age=40))) == []
 
 
 # -- a good run, and its account
