@@ -8,7 +8,7 @@ import fake_hub as faults
 import pytest
 from culling_rig import HOUR, MakeRig, Rig
 
-from hub_idle_exporter.domain.policy import JudgedServer
+from hub_idle_exporter.domain.policy import JudgedServer, Reason
 from hub_idle_exporter.hub.errors import HubError
 from hub_idle_exporter.people.desk import Desk, ServerNow, Visitor, started_text
 from hub_idle_exporter.people.keeper import RefusedError
@@ -347,6 +347,18 @@ def test_administrators_see_a_keep_at_once(make_rig: MakeRig) -> None:
     desk_of(rig).release(ROOT, "ana", "", started_text(seen.judged))
     (seen,) = desk_of(rig).all_servers() or []
     assert seen.judged.reason is not None
+
+
+def test_administrators_see_a_release_at_once(make_rig: MakeRig) -> None:
+    rig = make_rig(keep_max=8 * HOUR, poll={"lists_all": True})
+    rig.run("ana", kernels=["busy"])
+    rig.poll()
+    keep(rig)
+    rig.poll()
+    desk_of(rig).release(ROOT, "ana", "", started(rig))
+    (seen,) = desk_of(rig).all_servers() or []
+    assert (seen.judged.reason, seen.judged.kept) == (Reason.IDLE, None)
+    assert seen.why.startswith("It is past its limit")
 
 
 def test_people_see_what_prevented_the_stop(rig: Rig) -> None:

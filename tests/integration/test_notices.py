@@ -155,8 +155,11 @@ def test_a_busy_server_is_not_announced(rig: Rig) -> None:
     assert rig.withheld("busy") == 0, "it is no candidate yet"
 
 
-def test_a_server_that_is_active_by_its_own_word_is_not_announced(rig: Rig) -> None:
-    rig.run("ana", idle=46 * MINUTE, own_idle=40 * MINUTE, kernels=["idle"])
+@pytest.mark.parametrize("kernels", [["idle"], []], ids=["a kernel", "no kernel"])
+def test_a_server_that_is_active_by_its_own_word_is_not_announced(
+    rig: Rig, kernels: list[str]
+) -> None:
+    rig.run("ana", idle=46 * MINUTE, own_idle=40 * MINUTE, kernels=kernels)
     rig.poll()
     assert announced(rig) == {}
 
@@ -250,6 +253,21 @@ def test_the_end_of_a_keep_is_announced_though_nobody_looked_while_it_lasted(
     later(rig, 2 * HOUR)
     assert rig.stops() == []
     assert announced(rig) == {("ana", ""): pytest.approx(NOTICE, abs=2)}
+
+
+def test_a_keep_while_the_server_is_asked_prevents_the_announcement(make_rig: MakeRig) -> None:
+    rig = make_rig(notice=NOTICE, keep_max=2 * HOUR)
+    rig.run("ana", idle=46 * MINUTE, kernels=["idle"])
+
+    def keep() -> None:
+        snapshot = rig.latest.state.snapshot
+        assert snapshot is not None
+        rig.promises.keep(snapshot.census.due_soon[0], "ana", rig.time)
+
+    rig.after_work(keep)
+    rig.poll()
+    assert rig.promises.keeper.keeps
+    assert announced(rig) == {}
 
 
 def test_a_new_start_is_announced_anew(rig: Rig) -> None:
