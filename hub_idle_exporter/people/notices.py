@@ -88,11 +88,12 @@ class Notices:
         if reason is None or not self.is_needed(server, now):
             return
         key, until = key_of(server, reason), deadline(server, reason, now)
+        waits = server.policy.notice if reason is Reason.IDLE else 0.0
         with self._lock:
             self._being_told[key] = server
 
         def left() -> float:
-            return max(until - self._hub_time(), server.policy.notice)
+            return max(until - self._hub_time(), waits)
 
         self._tells.due(server, key, left, lambda: self._told(key, until))
 
@@ -163,7 +164,8 @@ class Notices:
             if server is None:
                 return
             now = self._hub_time()
-            made = Announcement.made(until, server.policy.notice, now)
+            waits = server.policy.notice if key[1] is Reason.IDLE else 0.0
+            made = Announcement.made(until, waits, now)
             try:
                 self._file.save_announcement(key, made)
             except StateLostError as error:  # announced anew when the file works again

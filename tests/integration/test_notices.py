@@ -312,6 +312,18 @@ def test_max_age_is_announced_and_not_held_up(make_rig: MakeRig, post: Post) -> 
     assert rig.culled(reason="max_age") == 1
 
 
+def test_who_is_past_the_maximum_age_is_told_that_there_is_no_time(
+    make_rig: MakeRig, post: Post
+) -> None:
+    """It was past it when the exporter started: it is stopped at once."""
+    rig = make_rig(notice=NOTICE, max_age=3 * HOUR, tells=post)
+    rig.run("ana", idle=0, age=4 * HOUR, kernels=["busy"])
+    rig.poll()
+    assert rig.stops() == ["ana/"]
+    assert post.asked == [("ana", "", "max_age")]
+    assert post.left() == 0
+
+
 def test_max_age_of_a_busy_candidate_is_announced_too(make_rig: MakeRig, post: Post) -> None:
     """It is past its idle limit, and lives because it computes, until its maximum age."""
     rig = make_rig(notice=NOTICE, max_age=3 * HOUR, tells=post)

@@ -3767,9 +3767,16 @@ MUTANTS = [
     Mutant(
         "the message says the time that is left",
         "people/notices.py",
-        "return max(until - self._hub_time(), server.policy.notice)",
+        "return max(until - self._hub_time(), waits)",
         "return server.policy.timeout",
         "integration/test_notices.py::test_the_message_says_the_time_that_is_left_when_it_is_sent",
+    ),
+    Mutant(
+        "who is told of the maximum age is not promised a notice",
+        "people/notices.py",
+        "waits = server.policy.notice if reason is Reason.IDLE else 0.0",
+        "waits = server.policy.notice",
+        "integration/test_notices.py::test_who_is_past_the_maximum_age_is_told_that_there_is_no_time",
     ),
     Mutant(
         "a stop is told afterwards",
@@ -3788,7 +3795,7 @@ MUTANTS = [
     Mutant(
         "a server is asked for its last activity before it is announced",
         "culling/clearance.py",
-        "            self._ask_last(case, now, self._clock() + DEADLINE_SECONDS)\n",
+        "            self._ask_last(case, case.limit, now, self._clock() + DEADLINE_SECONDS)\n",
         "            pass\n",
         "integration/test_notices.py::"
         "test_a_server_that_is_active_by_its_own_word_is_not_announced",

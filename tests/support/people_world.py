@@ -78,7 +78,7 @@ class Post:
         note = self.asked(server)
 
         def deliver() -> None:
-            assert left() > 0
+            assert left() >= 0
             note()
             told()
 
