@@ -708,7 +708,7 @@ people_acts = st.one_of(
 near_the_notice = beginnings.map(lambda one: one | {"idle": 620.0})
 
 
-@examples(75)
+@examples(36)
 @given(
     st.lists(st.one_of(beginnings, near_the_notice), min_size=1, max_size=3),
     st.sampled_from([0.0, 600.0]),
