@@ -27,7 +27,7 @@ from .serving.hub_page.service import Service
 from .serving.web_config import WebConfigSource
 from .sidecar import Sidecar, assemble, operate, prepared, serve, web_config
 
-_AGAIN_SECONDS = 3.0
+_AGAIN_SECONDS = 2.0
 _PORT_AGAIN_SECONDS = 0.2
 _PAGE_END_SECONDS = 3.0
 
