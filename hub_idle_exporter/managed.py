@@ -27,7 +27,7 @@ from .serving.hub_page.service import Service
 from .serving.web_config import WebConfigSource
 from .sidecar import Sidecar, assemble, operate, prepared, serve, web_config
 
-_AGAIN_SECONDS = 3.0
+_AGAIN_SECONDS = 2.0
 _PORT_AGAIN_SECONDS = 0.2
 _PAGE_END_SECONDS = 3.0
 
@@ -135,8 +135,7 @@ class _Start:
     def _wait_with(self, problem: str, web: WebSettings) -> int:
         """Say what is wrong until the process is to end: options do not change."""
         failure = FailureServer(web, self._ending.stopping.wait)
-        failure.say(problem)
-        self._say(problem)
+        self._say(problem, failure.say)
         self._ending.wait()
         failure.stop()
         return self._code()
@@ -154,14 +153,16 @@ class _Start:
             try:
                 return build()
             except ConfigError as error:
-                also_say(str(error))
-                self._say(str(error))
+                if self._ending.stopping.is_set():  # it waited for a file that can be used
+                    return None
+                self._say(str(error), also_say)
             self._ending.wait(_AGAIN_SECONDS)
         return None
 
-    def _say(self, problem: str) -> None:
-        """Say why it does not run, in the log once."""
+    def _say(self, problem: str, also_say: Callable[[str], object]) -> None:
+        """Say why it does not run, in the log once, and last: then it can be seen everywhere."""
         self._front.fail(problem)
+        also_say(problem)
         if problem != self._said:
             logger.error("start_failed", error=problem)
         self._said = problem

@@ -18,8 +18,12 @@ _OTHERWISE = {*COMMANDS, "--once", "--help", "-h", "--version"}
 
 
 def is_wanted(arguments: Sequence[str], environ: Mapping[str, str]) -> bool:
-    """Tell whether this process is a service with a page inside the Hub."""
-    return bool(environ.get("JUPYTERHUB_SERVICE_PREFIX")) and not _OTHERWISE & set(arguments)
+    """Tell whether this process is a service with a page inside the Hub.
+
+    A terminal of a user's server has a prefix too, but no name of a service.
+    """
+    is_service = environ.get("JUPYTERHUB_SERVICE_NAME") and environ.get("JUPYTERHUB_SERVICE_PREFIX")
+    return bool(is_service) and not _OTHERWISE & set(arguments)
 
 
 def opened_early(arguments: Sequence[str], environ: Mapping[str, str]) -> socket.socket | None:

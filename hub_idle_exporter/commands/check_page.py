@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 
 from ..domain.poll_state import DEFAULT_SERVICE, PollState
+from ..service_port import is_wanted
 from .report import Report
 
 
 def check_page(report: Report, state: PollState, environ: Mapping[str, str]) -> None:
     """Report what the page needs, if there is one or people may keep servers there."""
-    has_page = bool(environ.get("JUPYTERHUB_SERVICE_PREFIX"))
+    has_page = is_wanted([], environ)
     if not has_page and not any(policy.keep_max for policy in state.rules.policies):
         return
     if find_spec("jupyterhub") is None:

@@ -1,8 +1,10 @@
 """The page inside a real Hub: who gets in, who may do what, and what is refused."""
 
 import hashlib
+import socket
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -181,6 +183,27 @@ def test_a_sign_in_of_another_browser_is_not_taken_over(page: Inside) -> None:
     # Used up: who is signed in already is led to the page, everybody else gets nothing.
     assert mallory.get(link, timeout=30).url == page.url
     assert requests.get(link, timeout=30).status_code == 403
+
+
+def test_a_sign_in_that_the_hub_or_they_refuse(page: Inside) -> None:
+    session = signed_in(page.hub, "ana")
+    first = session.get(page.url, allow_redirects=False, timeout=30)
+    state = parse_qs(urlsplit(first.headers["Location"]).query)["state"][0]
+    answer = session.get(
+        f"{page.url}oauth_callback?error=access_denied&error_description=<b>&state={state}",
+        timeout=30,
+    )
+    assert (answer.status_code, "You are not signed in" in answer.text) == (403, True)
+    assert "<b>" not in answer.text
+
+
+def test_those_who_only_wait_keep_nobody_from_the_page(page: Inside) -> None:
+    """The limits of the port hold here, too."""
+    with ExitStack() as stack:
+        for _ in range(600):
+            stack.enter_context(socket.create_connection(("127.0.0.1", page.port), timeout=30))
+        assert requests.get(f"{page.url}-/healthy", timeout=30).status_code == 200
+        assert page.session("ana")
 
 
 def test_where_a_sign_in_leads_is_below_the_prefix(page: Inside) -> None:

@@ -96,6 +96,15 @@ def test_somebody_keeps_a_server(page: Inside, context: BrowserContext) -> None:
     uses(page, context)
 
 
+def test_it_is_in_the_menu_of_the_hub(page: Inside, context: BrowserContext) -> None:
+    tab = context.new_page()
+    signs_in(tab, page, "ana")
+    tab.get_by_role("link", name="Home", exact=True).click()
+    tab.get_by_role("button", name="Services").click()
+    tab.get_by_role("link", name=NAME).click()
+    expect(tab).to_have_url(page.url)
+
+
 def test_it_works_without_javascript(page: Inside, browser: Browser) -> None:
     context = browser.new_context(java_script_enabled=False)
     uses(page, context)
@@ -157,6 +166,7 @@ def test_everybody_can_read_it(
     tab = context.new_page()
     signs_in(tab, page, user)
     tab.get_by_role("button", name="for 8 h").first.click()
+    expect(tab.get_by_role("status")).to_be_visible()
     complaints, _ = listen_to(tab)
     tab.reload()
     assert tab.evaluate("document.documentElement.scrollWidth") == width

@@ -70,6 +70,8 @@ def test_a_bad_option_does_not_end_the_hub(make_hub: MakeHub) -> None:
 
 def test_a_file_that_is_mended_is_used_without_a_restart(make_hub: MakeHub, tmp_path: Path) -> None:
     policies, token, web_config = tmp_path / "policies.yaml", tmp_path / "token", tmp_path / "web"
+    state = tmp_path / "state.sqlite"
+    state.write_text("something else")
     policies.write_text("policies: 1\n")
     web_config.write_text("tls: yes\n")
     for file in (policies, web_config):
@@ -81,6 +83,7 @@ def test_a_file_that_is_mended_is_used_without_a_restart(make_hub: MakeHub, tmp_
         f"--policy-file={policies}",
         f"--api-token-file={token}",
         f"--web.config.file={web_config}",
+        f"--state-file={state}",
         web=web,
     )
     hub: RealHub = make_hub(services=[service], roles=[EVERYBODY], config=ADMIN)
@@ -94,6 +97,8 @@ def test_a_file_that_is_mended_is_used_without_a_restart(make_hub: MakeHub, tmp_
     hub.wait_log(f'start_failed error="policy file {policies}')
     assert str(policies) in asked(web, "/-/ready").text
     policies.write_text("policies: []\n")
+    hub.wait_log(f'start_failed error="--state-file {state}')
+    state.unlink()
     hub.wait(lambda: is_ready(web), 30, "ready once all files are good")
     assert enforcement(web)["grace"] == 1
     assert requests.get(page_url(hub, "-/ready"), timeout=20).status_code == 200

@@ -6,6 +6,7 @@ import pytest
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
 from hub_idle_exporter.serving.hub_page import guard
+from hub_idle_exporter.serving.hub_page.service import Service
 
 KEY, SESSION = b"k" * 32, "a session"
 FORM = ("keep", "ana", "lab", "2026-11-26T14:05:00+00:00")
@@ -80,3 +81,19 @@ def test_a_form_token_is_of_one_session_and_one_change() -> None:
     assert not guard.is_form_token(token, KEY, SESSION, "keep", "analab", "", FORM[3])
     for odd in ("", "ü", "\ud800", token.upper()):
         assert not guard.is_form_token(odd, KEY, SESSION, *FORM)
+
+
+def test_the_hub_tells_which_host_browsers_ask() -> None:
+    public = {"JUPYTERHUB_PUBLIC_URL": "https://hub.example/jhub/services/idle-exporter/"}
+    prefix = {"JUPYTERHUB_SERVICE_PREFIX": "/jhub/services/idle-exporter/"}
+    assert Service.of(prefix).public_hosts == frozenset()
+    assert Service.of({**prefix, **public}).public_hosts == {"hub.example"}
+
+
+def test_where_the_hubs_own_pages_are() -> None:
+    """With subdomains at another host than this page."""
+    base = {"JUPYTERHUB_BASE_URL": "/jhub/"}
+    assert Service.of(base).hub == "/jhub/hub/"
+    host = {"JUPYTERHUB_HOST": "https://hub.example"}
+    assert Service.of(base | host).hub == "https://hub.example/jhub/hub/"
+    assert Service.of({}).hub == "/hub/"

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from typing import cast
@@ -136,7 +137,7 @@ class Callback(PageHandler):
             if stale.again:
                 self.redirect(self.front.service.prefix)
             else:
-                self.say(HTTPStatus.FORBIDDEN, words.NOT_BEGUN_HERE)
+                self.say(HTTPStatus.FORBIDDEN, words.NOT_FINISHED)
         except NotInstalledError:
             self.say(HTTPStatus.OK, words.NOT_INSTALLED)
         except HubSilentError:
@@ -148,7 +149,8 @@ class Logout(PageHandler):
 
     async def get(self) -> None:
         """Sign out."""
-        self.front.sign_in.forget(self)
+        with suppress(NotInstalledError, HubSilentError):
+            await self.front.sign_in.forget(self)
         self.redirect(f"{self.front.service.hub}logout")
 
 

@@ -11,8 +11,8 @@ class Service:
     """This service, as its Hub knows it.
 
     `prefix` is the path below which the page is, `hub` the path (with the host, if the Hub uses
-    subdomains) of the Hub's own pages; both end with a slash. `public_hosts` are hosts that
-    browsers know it by, as far as the Hub says so.
+    subdomains) of the Hub's own pages; both end with a slash. `public_hosts` are the hosts that
+    browsers know this service by, as far as the Hub says so.
     """
 
     prefix: str
@@ -29,7 +29,7 @@ class Service:
         """Read the environment; what is missing there is empty."""
         prefix = f"/{environ.get('JUPYTERHUB_SERVICE_PREFIX', '').strip('/')}/".replace("//", "/")
         base = environ.get("JUPYTERHUB_BASE_URL") or "/"
-        urls = (environ.get("JUPYTERHUB_PUBLIC_URL"), environ.get("JUPYTERHUB_HOST"))
+        public = urlsplit(environ.get("JUPYTERHUB_PUBLIC_URL", "")).netloc
         return cls(
             prefix=prefix,
             hub=f"{environ.get('JUPYTERHUB_HOST', '')}{base.rstrip('/')}/hub/",
@@ -38,7 +38,7 @@ class Service:
             client_id=environ.get("JUPYTERHUB_CLIENT_ID", ""),
             callback=environ.get("JUPYTERHUB_OAUTH_CALLBACK_URL") or f"{prefix}oauth_callback",
             access_scopes=_scopes(environ.get("JUPYTERHUB_OAUTH_ACCESS_SCOPES", "")),
-            public_hosts=frozenset(filter(None, (urlsplit(url or "").netloc for url in urls))),
+            public_hosts=frozenset({public} - {""}),
         )
 
 

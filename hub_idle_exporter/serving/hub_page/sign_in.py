@@ -41,7 +41,10 @@ class NotAllowedError(Exception):
 
 
 class StaleError(Exception):
-    """This sign-in was not begun here, or too long ago; `again` tells that to begin anew helps."""
+    """A sign-in that cannot be finished: it was refused, begun elsewhere, or too long ago.
+
+    `again` tells that to begin anew helps.
+    """
 
     def __init__(self, again: bool) -> None:
         super().__init__()
@@ -106,14 +109,15 @@ class SignIn:
             raise StaleError(again=had_cookie or signed_in)
         next_url, redeem = auth.get_next_url(state), self._redeem(auth, handler, state)
         auth.clear_oauth_state(state)
+        if not handler.get_query_argument("code", ""):  # the Hub, or they, refused it
+            raise StaleError(again=False)
         token = await self._ask(redeem)
         self._keep(auth, handler, token)
         return str(next_url)
 
-    def forget(self, handler: RequestHandler) -> None:
+    async def forget(self, handler: RequestHandler) -> None:
         """Remove the session's cookie."""
-        if self._loaded is not None:
-            self._loaded.clear_cookie(handler)
+        (await self._auth()).clear_cookie(handler)
 
     def _redeem(self, auth: Any, handler: RequestHandler, state: str) -> Callable[[], str]:
         """Return what gets the session's token for the code that the Hub has sent along."""

@@ -33,9 +33,9 @@ NOT_ALLOWED = Words(
     "Your account lacks the scope access:services for this service. An administrator of JupyterHub "
     "can grant it.",
 )
-NOT_BEGUN_HERE = Words(
+NOT_FINISHED = Words(
     "You are not signed in.",
-    "This sign-in was not begun by this browser, or the browser keeps no cookies.",
+    "The sign-in was refused, or was begun by another browser, or this browser keeps no cookies.",
     way_on="Sign in",
 )
 STARTING = Words("One moment.", "The service that watches over idle servers is starting.")
@@ -57,7 +57,11 @@ SIGNED_OUT = Words(
     "Nothing was changed.", "Your session has ended: sign in, and try again.", way_on="Sign in"
 )
 NOT_KNOWN = "JupyterHub did not answer in time: look whether anything was changed."
-NO_PAGE_VIEW = "This is a page for people: it is neither framed, nor read by scripts."
+NO_PAGE_VIEW = (
+    "This is a page for people: it is neither framed, nor read by scripts. If you see this where "
+    "the page should be, a script of somebody's server stands between: clear this site's data in "
+    "your browser."
+)
 NOT_READY = "not ready: the log says why, and for administrators the page"
 
 
