@@ -399,6 +399,8 @@ def policies() -> Any:
             "Idle limit": look(unit="s"),
             "Maximum age": look(unit="s", mappings=says({0: ("none", "text")})),
             "Exempt": look(mappings=says({0: ("no", "text"), 1: ("exempt", "text")})),
+            "Would stop now": look(custom__minWidth=118),
+            "Kept": look(custom__width=70),
         },
     )
 

@@ -461,6 +461,7 @@ def test_what_could_not_be_tried_counts_as_no_attempt(desk: OpenDesk, hook: Webh
     one.start()
     assert not one.notifier.drain(PATIENCE)
     assert all(one.notifier.problem((user, "")) for user in ("ada", "grace", "linus"))
+    assert one.notifier.undelivered().count == 0  # no stop waits for them
     assert one.counted == {(STOPPED, FAILED): 1}
 
 

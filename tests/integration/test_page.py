@@ -692,7 +692,7 @@ def test_old_numbers_and_a_refused_policy_file_are_told() -> None:
 def test_people_who_could_not_be_told_are_counted_and_a_lost_state_file_is_named() -> None:
     said = text_of(STATES["untold"]())
     assert "People could not be told that their servers will be stopped: 3" in said
-    assert "for the oldest since 09:06 UTC (2 h)" in said
+    assert "has failed since 09:06 UTC (2 h)" in said
     assert "its notice is not over, or could not be delivered 4" in said
     assert "could not be told" not in text_of(reading())
     lost = "the state file s.sqlite is lost: it was removed or replaced"

@@ -36,6 +36,7 @@ from structlog.testing import capture_logs
 
 from hub_idle_exporter.domain.labels import Cause, CullFailure, Withheld
 from hub_idle_exporter.domain.settings import ConnectionSettings, Settings
+from hub_idle_exporter.people.state_file import StateFile
 from hub_idle_exporter.serving.page import Page
 from hub_idle_exporter.serving.reading import ServerFilter
 from hub_idle_exporter.sidecar import single_pass
@@ -80,6 +81,9 @@ class Trial:
             for to_server, name in ((False, HUB_NAME), (True, SERVER_NAME))
             if kind.tls
         }
+        state_path = folder / "state.sqlite"
+        state = StateFile.opened(state_path if kind.state_file else None, lambda _seconds: False)
+        self._stack.callback(state.close)
         self.scheme = "https" if kind.tls else "http"
         self.rig = self._stack.enter_context(
             Rig(
@@ -94,12 +98,15 @@ class Trial:
                 concurrency=1,  # who computes is idle for longest, and so is asked first
                 later_speed=0.0,
                 remove_named_servers=True,
+                state=state,
             )
         )
         for to_server, certificate in certificates.items():
             certificate.serve(self.rig.target if to_server else self.hub)
         self.elsewhere = self._stack.enter_context(FakeServer())
-        self.scene = Scene(self.rig, self.hub, self.rig.target, names, certificates, self.elsewhere)
+        self.scene = Scene(
+            self.rig, self.hub, self.rig.target, names, certificates, self.elsewhere, state_path
+        )
         self.own_tokens, self.crashes = {self.hub.token}, list[BaseException]()
         self._stack.enter_context(self._watch_threads())
         self.forgotten = [self._run(USER, SERVER)]

@@ -86,6 +86,7 @@ class Scene:
         "Mapping[bool, Certificates]"  # of the servers (True) and the Hub; empty for plain HTTP
     )
     elsewhere: FakeServer
+    state_path: Path
     released: threading.Event = field(default_factory=threading.Event)
 
     def fake(self, step: Step) -> FakeHub | FakeServer:
@@ -95,6 +96,8 @@ class Scene:
         """End every fault."""
         self.released.set()
         self.names.unknown.clear()
+        if self.state_path.is_dir():
+            self.state_path.rmdir()
         self.hub.clock_offset = self.rig.wall_ahead = 0.0
         self.hub.version = VERSION
         self.rig.own_token = self.hub.token
@@ -115,6 +118,7 @@ class FaultKind:
     make: Callable[[Scene, Step], Fault]
     tls: bool = False  # Hub and servers need TLS for it, as with internal_ssl
     patience: float = 1.0  # of a request to the Hub, in seconds
+    state_file: bool = False  # the exporter has one
 
     def begin(self, scene: Scene, step: Step) -> None:
         """Let it happen at a step from now on."""
@@ -215,6 +219,12 @@ def _set_clock(of_the_hub: float = 0.0, ours: float = 0.0) -> Callable[[Scene], 
     return set_clock
 
 
+def _lose_state(scene: Scene) -> None:
+    """Put in the place of the state file what cannot be one."""
+    scene.state_path.unlink()
+    scene.state_path.mkdir()
+
+
 def _echo(request: Request, _answer: Callable[[], Reply]) -> Reply:
     """Say everything that was sent, as debug pages do; the token is everywhere."""
     told = "\n".join(f"{name}: {value}" for name, value in request.headers.items())
@@ -260,6 +270,7 @@ CHANGES = (
     FaultKind("the Hub's clock an hour behind", _before(_set_clock(of_the_hub=-3600.0))),
     FaultKind("our clock an hour ahead", _before(_set_clock(ours=3600.0))),
     FaultKind("our clock an hour behind", _before(_set_clock(ours=-3600.0))),
+    FaultKind("state file lost", _before(_lose_state), state_file=True),
 )
 KINDS = FAULTS + CHANGES
 
