@@ -1,4 +1,4 @@
-"""Compare stops with what people were told before (V7). Pure.
+"""Compare stops with what people were told before (V7), and what they keep (V8). Pure.
 
 Somebody was told when their message arrived, and when an exporter took note of that: it may have
 been paused in between, and may count from then. Whoever used their server since was told of
@@ -87,3 +87,13 @@ def not_told(evidence: Evidence) -> Iterator[Violation]:
                 yield Violation("V7 notice", what, (f"{clock(line.t)} {said(line)}",))
             else:
                 arrived.remove(taken)
+
+
+def kept_stopped(evidence: Evidence) -> Iterator[Violation]:
+    """Find stops for idleness of a start of a server that its person keeps."""
+    since = {event.key: event.t for event in evidence.of("kept")}
+    for margin in margins(evidence):
+        key, events = margin.stop.key, _of_process(margin, evidence)
+        if key in since and events[0].t <= since[key] <= margin.stop.taken:
+            what = f"{name(key)} was stopped, kept since {clock(since[key])}"
+            yield Violation("V8 kept", what, story(evidence, margin.stop))

@@ -37,6 +37,10 @@ class Setup:
     options: Sequence[str]
     told: Callable[[Line], None]
 
+    def state_file(self, memory: str) -> Path:
+        """Return the state file of a place for exporters."""
+        return self.directory / f"state-{memory}.sqlite"
+
 
 class Exporter:
     """One process of an exporter, its log and its scrapes.
@@ -69,8 +73,7 @@ class Exporter:
         """Write its notify file; return the options that name its files."""
         notify = self._setup.directory / f"notify-{self.name}"
         notify.write_text(self._setup.inbox.url(self.name))
-        state = self._setup.directory / f"state-{memory}.sqlite"
-        return [f"--notify-file={notify}", f"--state-file={state}"]
+        return [f"--notify-file={notify}", f"--state-file={self._setup.state_file(memory)}"]
 
     def _start(self, more: Sequence[str]) -> "subprocess.Popen[bytes]":
         hub = self._setup.hub

@@ -4,6 +4,7 @@ A notice is written down when it is there, before it is answered: an exporter ma
 """
 
 import json
+import random
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +12,8 @@ from typing import Any
 
 from .record import Record
 
+# At most; an exporter may be killed in between.
+_ANSWER_SECONDS = 0.03
 _DEFAULT_SERVER = "default"  # the name that a default server has in a notice
 
 
@@ -45,7 +48,7 @@ class Inbox:
         server = told["name"] if told["name"] != _DEFAULT_SERVER else ""
         about = _about(told["title"], told["message"])
         self._record.note("told", user=told["person"], server=server, by=exporter, about=about)
-        time.sleep(max(0.0, self.holds_until - time.monotonic()))
+        time.sleep(max(random.uniform(0, _ANSWER_SECONDS), self.holds_until - time.monotonic()))
         return 200
 
     def close(self) -> None:

@@ -188,6 +188,12 @@ def be_away(person: Person) -> None:
     person.pause_limits(2, 4)
 
 
+def keep(person: Person) -> None:
+    """Have a server that is kept, and never use it again."""
+    person.do("active")
+    person.leaves.wait()
+
+
 def compute_for_real(person: Person) -> None:
     """Run a silent cell in a real kernel, then be away for a moment."""
     seconds = person.chance.uniform(1.5, 3) * person.world.limit
@@ -249,7 +255,7 @@ RETURNING = {"times": 2, "returns": 0.02}
 REAL = {"real": True}
 
 HABITS = (
-    Habit("works", 2, work, stays=True),
+    Habit("works", 1, work, stays=True),
     Habit("works-behind", 1, work, nature={"report_every": 2, "skew": _BACK_DATED}, stays=True),
     Habit("works-unseen", 2, work, nature=SILENT, stays=True),
     Habit("computes", 2, compute),
@@ -259,6 +265,7 @@ HABITS = (
     Habit("returns-unseen", 1, come_back, nature=SILENT),
     Habit("returns-asked", 1, forget, nature={**SILENT, **RETURNING}),
     Habit("restarts", 1, restart),
+    Habit("keeps", 1, keep, stays=True),
     Habit("hangs", 1, hang),
     Habit("exempt", 1, be_away),
     Habit("exempt-sometimes", 1, be_away),

@@ -4,9 +4,13 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+
+from hub_idle_exporter.domain.keeping import Keep
+from hub_idle_exporter.people.state_file import StateFile
 
 from .exporters import Post, Setup
 from .hub import ChaosHub
@@ -19,11 +23,13 @@ from .watch import Watch
 
 LIMIT = 12.0
 NOTICE = 4.0
+KEEPER = ("keeps-1", "")
 _MAX_AGE = 40.0
 _OPTIONS = (
     "--enforce",
     f"--timeout={LIMIT:g}s",
     f"--notice={NOTICE:g}s",
+    "--keep-max=1d",
     "--interval=1s",
     "--grace=3s",
     "--concurrency=4",
@@ -34,6 +40,7 @@ _OPTIONS = (
 # A lease of an exporter that was killed (120 s), the longest stop, the limit, and some room.
 _SETTLE_SECONDS = 240.0
 _COUNT_SECONDS = 30.0
+_START_SECONDS, _KEPT_SECONDS = 60.0, 86400.0
 # The Hub answers a little later than a server is gone, and only then the attempt is counted.
 _ANSWER_SECONDS = 3.0
 _LOOK_SECONDS = 1.0
@@ -137,6 +144,7 @@ class Stage:
         for person in self._people:
             threading.Thread(target=person.live, name=person.user, daemon=True).start()
             self._wait(0.1)
+        self._keep()
         self._posts += [Post(self._setup, name) for name in "AB"]
         self._say(f"{len(self._people)} people and 2 exporters are there; trouble begins")
         self._make_trouble()
@@ -147,6 +155,19 @@ class Stage:
         self._settle()
         self._say("nothing moves any more")
         return self._evidence()
+
+    def _keep(self) -> None:
+        """Let somebody keep their server, by the state file of every exporter to come."""
+        self._wait_until(lambda: bool(self._hub.server(*KEEPER).get("ready")), _START_SECONDS)
+        started = self._hub.server(*KEEPER)["started"].replace("Z", "+00:00")
+        start = (*KEEPER, datetime.fromisoformat(started))
+        for memory in ("A", "B", "once"):
+            with closing(StateFile.opened(self._setup.state_file(memory), self._closes)) as file:
+                file.save_keep(start, Keep(time.time() + _KEPT_SECONDS, KEEPER[0]))
+        self._record.note("kept", user=KEEPER[0], server=KEEPER[1])
+
+    def _closes(self, _seconds: float) -> bool:
+        return self._crashed.is_set()
 
     def _wait(self, seconds: float) -> None:
         if self._crashed.wait(seconds):

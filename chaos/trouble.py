@@ -31,7 +31,7 @@ _KINDS = {
     "hub killed": 1,
     "hub paused": 2,
     "proxy killed": 1,
-    "exporter ended": 3,
+    "exporter ended": 2,
     "exporter paused": 2,
     "policies rewritten": 3,
     "policies in two pieces": 3,
@@ -130,7 +130,7 @@ class Trouble:
         if event.what == "asked":
             self._aim(event.key, 0.3)
         elif event.what == "told" and event.told["about"] == "idle":
-            self._aim(event.key, 0.25)
+            self._aim(event.key, 0.25, teller=event.by)
         elif event.what == "stop_called" and event.by in EXPORTERS:
             self._aim(event.key, 0.2)
         elif event.what == "stop_failed" and self._aiming.random() < 0.5:
@@ -141,15 +141,19 @@ class Trouble:
         if line.event == "stopping_server":
             self._aim(line.key, 0.1)
 
-    def _aim(self, key: Key, likely: float) -> None:
+    def _aim(self, key: Key, likely: float, teller: str = "") -> None:
+        """Make trouble now, perhaps; mostly for the exporter that has just told somebody."""
         if self._closing.is_set() or self._aiming.random() > likely:
             return
         share, what = self._aiming.random(), self._aiming.random()
-        if time.monotonic() >= self._rested_at and self._aimed(what, share):
+        if time.monotonic() >= self._rested_at and self._aimed(what, share, teller):
             self._rested_at = time.monotonic() + _REST_SECONDS + 10 * share
             self._later(self._aiming.uniform(0, 2 + 3 * share), lambda: self._act(key))
 
-    def _aimed(self, what: float, share: float) -> bool:
+    def _aimed(self, what: float, share: float, teller: str) -> bool:
+        if teller and share < 0.6:
+            tellers = [post for post in self._to.posts if post.now.name == teller]
+            return any(self._end(post, share, likely=1.0) for post in tellers)
         if what < 0.45:
             return self._pause_hub(2 + 14 * share)
         if what < 0.85:
@@ -248,18 +252,21 @@ class Trouble:
         return True
 
     def _end_exporter(self, share: float) -> bool:
-        """End one exporter, more often properly than not; another one takes its place.
+        """End one exporter, more often properly than not."""
+        return self._end(self._aiming.choice(self._to.posts), share, likely=0.5)
+
+    def _end(self, post: Post, share: float, likely: float) -> bool:
+        """End an exporter; another one takes its place. `likely` it is killed, if it may be.
 
         The Hub is well then: otherwise the exporter could not give back its lease, and nothing
         would be stopped for two minutes.
         """
-        post = self._aiming.choice(self._to.posts)
         if not self._hub_free.acquire(blocking=False):
             return False
         if not post.busy.acquire(blocking=False):
             self._hub_free.release()
             return False
-        number = self._signal_for(post)
+        number = self._signal_for(post, likely)
         ends = self._begin(f"{post.now.name} ends by {number.name}")
 
         def heal() -> None:
@@ -284,10 +291,10 @@ class Trouble:
             with contextlib.suppress(requests.RequestException, AssertionError):
                 self._to.hub.revoke_leases()
 
-    def _signal_for(self, post: Post) -> signal.Signals:
+    def _signal_for(self, post: Post, likely: float) -> signal.Signals:
         others = any(other.now.enforces for other in self._to.posts if other is not post)
         alone = post.now.enforces and not others
-        if self._kills[alone] > 0 and self._aiming.random() < 0.5:
+        if self._kills[alone] > 0 and self._aiming.random() < likely:
             self._kills[alone] -= 1
             return signal.SIGKILL
         return signal.SIGTERM

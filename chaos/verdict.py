@@ -8,14 +8,15 @@ left_over       V5: a forgotten server still ran at the end
 misconduct      V6: an exporter crashed, ended by itself, counted backwards or could not be read
 unannounced     V7: a server was stopped for being idle, and its person was not told in time
 not_told        V7: an exporter took somebody for told who was not
+kept_stopped    V8: a server that its person keeps was stopped for being idle
 
-`margins.py` says how a stop is judged. V3 and V4 are in `counting.py`, V7 in `announced.py`.
+`margins.py` says how a stop is judged. V3 and V4 are in `counting.py`, V7 and V8 in `announced.py`.
 """
 
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
-from .announced import not_told, unannounced
+from .announced import kept_stopped, not_told, unannounced
 from .counting import by_exporters, miscounted, stopped_twice
 from .margins import Margin, last_use, margins
 from .record import Evidence, Key, Life, by_process, clock, spans_of, starts_of
@@ -35,7 +36,7 @@ def verdict(evidence: Evidence) -> list[Violation]:
     """Return all violations, in the order of the rules."""
     rules = (
         *(at_work, exempt_stopped, stopped_twice, miscounted, left_over, misconduct),
-        *(unannounced, not_told),
+        *(unannounced, not_told, kept_stopped),
     )
     return [violation for rule in rules for violation in rule(evidence)]
 
@@ -126,10 +127,11 @@ def overdue(evidence: Evidence) -> set[Key]:
     """
     versions = policy_versions(evidence)
     newest = {start.key: start.pid for start in starts_of(evidence.events)}
+    kept = {event.key for event in evidence.of("kept")}
     processes = by_process(evidence.events)
     return {
         key
-        for key in evidence.left & newest.keys()
+        for key in (evidence.left & newest.keys()) - kept
         if not _says_it_is_busy(key, evidence)
         and exempt_since(key[0], evidence.ended, versions) is None
         and evidence.ended - last_use(processes[key, newest[key]], evidence.ended)

@@ -214,6 +214,7 @@ def test_an_exporter_that_is_killed_at_each_step(scene: Scene) -> None:
     assert stopped_at(hub, "second") - told_second > NOTICE - CLOCK
 
     scene.check_end(scene.exporter())
+    assert {mail.subject for mail in sink.mails} == {TOLD}, "nobody knows of a stop to tell of"
 
 
 def test_a_hub_that_is_killed_at_each_step(scene: Scene) -> None:

@@ -341,8 +341,10 @@ def test_a_forgotten_server_that_is_left_is_found() -> None:
     ]
 
 
-@pytest.mark.parametrize("more", [at(995, "active"), at(100, "busy"), version(5, "ana")])
-def test_who_works_or_is_exempt_may_be_left(more: Event) -> None:
+@pytest.mark.parametrize(
+    "more", [at(995, "active"), at(100, "busy"), version(5, "ana"), at(90, "kept", pid=0)]
+)
+def test_who_works_keeps_or_is_exempt_may_be_left(more: Event) -> None:
     assert rules([*STARTED, more], left=LEFT) == []
 
 
@@ -439,6 +441,17 @@ def test_the_account_gives_the_shortest_notice() -> None:
 def test_who_is_stopped_for_its_age_or_without_a_notice_need_not_be_told() -> None:
     assert noticed(max_age={"ana": 30.0}) == []
     assert rules([at(60, "started"), *stop(100)], life(says(101.5, age=40))) == []
+
+
+# -- V8
+
+
+def test_a_stop_of_a_kept_server_is_found_and_its_next_start_is_not_kept() -> None:
+    kept = at(65, "kept", pid=0)
+    stopped = [at(60, "started"), *stop(100)]
+    (text,) = found([*stopped, kept], life(says(101.5, age=40)))
+    assert text.startswith("V8 kept: ana/ was stopped, kept since")
+    assert rules([at(50, "kept", pid=0), *stopped], life(says(101.5, age=40))) == []
 
 
 # -- a good run, and its account
