@@ -13,8 +13,6 @@ _INDENT = " " * 9
 
 
 class Report:
-    """Prints findings as they are found; `failed` once one of them is a problem."""
-
     """Prints findings one by one, and remembers whether any of them is a problem."""
 
     def __init__(self) -> None:

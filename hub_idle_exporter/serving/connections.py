@@ -32,11 +32,8 @@ from .crowd import Crowd, Limits
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 5.0
 ANSWER_SECONDS = 20.0
-# At each piece that arrives the whole head is searched for its end, so it has to be small.
-LARGEST_HEAD = 8 * 1024
 LARGEST_BODY = 16 * 1024
 _READ_AT_ONCE = 16 * 1024
-_LARGEST_UNREAD = LARGEST_HEAD + LARGEST_BODY
 _LENGTH_REQUIRED = b"HTTP/1.1 411 Length Required\r\nConnection: close\r\n\r\n"
 _LINGER_NOT = struct.pack("ii", 1, 0)
 
@@ -58,19 +55,20 @@ class Connections(HTTPServer):
         """Have no connections at first; called by the library, which wants no `__init__`."""
         super().initialize(
             application,
-            max_header_size=LARGEST_HEAD,
+            max_header_size=limits.head,
             idle_connection_timeout=HEAD_SECONDS,
             max_body_size=LARGEST_BODY,
             body_timeout=BODY_SECONDS,
         )
         self._crowd: Crowd[IOStream] = Crowd(limits, cut=_cut)
         self._deadlines: dict[IOStream, asyncio.TimerHandle] = {}
+        self._largest_unread = limits.head + LARGEST_BODY
         self._tls = tls
         application.settings["log_function"] = self.answered
 
     def add(self, connection: socket.socket, address: tuple[Any, ...]) -> None:
         """Add a connection that was just accepted."""
-        sizes = {"max_buffer_size": _LARGEST_UNREAD, "read_chunk_size": _READ_AT_ONCE}
+        sizes = {"max_buffer_size": self._largest_unread, "read_chunk_size": _READ_AT_ONCE}
         connection.setblocking(False)
         tls = self._tls()
         try:

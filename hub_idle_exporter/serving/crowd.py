@@ -16,11 +16,16 @@ _Connection = TypeVar("_Connection", bound=Hashable)
 
 @dataclass(frozen=True)
 class Limits:
-    """How many connections a port has: in all, of one address, with an answer not yet taken."""
+    """How many connections a port has: in all, of one address, with an answer not yet taken.
+
+    `head` is how long the head of a request may be, in bytes: at each piece that arrives the whole
+    head is searched for its end, so it has to be small.
+    """
 
     total: int = 2000
     per_address: int = 1000
     answers: int = 32
+    head: int = 8 * 1024
 
     @classmethod
     def within(cls, files: int) -> "Limits":

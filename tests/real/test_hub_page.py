@@ -75,6 +75,12 @@ def test_a_stranger_is_sent_to_sign_in(page: Inside) -> None:
     assert "Your server" not in answer.text
 
 
+def test_the_many_cookies_of_a_large_sign_in_are_taken(page: Inside) -> None:
+    session = page.session("ana")
+    session.cookies.set("sso", "x" * 12_000, path="/")
+    assert "Idle servers" in seen(session, page)
+
+
 def test_people_see_their_own_servers_and_nobody_elses(page: Inside) -> None:
     page.desk.add("ana", idle=1800)
     page.desk.add("ana", "lab")

@@ -200,7 +200,7 @@ def test_the_limits_of_the_port_are_those_of_the_code() -> None:
         [limits.total],
         [limits.per_address],
         [connections.HEAD_SECONDS],
-        [connections.LARGEST_HEAD / 1024],
+        [Limits().head / 1024],
         [connections.BODY_SECONDS, connections.LARGEST_BODY / 1024],
         [connections.ANSWER_SECONDS],
         [limits.answers],

@@ -10,8 +10,8 @@ from ..server import WebServer
 from .front import Front
 from .handlers import application_of
 
-# All of them come from the Hub's proxy, by one address.
-_LIMITS = Limits(total=500, per_address=500, answers=64)
+# All of them come from the Hub's proxy, by one address, with all cookies that browsers have for it.
+_LIMITS = Limits(total=500, per_address=500, answers=64, head=32 * 1024)
 
 
 def page_server(front: Front, listener: socket.socket, environ: Mapping[str, str]) -> WebServer:
