@@ -654,6 +654,7 @@ def memory_of_listing(fake_hub: FakeHub, fault: Fault) -> tuple[int, str]:
 LISTS = ",".join(["[]"] * 100_000)
 
 
+@pytest.mark.slow("large answers, decoded in processes of their own")
 @pytest.mark.parametrize(
     ("odd", "unreadable"), [("7", 0), ("NaN", 0), ('"\\ud800"', 0), ("[" * 10**6 + "]" * 10**6, 1)]
 )
@@ -672,6 +673,7 @@ def test_what_users_choose_takes_little_more_memory_than_it_is_long(
     assert peak < 150
 
 
+@pytest.mark.slow("large answers, decoded in processes of their own")
 def test_a_user_with_large_odd_options_is_not_decoded_by_python(fake_hub: FakeHub) -> None:
     """Whoever has 30 MB of options is left out where only Python's json could read them."""
     options = ",".join([LISTS] * 100)

@@ -75,6 +75,7 @@ def test_nobody_is_stopped_while_the_mail_server_is_down(
     assert PASSWORD not in exporter.text
 
 
+@pytest.mark.slow("single runs and a mail server")
 def test_once_waits_for_delivery_and_a_later_run_stops(
     fake_hub: FakeHub, run_command: RunCommand, options: list[str], tmp_path: Path
 ) -> None:
@@ -93,6 +94,7 @@ def test_once_waits_for_delivery_and_a_later_run_stops(
     assert after.subject == "Your server was stopped"
 
 
+@pytest.mark.slow("single runs and a mail server")
 def test_once_has_failed_if_somebody_could_not_be_told(
     fake_hub: FakeHub, run_command: RunCommand, options: list[str], tmp_path: Path
 ) -> None:
