@@ -434,7 +434,7 @@ def test_a_target_that_hangs_does_not_stop_the_others(
     desk: OpenDesk, sink: SmtpSink, hook: Webhook
 ) -> None:
     hook.answers.clear()
-    pace = Pace(between=0, patience=0.2, slow=0.1, first_pause=0.02, longest_pause=0.05, look=0.02)
+    pace = Pace(between=0, patience=3.0, slow=0.1, first_pause=0.02, longest_pause=0.05, look=0.02)
     one = desk(f"json://{hook.address}/all", suffixed(sink), pace=pace)
     assert one.tried("ada", "grace", "linus")
     assert len(sink.mails) == 3
