@@ -3950,9 +3950,16 @@ MUTANTS = [
         "unit/test_state_file.py::test_a_full_disk_is_said_refused_and_loses_nothing",
     ),
     Mutant(
+        "a file is lost until it is written anew",
+        "people/state_file.py",
+        "        self._problem = lost\n",
+        "",
+        "unit/test_state_file.py::test_a_file_that_is_written_anew_forgets_nothing_for_a_moment",
+    ),
+    Mutant(
         "a lost file is written whole",
         "people/state_file.py",
-        "            state_rows.write(database, known)\n        self._problem = None\n",
+        "            state_rows.write(database, self._contents)\n        self._problem = None\n",
         "            pass\n        self._problem = None\n",
         "unit/test_state_file.py::test_what_could_not_be_dropped_is_gone_once_the_file_works",
     ),
