@@ -3583,6 +3583,14 @@ MUTANTS = [
         "test_a_keep_while_the_server_is_asked_prevents_the_announcement",
     ),
     Mutant(
+        "what was stopped is not kept",
+        "people/promises.py",
+        "        self.keeper.stopped(server)\n",
+        "",
+        "integration/test_keeping.py::"
+        "test_what_the_hub_said_before_the_stop_does_not_keep_a_stopped_server",
+    ),
+    Mutant(
         "after a failed stop it can be kept again",
         "culling/culler.py",
         "        self._promises.keeper.end_stop(server)\n",
