@@ -9,6 +9,7 @@ import pytest
 from culling_rig import HOUR, MakeRig, Rig
 
 from hub_idle_exporter.domain.policy import JudgedServer
+from hub_idle_exporter.people.desk import Desk
 from hub_idle_exporter.people.state_file import StateFile
 
 Events = list[MutableMapping[str, Any]]
@@ -377,6 +378,23 @@ def test_who_could_not_be_told_is_not_stopped(make_rig: MakeRig, post: Post) -> 
     assert announced(rig) == {("ana", ""): pytest.approx(NOTICE, abs=2)}
     later(rig, NOTICE + 1)
     assert rig.stops() == ["ana/"]
+
+
+def test_the_page_says_that_somebody_could_not_be_told(make_rig: MakeRig, post: Post) -> None:
+    rig = make_rig(notice=NOTICE, tells=post)
+    rig.run("ana", idle=46 * MINUTE, kernels=["idle"])
+    rig.poll()
+    post.trouble = "line 1: the mail server does not answer"
+    later(rig, 2 * HOUR)
+    desk = Desk(rig.client, rig.latest, rig.gatekeeper.read, rig.promises, rig.metrics.journal)
+    (one,) = desk.servers_of("ana")
+    assert one.why == (
+        "It is past its limit, and was not stopped: nobody could be told of its stop yet: "
+        "line 1: the mail server does not answer."
+    )
+    post.deliver()
+    (one,) = desk.servers_of("ana")
+    assert one.why == "It is past its limit, and is stopped in 15m, unless it is used."
 
 
 def test_who_is_being_told_is_not_told_twice(make_rig: MakeRig, post: Post) -> None:
