@@ -1,5 +1,6 @@
 """Notice before a stop: long enough before, once, and only to those who are not at work."""
 
+import threading
 from collections.abc import Callable, Hashable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -378,6 +379,43 @@ def test_who_could_not_be_told_is_not_stopped(make_rig: MakeRig, post: Post) -> 
     assert announced(rig) == {("ana", ""): pytest.approx(NOTICE, abs=2)}
     later(rig, NOTICE + 1)
     assert rig.stops() == ["ana/"]
+
+
+class Crossing(Post):
+    """A waiting room; while a notice is taken out of it, the next one is announced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: dict[Hashable, Callable[[], None]] = {}
+        self.meanwhile = threading.Thread()
+
+    def due(
+        self,
+        server: JudgedServer,
+        key: Hashable,
+        left: Callable[[], float],
+        told: Callable[[], None],
+    ) -> None:
+        self.waiting.setdefault(key, told)
+
+    def cancel(self, key: Hashable) -> None:
+        self.meanwhile.start()
+        self.meanwhile.join(0.2)  # until it is over, or waits for us
+        self.waiting.pop(key)
+
+
+def test_who_is_announced_anew_while_the_last_one_is_taken_back_is_told(make_rig: MakeRig) -> None:
+    post = Crossing()
+    rig = make_rig(notice=NOTICE, tells=post)
+    rig.run("ana", idle=46 * MINUTE, kernels=["idle"])
+    rig.poll()
+    snapshot, notices = rig.latest.state.snapshot, rig.promises.notices
+    assert snapshot is not None
+    (one,) = snapshot.census.due_soon
+    post.meanwhile = threading.Thread(target=lambda: notices.announce(one, rig.time))
+    notices.take_back(one, "it is busy")
+    post.meanwhile.join()
+    assert notices.is_needed(one, rig.time) or post.waiting
 
 
 def test_the_page_says_that_somebody_could_not_be_told(make_rig: MakeRig, post: Post) -> None:
