@@ -136,7 +136,8 @@ class _Start:
         """Say what is wrong until the process is to end: options do not change."""
         failure = FailureServer(web, self._ending.stopping.wait)
         self._say(problem, failure.say)
-        self._ending.wait()
+        while not self._ending.wait(_AGAIN_SECONDS):
+            failure.say(problem)  # its port may have been in use, or its file not be there
         failure.stop()
         return self._code()
 

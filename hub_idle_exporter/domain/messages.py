@@ -58,7 +58,8 @@ def stopped_words(server: str, reason: Reason, idle: float | None, keep_at: str)
 
 
 def _when(left: float) -> str:
-    return f"in {in_words(round(left / 60) * 60)}" if left >= 60 else "in less than a minute"
+    """Round down, but for a second: nobody is stopped sooner than this says."""
+    return f"in {in_words((left + 1) // 60 * 60)}" if left >= 60 else "in less than a minute"
 
 
 def _named(server: str) -> str:

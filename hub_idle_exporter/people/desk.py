@@ -154,16 +154,22 @@ class Desk:
         enforces, now = moment.gate is not GateState.OFF, moment.now
         due = stop_due(one, announced, now) if enforces else None
         entry = moment.withheld.get(one.start)
+        told = standing(announced, one, Reason.IDLE, now) is not None
         return ServerNow(
             judged=one,
             now=now,
             due=due,
             keep=None if one.kept is None else keeper.keeps.get(one.start),
             keep_for=keeper.most(one) if enforces else 0.0,
-            why=_why(one, due, entry, moment),
-            announced=standing(announced, one, Reason.IDLE, now) is not None,
+            why=_why(one, due, None if told and _is_of_notice(entry) else entry, moment),
+            announced=told,
             withheld=entry,
         )
+
+
+def _is_of_notice(entry: Entry | None) -> bool:
+    """Tell whether a stop was withheld for want of a notice: that is over once people know."""
+    return entry is not None and entry.outcome is Withheld.NOTICE
 
 
 def _why(one: JudgedServer, due: float | None, entry: Entry | None, moment: _Moment) -> str:
@@ -179,7 +185,7 @@ def _why(one: JudgedServer, due: float | None, entry: Entry | None, moment: _Mom
         return f"It is stopped in {left}, {unless}."
     if moment.gate is not GateState.ON:
         return "It is past its limit, but nothing is stopped at the moment."
-    if entry is not None and entry.outcome is not Withheld.NOTICE and not by_age:
+    if entry is not None and not by_age:
         return f"It is past its limit, and was not stopped: {entry.why}."
     if due > moment.now:
         return f"It is past its limit, and is stopped in {left}, {unless}."

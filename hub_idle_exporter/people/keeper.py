@@ -1,6 +1,7 @@
 """Keeping a server, and releasing it; in the order in which this and its stop were asked for."""
 
 import threading
+from collections import deque
 from collections.abc import Callable
 
 import structlog
@@ -13,6 +14,8 @@ from .state_file import StateFile, StateLostError
 
 log = structlog.get_logger()
 
+# The last stops, for a page that asked the Hub before them and goes on after them.
+_MOST_STOPPED = 1000
 _TOO_LATE = "It is too late: this server is being stopped."
 _NOT_OFFERED = "Its policy does not allow to keep it."
 _NOT_READY = "It is starting or stopping: try again when it is ready."
@@ -39,6 +42,7 @@ class Keeper:
         self._file, self._refuses = file, refuses
         self._lock = threading.Lock()
         self._stopping: set[Start] = set()
+        self._stopped = deque[Start](maxlen=_MOST_STOPPED)
 
     @property
     def keeps(self) -> Keeps:
@@ -58,7 +62,7 @@ class Keeper:
         if refusal is not None:
             raise RefusedError(refusal)
         with self._lock:
-            if server.start in self._stopping:
+            if server.start in self._stopping or server.start in self._stopped:
                 raise RefusedError(_TOO_LATE)
             kept = kept_for(self.keeps, server.start, now) or 0.0
             keep = Keep(now + max(kept, self.most(server)), by)
@@ -87,6 +91,11 @@ class Keeper:
                 return f"it is kept for another {roughly(kept)}"
             self._stopping.add(server.start)
             return None
+
+    def stopped(self, server: JudgedServer) -> None:
+        """Let nobody keep this start of a server any more: it was stopped."""
+        with self._lock:
+            self._stopped.append(server.start)
 
     def end_stop(self, server: JudgedServer) -> None:
         """Let people keep a server again: it was not stopped, or its next start is another one."""

@@ -181,10 +181,10 @@ class Notices:
             self._told_at.pop(key, None)
             if key in self.announcements:
                 self._file.drop_announcement(key)
-        if known:
-            self._tells.cancel(key)
-            if why is not None:
-                log.info("announcement_taken_back", **_who(key), why=why)
+            if known:  # before it can be announced anew: that would be cancelled
+                self._tells.cancel(key)
+        if known and why is not None:
+            log.info("announcement_taken_back", **_who(key), why=why)
 
 
 def _who(key: NoticeKey) -> dict[str, object]:

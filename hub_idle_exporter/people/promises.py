@@ -43,6 +43,7 @@ class Promises:
 
     def stopped(self, server: JudgedServer, now: float) -> None:
         """Remember the stop of a server for its user, and tell of it."""
+        self.keeper.stopped(server)
         if server.reason is not None:
             self.file.save_stop(server.key, Stop(now, server.reason, server.idle))
         self.notices.stopped(server)

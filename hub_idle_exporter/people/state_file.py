@@ -72,7 +72,7 @@ class StateFile:
         file, left = cls(path), int(_OTHER_SECONDS / _TRY_EVERY)
         while path is not None:
             try:
-                file._open(path)
+                file._open_first(path)
                 break
             except _InUseError as error:
                 left -= 1
@@ -175,7 +175,7 @@ class StateFile:
             lost = self.lost()
             if lost is not None:
                 log.error("state_file_lost", why=lost)
-                self._mend()
+                self._mend(lost)
                 log.info("state_file_written_again")
             else:
                 self._write(state_rows.FORGET_KEEPS, (recent,))
@@ -190,21 +190,29 @@ class StateFile:
                 os.close(self._only_writer)
             self._database = self._only_writer = None
 
-    def _open(self, path: Path) -> None:
+    def _open_first(self, path: Path) -> None:
+        """Open the file and read it; raise an error of its kind if it cannot be used."""
+        database = self._open(path)
+        self._contents = state_rows.read(database)
+        with _committed(database):  # it may be possible to read it, but not to write
+            state_rows.write(database, self._contents)
+
+    def _open(self, path: Path) -> sqlite3.Connection:
         """Open the file as its only writer; raise an error of its kind if that fails."""
         if self._only_writer is None:
             self._only_writer = _claim(path)
         _make_private(path)
         self._database = connected(str(path))
         state_rows.prepare(self._database)
-        self._opened, self._problem = _identity(path), None
-        self._contents = state_rows.read(self._database)
-        with _committed(self._database):  # it may be possible to read it, but not to write
-            state_rows.write(self._database, self._contents)
+        self._opened = _identity(path)
+        return self._database
 
-    def _mend(self) -> None:
-        """Write all that is in memory, to another file at the same path if this one is gone."""
-        known = self._contents
+    def _mend(self, lost: str) -> None:
+        """Write all that is in memory, to another file at the same path if this one is gone.
+
+        Others read the memory meanwhile: it stays as it is, and the file is lost until the end.
+        """
+        self._problem = lost
         try:
             if self._is_another() and self._path is not None:
                 if self._database is not None:
@@ -213,10 +221,8 @@ class StateFile:
                 self._open(self._path)
         except (OSError, ValueError, sqlite3.Error, _InUseError) as error:
             self._lose(error)
-        finally:
-            self._contents = known
         with self._transaction() as database:
-            state_rows.write(database, known)
+            state_rows.write(database, self._contents)
         self._problem = None
 
     def _is_another(self) -> bool:

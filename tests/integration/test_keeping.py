@@ -393,3 +393,14 @@ def test_an_exporter_that_only_watches_says_so(make_rig: MakeRig) -> None:
     seen = shown(rig)
     assert (seen.due, seen.keep_for) == (None, 0.0)
     assert "only watches" in seen.why
+
+
+def test_what_the_hub_said_before_the_stop_does_not_keep_a_stopped_server(rig: Rig) -> None:
+    """The page has asked the Hub, and the whole stop is over before it goes on."""
+    rig.run("ana", kernels=["idle"])
+    one = shown(rig).judged
+    rig.poll()
+    assert rig.culled() == 1
+    with pytest.raises(RefusedError, match="too late"):
+        rig.promises.keeper.keep(one, "ana", rig.time)
+    assert rig.promises.keeper.keeps == {}

@@ -1,5 +1,6 @@
 """Notice before a stop: long enough before, once, and only to those who are not at work."""
 
+import threading
 from collections.abc import Callable, Hashable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from culling_rig import HOUR, MakeRig, Rig
 
 from hub_idle_exporter.domain.policy import JudgedServer
+from hub_idle_exporter.people.desk import Desk
 from hub_idle_exporter.people.state_file import StateFile
 
 Events = list[MutableMapping[str, Any]]
@@ -377,6 +379,60 @@ def test_who_could_not_be_told_is_not_stopped(make_rig: MakeRig, post: Post) -> 
     assert announced(rig) == {("ana", ""): pytest.approx(NOTICE, abs=2)}
     later(rig, NOTICE + 1)
     assert rig.stops() == ["ana/"]
+
+
+class Crossing(Post):
+    """A waiting room; while a notice is taken out of it, the next one is announced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: dict[Hashable, Callable[[], None]] = {}
+        self.meanwhile = threading.Thread()
+
+    def due(
+        self,
+        server: JudgedServer,
+        key: Hashable,
+        left: Callable[[], float],
+        told: Callable[[], None],
+    ) -> None:
+        self.waiting.setdefault(key, told)
+
+    def cancel(self, key: Hashable) -> None:
+        self.meanwhile.start()
+        self.meanwhile.join(0.2)  # until it is over, or waits for us
+        self.waiting.pop(key)
+
+
+def test_who_is_announced_anew_while_the_last_one_is_taken_back_is_told(make_rig: MakeRig) -> None:
+    post = Crossing()
+    rig = make_rig(notice=NOTICE, tells=post)
+    rig.run("ana", idle=46 * MINUTE, kernels=["idle"])
+    rig.poll()
+    snapshot, notices = rig.latest.state.snapshot, rig.promises.notices
+    assert snapshot is not None
+    (one,) = snapshot.census.due_soon
+    post.meanwhile = threading.Thread(target=lambda: notices.announce(one, rig.time))
+    notices.take_back(one, "it is busy")
+    post.meanwhile.join()
+    assert notices.is_needed(one, rig.time) or post.waiting
+
+
+def test_the_page_says_that_somebody_could_not_be_told(make_rig: MakeRig, post: Post) -> None:
+    rig = make_rig(notice=NOTICE, tells=post)
+    rig.run("ana", idle=46 * MINUTE, kernels=["idle"])
+    rig.poll()
+    post.trouble = "line 1: the mail server does not answer"
+    later(rig, 2 * HOUR)
+    desk = Desk(rig.client, rig.latest, rig.gatekeeper.read, rig.promises, rig.metrics.journal)
+    (one,) = desk.servers_of("ana")
+    assert one.why == (
+        "It is past its limit, and was not stopped: nobody could be told of its stop yet: "
+        "line 1: the mail server does not answer."
+    )
+    post.deliver()
+    (one,) = desk.servers_of("ana")
+    assert one.why == "It is past its limit, and is stopped in 15m, unless it is used."
 
 
 def test_who_is_being_told_is_not_told_twice(make_rig: MakeRig, post: Post) -> None:

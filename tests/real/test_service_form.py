@@ -1,6 +1,7 @@
 """The sidecar as a service with a page inside a real Hub: nothing of it ends the Hub's start."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -48,9 +49,12 @@ def test_a_bad_option_does_not_end_the_hub(make_hub: MakeHub) -> None:
     """The Hub runs on; page, port and log say what is wrong; nothing is stopped."""
     (web,) = free_ports(1)
     service = page_service("--timeout=soon", web=web)
-    hub: RealHub = make_hub(services=[service], roles=[EVERYBODY], config=ADMIN)
-    said = "Invalid value for '--timeout': 'soon': must be seconds (3600)"
-    assert said in looks(hub, "root-user").text.replace("&#39;", "'")
+    with socket.create_server(("127.0.0.1", web)):  # an orphan may still have the port
+        hub: RealHub = make_hub(services=[service], roles=[EVERYBODY], config=ADMIN)
+        said = "Invalid value for '--timeout': 'soon': must be seconds (3600)"
+        assert said in looks(hub, "root-user").text.replace("&#39;", "'")
+        hub.wait_log("event=port_unavailable")
+    hub.wait_log("event=listening ")
     page = looks(hub, "ana")
     assert "Please tell an administrator" in page.text
     assert "soon" not in page.text

@@ -3583,6 +3583,14 @@ MUTANTS = [
         "test_a_keep_while_the_server_is_asked_prevents_the_announcement",
     ),
     Mutant(
+        "what was stopped is not kept",
+        "people/promises.py",
+        "        self.keeper.stopped(server)\n",
+        "",
+        "integration/test_keeping.py::"
+        "test_what_the_hub_said_before_the_stop_does_not_keep_a_stopped_server",
+    ),
+    Mutant(
         "after a failed stop it can be kept again",
         "culling/culler.py",
         "        self._promises.keeper.end_stop(server)\n",
@@ -3744,8 +3752,8 @@ MUTANTS = [
     Mutant(
         "who came back is not told any more",
         "people/notices.py",
-        "        if known:\n            self._tells.cancel(key)\n",
-        "        if known:\n",
+        "                self._tells.cancel(key)\n",
+        "                pass\n",
         "integration/test_notices.py::test_who_is_told_after_coming_back_is_not_announced",
     ),
     Mutant(
@@ -3950,9 +3958,16 @@ MUTANTS = [
         "unit/test_state_file.py::test_a_full_disk_is_said_refused_and_loses_nothing",
     ),
     Mutant(
+        "a file is lost until it is written anew",
+        "people/state_file.py",
+        "        self._problem = lost\n",
+        "",
+        "unit/test_state_file.py::test_a_file_that_is_written_anew_forgets_nothing_for_a_moment",
+    ),
+    Mutant(
         "a lost file is written whole",
         "people/state_file.py",
-        "            state_rows.write(database, known)\n        self._problem = None\n",
+        "            state_rows.write(database, self._contents)\n        self._problem = None\n",
         "            pass\n        self._problem = None\n",
         "unit/test_state_file.py::test_what_could_not_be_dropped_is_gone_once_the_file_works",
     ),

@@ -50,12 +50,15 @@ def test_a_server_was_stopped() -> None:
     ("left", "said"),
     [
         (899.6, "in 15 minutes"),
+        (890, "in 14 minutes"),
+        (90, "in 1 minute"),
+        (3 * 3600 - 20, "in 2 hours 59 minutes"),
         (61, "in 1 minute"),
         (59, "in less than a minute"),
         (-5, "in less than a minute"),
     ],
 )
-def test_the_time_that_is_left_is_rounded(left: float, said: str) -> None:
+def test_nobody_is_promised_more_time_than_is_left(left: float, said: str) -> None:
     assert due_words("", IDLE, 3600, left, "").title == f"Your server will be stopped {said}"
 
 

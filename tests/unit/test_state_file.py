@@ -14,6 +14,7 @@ import pytest
 from hub_idle_exporter.domain.keeping import Keep
 from hub_idle_exporter.domain.notices import Announcement
 from hub_idle_exporter.domain.policy import Reason
+from hub_idle_exporter.people import state_rows
 from hub_idle_exporter.people.state_file import StateFile, StateLostError
 from hub_idle_exporter.people.state_rows import Stop
 from hub_idle_exporter.watched_file import FileError
@@ -296,3 +297,25 @@ def test_without_a_file_nothing_is_ever_lost() -> None:
     file.look_after(0.0)
     assert opened_without.lost() is None
     assert file.keeps == {ANA: KEEP}
+
+
+def test_a_file_that_is_written_anew_forgets_nothing_for_a_moment(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop that is decided just then must know who keeps what, or that nobody knows."""
+    file, seen = opened(path), list[tuple[object, str | None]]()
+    file.save_keep(ANA, KEEP)
+    write = state_rows.write
+
+    def seen_first(database: sqlite3.Connection, known: state_rows.Contents) -> None:
+        seen.append((dict(file.keeps), file.lost()))
+        write(database, known)
+
+    monkeypatch.setattr(state_rows, "write", seen_first)
+    path.unlink()
+    file.look_after(0.0)
+    assert seen
+    assert all(keeps == {ANA: KEEP} for keeps, _ in seen)
+    assert all(lost is not None for _, lost in seen)
+    assert file.lost() is None
+    file.close()
