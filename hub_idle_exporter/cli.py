@@ -371,7 +371,8 @@ def main(listener: socket.socket | None = None) -> None:
     arguments = sys.argv[1:]
     if service_port.is_wanted(arguments, os.environ):
         read = partial(_settings_of, arguments)
-        sys.exit(managed.run(read, _web_settings_of(arguments), os.environ, listener))
+        code = managed.run(read, _web_settings_of(arguments), os.environ, listener)
+        os._exit(code)  # the threads of the page may still wait for a Hub that does not answer
     try:
         code = _invoke(arguments)
     except click.ClickException as error:

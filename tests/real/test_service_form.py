@@ -2,6 +2,7 @@
 
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,27 @@ def test_no_metrics_inside_the_hub(make_hub: MakeHub) -> None:
     hub.wait(lambda: exporters(hub) not in ([], [fresh]), 60, "started again by the Hub")
     hub.wait(lambda: is_ready(web), 30, "ready after kill -9")
     assert looks(hub, "ana").status_code == 200
+
+
+def test_it_ends_while_somebody_waits_for_a_hub_that_is_silent(make_hub: MakeHub) -> None:
+    (port,) = free_ports(1)
+    service = page_service("--interval=1h", port=port, web=0, enforce=False)
+    hub: RealHub = make_hub(services=[service], roles=[EVERYBODY])
+    session, address = signed_in(hub, "ana"), page_url(hub)
+    assert session.get(address, timeout=20).status_code == 200
+    (exporter,) = exporters(hub)
+
+    def visitors() -> int:
+        found = exporter.net_connections("tcp")
+        return sum(bool(one.raddr) and one.laddr.port == port for one in found)
+
+    with ThreadPoolExecutor(1) as somebody, hub.paused(9):
+        before = visitors()
+        waits = somebody.submit(session.get, address, timeout=30)
+        hub.wait(lambda: visitors() > before, 10, "somebody waiting")
+        exporter.terminate()
+        hub.wait(lambda: not lives(exporter), 6, "the exporter gone")
+        assert waits.exception() or waits.result().status_code >= 500
 
 
 def test_a_kept_server_outlives_its_limit_and_is_stopped_after_the_bound(
