@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _BUSY_SECONDS, _OTHER_SECONDS, _TRY_EVERY = 2.0, 10.0, 0.5
 # What is over is remembered for so long: a clock that was wrong for a while has ended no keep.
 _OVER_SECONDS = 7 * 86400.0
+_GONE = "it or its .lock file was removed or replaced"
 
 log = structlog.get_logger()
 
@@ -129,7 +130,7 @@ class StateFile:
     def lost(self) -> str | None:
         """Say why the file is lost; None while it works. This looks at it, and writes nothing."""
         if self._path is not None and self._problem is None and self._is_another():
-            return f"the state file {self._path} is lost: it was removed or replaced"
+            return f"the state file {self._path} is lost: {_GONE}"
         return self._problem
 
     def save_keep(self, start: Start, keep: Keep) -> None:
@@ -215,19 +216,38 @@ class StateFile:
         self._problem = lost
         try:
             if self._is_another() and self._path is not None:
-                if self._database is not None:
-                    self._database.close()
-                self._database = None
-                self._open(self._path)
+                self._open_again(self._path)
         except (OSError, ValueError, sqlite3.Error, _InUseError) as error:
             self._lose(error)
         with self._transaction() as database:
             state_rows.write(database, self._contents)
         self._problem = None
 
+    def _open_again(self, path: Path) -> None:
+        """Open the file that is at the path now, as its only writer."""
+        if self._database is not None:
+            self._database.close()
+        self._database = None
+        if self._is_only_writer():
+            self._open(path)
+            return
+        if self._only_writer is not None:
+            os.close(self._only_writer)
+        self._only_writer = None
+        # Another exporter may have had the file meanwhile: what it confirmed counts, too.
+        others = state_rows.read(self._open(path)).keeps
+        self._contents.keeps = {**others, **self._contents.keeps}
+
     def _is_another(self) -> bool:
-        """Tell whether the file that was opened is no longer at its path."""
-        return self._database is None or _identity(self._path) != self._opened
+        """Tell whether what was opened is no longer at its path: the file, or its lock."""
+        is_there = self._database is not None and _identity(self._path) == self._opened
+        return not (is_there and self._is_only_writer())
+
+    def _is_only_writer(self) -> bool:
+        """Tell whether nobody else can have the lock: they can if it was removed."""
+        claimed = None if self._only_writer is None else os.fstat(self._only_writer)
+        at_path = None if self._path is None else _identity(_lock_of(self._path))
+        return claimed is not None and at_path == (claimed.st_dev, claimed.st_ino)
 
     def _write(self, statement: str, values: Row) -> None:
         if self._path is not None:
@@ -239,7 +259,7 @@ class StateFile:
         """Commit what is done in here; if that fails, be lost, and raise StateLostError."""
         with self._lock:
             if self._database is None or self._is_another():
-                self._lose(OSError(0, "it was removed or replaced"))
+                self._lose(OSError(0, _GONE))
             assert self._database is not None  # noqa: S101 - else it is lost
             try:
                 with _committed(self._database):
@@ -273,9 +293,13 @@ def connected(address: str, uri: bool = False) -> sqlite3.Connection:
     )
 
 
+def _lock_of(path: Path) -> Path:
+    return Path(f"{path}.lock")
+
+
 def _claim(path: Path) -> int:
     """Become the only writer: SQLite's own locks are held only while something is written."""
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    lock = os.open(_lock_of(path), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

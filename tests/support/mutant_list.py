@@ -3949,6 +3949,22 @@ MUTANTS = [
         "unit/test_state_file.py::test_a_removed_file_is_lost_and_then_written_anew",
     ),
     Mutant(
+        "a file is lost with its lock",
+        "people/state_file.py",
+        "        return not (is_there and self._is_only_writer())\n",
+        "        return not is_there\n",
+        "unit/test_state_file.py::"
+        "test_two_exporters_never_both_confirm_keeps_though_the_lock_is_removed",
+    ),
+    Mutant(
+        "what another exporter confirmed meanwhile counts",
+        "people/state_file.py",
+        "        self._contents.keeps = {**others, **self._contents.keeps}\n",
+        "",
+        "unit/test_state_file.py::"
+        "test_two_exporters_never_both_confirm_keeps_though_the_lock_is_removed",
+    ),
+    Mutant(
         "a file stays lost until all is written",
         "people/state_file.py",
         '        self._problem = f"the state file {self._path} is lost: '

@@ -259,6 +259,43 @@ def test_a_removed_file_is_lost_and_then_written_anew(path: Path) -> None:
     again.close()
 
 
+def lock_of(path: Path) -> Path:
+    return Path(f"{path}.lock")
+
+
+def test_a_removed_lock_is_made_anew(path: Path) -> None:
+    file = opened(path)
+    lock_of(path).unlink()
+    assert ".lock file was removed" in (file.lost() or "")
+    with pytest.raises(StateLostError):
+        file.save_keep(ANA, KEEP)
+    file.look_after(0.0)
+    assert file.lost() is None
+    file.save_keep(ANA, KEEP)
+    with pytest.raises(FileError, match="another exporter is using it"):
+        opened(path)
+    file.close()
+
+
+def test_two_exporters_never_both_confirm_keeps_though_the_lock_is_removed(path: Path) -> None:
+    """The one that did not hear of a keep would stop that server when the other one has ended."""
+    first = opened(path)
+    first.save_keep(ANA, KEEP)
+    lock_of(path).unlink()
+    second = opened(path)
+    for _ in range(2):
+        with pytest.raises(StateLostError):
+            first.save_keep(ODD, KEEP)
+        first.look_after(0.0)
+    assert "another exporter is using it" in (first.lost() or "")
+    second.save_keep(ODD, KEEP)
+    second.close()
+    first.look_after(0.0)
+    assert first.lost() is None
+    assert first.keeps == {ANA: KEEP, ODD: KEEP}
+    first.close()
+
+
 def test_a_file_that_is_replaced_by_rubbish_stays_lost(path: Path) -> None:
     file = opened(path)
     file.save_keep(ANA, KEEP)
