@@ -301,6 +301,8 @@ def cli(
 
 def _settings_of(arguments: Sequence[str]) -> Settings:
     """Read the settings of the sidecar; raise ConfigError if an option cannot be used."""
+    if "--once" in arguments:
+        raise ConfigError("--once: a service with a url must not end, or the Hub does")
     found: list[Settings] = []
     try:
         _invoke(arguments, found.append)

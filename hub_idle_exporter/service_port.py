@@ -14,7 +14,7 @@ from . import COMMANDS
 
 _BACKLOG = 4096  # or less, as the system is configured
 # With one of these the process does something else than to run, and ends.
-_OTHERWISE = {*COMMANDS, "--once", "--help", "-h", "--version"}
+_OTHERWISE = {*COMMANDS, "--help", "-h", "--version"}
 
 
 def is_wanted(arguments: Sequence[str], environ: Mapping[str, str]) -> bool:

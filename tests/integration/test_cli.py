@@ -9,10 +9,11 @@ from pathlib import Path
 import in_process
 import pytest
 from conftest import RunCommand
-from exporter_process import environment
+from exporter_process import Exporter, environment
 from fake_hub import FakeHub
 
 from hub_idle_exporter import __version__, cli
+from hub_idle_exporter.demo.launch import free_ports
 
 Run = Callable[..., tuple[int, str]]
 
@@ -240,6 +241,21 @@ def test_a_terminal_that_cannot_show_a_name_gets_it_escaped(
         done = subprocess.run(line, cwd=tmp_path, env=speaking, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
         assert b"Traceback" not in done.stderr
+
+
+def test_a_single_run_with_a_page_inside_the_hub_does_not_end() -> None:
+    """The Hub would end with it; the log, the page and the open port say what is wrong."""
+    (port,) = free_ports(1)
+    service = {
+        "JUPYTERHUB_SERVICE_NAME": "idle-exporter",
+        "JUPYTERHUB_SERVICE_PREFIX": "/services/idle-exporter/",
+        "JUPYTERHUB_SERVICE_URL": f"http://127.0.0.1:{port}",
+    }
+    with Exporter("http://127.0.0.1:9/hub/api", "a-token", ["--once"], service) as exporter:
+        said = exporter.wait_event("start_failed")["error"]
+        assert "--once" in said
+        assert "service with a url" in said
+        assert exporter.stop() == 0
 
 
 def test_a_reader_that_leaves_early_is_no_traceback(fake_hub: FakeHub, tmp_path: Path) -> None:

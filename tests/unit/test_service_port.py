@@ -14,12 +14,12 @@ PAGE = {
 }
 
 
-@pytest.mark.parametrize("arguments", [[], ["--enforce"], ["--no-such-option"], ["--timeout=x"]])
+@pytest.mark.parametrize("arguments", [[], ["--enforce"], ["--no-such-option"], ["--once"]])
 def test_a_service_with_a_url_has_a_page(arguments: list[str]) -> None:
     assert service_port.is_wanted(arguments, PAGE)
 
 
-@pytest.mark.parametrize("arguments", [["check"], ["servers", "--json"], ["--once"], ["--help"]])
+@pytest.mark.parametrize("arguments", [["check"], ["servers", "--json"], ["--help"]])
 def test_what_ends_by_itself_has_none(arguments: list[str]) -> None:
     assert not service_port.is_wanted(arguments, PAGE)
 
