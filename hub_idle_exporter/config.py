@@ -36,19 +36,20 @@ def settings_from(
     A single run (`once`) cannot know about past outages. It has no grace period, and stops only
     servers whose busy check found them idle, unless `--grace` is 0.
     """
-    _check_promises(options, once)
+    default = Policy(
+        DEFAULT,
+        options["timeout"],
+        options["max_age"],
+        notice=options["notice"],
+        keep_max=options["keep_max"],
+    )
+    _check_promises(default, options, once)
     host, port = options["web_listen_address"]
     tls_directory = options["internal_certs_location"] if options["ssl_enabled"] else None
     return Settings(
         connection=_connection(options, tls_directory),
         poll=PollSettings(
-            default=Policy(
-                DEFAULT,
-                options["timeout"],
-                options["max_age"],
-                notice=options["notice"],
-                keep_max=options["keep_max"],
-            ),
+            default=default,
             cull_default_servers=options["cull_default_servers"],
             cull_named_servers=options["cull_named_servers"],
             interval=options["interval"],
@@ -82,16 +83,16 @@ def settings_from(
     )
 
 
-def _check_promises(options: Mapping[str, Any], once: bool) -> None:
+def _check_promises(default: Policy, options: Mapping[str, Any], once: bool) -> None:
     """Refuse a notice or a keep that could not be honoured."""
-    notice, has_file = options["notice"], options["state_file"] is not None
-    for name in ("timeout", "max_age"):
-        if notice and options[name] and notice >= options[name]:
-            limit, option = shown(options[name]), name.replace("_", "-")
-            raise ConfigError(
-                f"--notice {shown(notice)}: it must be shorter than --{option}, which is {limit}"
-            )
-    if options["keep_max"] and not has_file:
+    notice, has_file = default.notice, options["state_file"] is not None
+    found = default.limit_within_notice
+    if found is not None:
+        option, limit = found[0].replace("_", "-"), shown(found[1])
+        raise ConfigError(
+            f"--notice {shown(notice)}: it must be shorter than --{option}, which is {limit}"
+        )
+    if default.keep_max and not has_file:
         raise ConfigError("--keep-max needs --state-file: what people keep must survive a restart")
     if notice and once and options["enforce"] and not has_file:
         raise ConfigError("--once with --notice needs --state-file: nothing else remembers it")

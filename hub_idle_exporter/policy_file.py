@@ -81,12 +81,13 @@ def _policy(entry: Written, default: Policy) -> Policy:
 
 def _check_notice(entry: Written, policy: Policy) -> None:
     """Refuse a notice that would begin before the server does."""
-    for key, limit in (("timeout", policy.timeout), ("max_age", policy.max_age)):
-        if policy.notice and limit and policy.notice >= limit and not policy.exempt:
-            raise entry.mistake(
-                f"its notice is {shown(policy.notice)}, which must be shorter than its {key}, "
-                f"{shown(limit)}: give it a notice of its own, or `notice: 0`"
-            )
+    found = policy.limit_within_notice
+    if found is not None:
+        key, limit = found
+        raise entry.mistake(
+            f"its notice is {shown(policy.notice)}, which must be shorter than its {key}, "
+            f"{shown(limit)}: give it a notice of its own, or `notice: 0`"
+        )
 
 
 def _name(written: Written) -> str:

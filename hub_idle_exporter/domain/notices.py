@@ -83,6 +83,13 @@ def stop_from(made: Announcement, notice: float) -> float:
     return max(made.due, made.announced + notice)
 
 
+def near_limits(one: JudgedServer, now: float) -> Iterator[Reason]:
+    """Yield the limits that a server has passed, or will have when its notice is over."""
+    for reason in Reason:
+        if one.reason is reason or deadline(one, reason, now) <= now + one.policy.notice:
+            yield reason
+
+
 def due_soon(one: JudgedServer) -> Iterator[JudgedServer]:
     """Yield a server as it will be judged when its notice has passed, for each of its limits.
 

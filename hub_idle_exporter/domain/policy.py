@@ -170,6 +170,14 @@ class Policy:
     notice: float = 0.0
     keep_max: float = 0.0
 
+    @property
+    def limit_within_notice(self) -> tuple[str, float] | None:
+        """Return the limit, by its key, that a server would pass before it could be announced."""
+        for key, limit in (("timeout", self.timeout), ("max_age", self.max_age)):
+            if self.notice and limit and self.notice >= limit and not self.exempt:
+                return key, limit
+        return None
+
 
 @dataclass(frozen=True)
 class Rules:

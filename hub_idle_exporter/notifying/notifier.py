@@ -51,11 +51,6 @@ class Notifier:
         self._given_up = 0
         self._next_look = clock() + self._pace.look
 
-    @property
-    def error(self) -> str | None:
-        """What is wrong with the current version of the notify file, None if it is valid."""
-        return self._file.error
-
     def start(self) -> None:
         """Start the thread; it ends with the process."""
         threading.Thread(target=self._run, name="notifier", daemon=True).start()

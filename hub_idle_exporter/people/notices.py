@@ -13,6 +13,7 @@ from ..domain.notices import (
     NoticeKey,
     deadline,
     key_of,
+    near_limits,
     standing,
     stop_from,
 )
@@ -133,7 +134,7 @@ class Notices:
             due: the candidates, and those that will be when their notice has passed.
             now: when they were judged.
         """
-        near = {key_of(one, one.reason): one for one in due if one.reason is not None}
+        near = {key_of(one, reason): one for one in due for reason in near_limits(one, now)}
         with self._lock:
             gone = [
                 key

@@ -35,6 +35,7 @@ _GONE = "it or its .lock file was removed or replaced"
 
 log = structlog.get_logger()
 
+_Identity = tuple[int, int]
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
@@ -60,7 +61,9 @@ class StateFile:
         self._read_from: Path | None = None
         self._database: sqlite3.Connection | None = None
         self._only_writer: int | None = None
-        self._opened: tuple[int, int] | None = None
+        # Which files these are: compared by other threads, while they may be closed.
+        self._opened: _Identity | None = None
+        self._claimed: _Identity | None = None
         self._problem: str | None = None
 
     @classmethod
@@ -189,7 +192,7 @@ class StateFile:
                 self._database.close()
             if self._only_writer is not None:
                 os.close(self._only_writer)
-            self._database = self._only_writer = None
+            self._database = self._only_writer = self._claimed = None
 
     def _open_first(self, path: Path) -> None:
         """Open the file and read it; raise an error of its kind if it cannot be used."""
@@ -202,6 +205,7 @@ class StateFile:
         """Open the file as its only writer; raise an error of its kind if that fails."""
         if self._only_writer is None:
             self._only_writer = _claim(path)
+            self._claimed = _identity_of(os.fstat(self._only_writer))
         _make_private(path)
         self._database = connected(str(path))
         state_rows.prepare(self._database)
@@ -233,7 +237,7 @@ class StateFile:
             return
         if self._only_writer is not None:
             os.close(self._only_writer)
-        self._only_writer = None
+        self._only_writer = self._claimed = None
         # Another exporter may have had the file meanwhile: what it confirmed counts, too.
         others = state_rows.read(self._open(path)).keeps
         self._contents.keeps = {**others, **self._contents.keeps}
@@ -245,9 +249,8 @@ class StateFile:
 
     def _is_only_writer(self) -> bool:
         """Tell whether nobody else can have the lock: they can if it was removed."""
-        claimed = None if self._only_writer is None else os.fstat(self._only_writer)
-        at_path = None if self._path is None else _identity(_lock_of(self._path))
-        return claimed is not None and at_path == (claimed.st_dev, claimed.st_ino)
+        claimed = self._claimed
+        return claimed is not None and _identity(self._path and _lock_of(self._path)) == claimed
 
     def _write(self, statement: str, values: Row) -> None:
         if self._path is not None:
@@ -327,13 +330,17 @@ def _without(before: Mapping[_Key, _Value], gone: _Key) -> dict[_Key, _Value]:
     return {key: value for key, value in before.items() if key != gone}
 
 
-def _identity(path: Path | None) -> tuple[int, int] | None:
+def _identity(path: Path | None) -> _Identity | None:
     """Return which file is at a path; None if there is none, or it cannot be looked at."""
     try:
         found = None if path is None else path.stat()
     except OSError:
         return None
-    return None if found is None else (found.st_dev, found.st_ino)
+    return None if found is None else _identity_of(found)
+
+
+def _identity_of(found: os.stat_result) -> _Identity:
+    return found.st_dev, found.st_ino
 
 
 def _sentence(error: Exception) -> str:

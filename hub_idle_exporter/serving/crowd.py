@@ -7,7 +7,7 @@ cut in favour of those that only wait.
 
 from collections import Counter
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address, ip_address
 from typing import Generic, TypeVar
 
@@ -27,12 +27,13 @@ class Limits:
     answers: int = 32
     head: int = 8 * 1024
 
-    @classmethod
-    def within(cls, files: int) -> "Limits":
-        """Return the limits for a process that may have so many files open."""
-        usual = cls()
-        total = max(_FEWEST, min(usual.total, files - _OTHER_FILES))
-        return cls(total, min(usual.per_address, total // 2), usual.answers)
+    def within(self, files: int) -> "Limits":
+        """Return these limits, or lower ones for a process that may have only so many files open.
+
+        One address keeps its share of them.
+        """
+        total = min(self.total, max(_FEWEST, files - _OTHER_FILES))
+        return replace(self, total=total, per_address=total * self.per_address // self.total)
 
 
 # Files that the process opens for other purposes: requests to the Hub, questions to servers.

@@ -23,6 +23,7 @@ _MOST_FILES = 4096
 _ACCEPTS_AT_ONCE = 64
 _PAUSE_SECONDS = 0.2
 _WARN_EVERY = 60.0
+_USUAL = Limits()
 
 log = structlog.get_logger()
 
@@ -66,7 +67,7 @@ class Port:
         port: its number; 0 for a free one.
         application: answers the requests.
         tls: gives the TLS context for a new connection, None for plain HTTP.
-        limits: how many connections there may be; by default what the system allows.
+        limits: how many connections there may be, as far as the system allows it.
     """
 
     def __init__(
@@ -75,10 +76,10 @@ class Port:
         port: int,
         application: Application,
         tls: Tls = lambda: None,
-        limits: Limits | None = None,
+        limits: Limits = _USUAL,
     ) -> None:
         self._host, self._port, self._tls = host, port, tls
-        self._connections = Connections(application, limits or Limits.within(_files()), tls)
+        self._connections = Connections(application, limits.within(_files()), tls)
         self._socket: socket.socket | None = None
         self._spare, self._warn_again_at = _Spare(), 0.0
 

@@ -326,6 +326,17 @@ def test_who_is_past_the_maximum_age_is_told_that_there_is_no_time(
     assert post.left() == 0
 
 
+def test_who_gets_too_old_is_not_told_that_no_stop_is_due(
+    make_rig: MakeRig, logged: Events
+) -> None:
+    rig = make_rig(notice=NOTICE, max_age=3 * HOUR)
+    rig.run("ana", idle=46 * MINUTE, age=3 * HOUR - 60, kernels=["idle"])
+    rig.poll()
+    later(rig, 90)
+    assert rig.culled(reason="max_age") == 1
+    assert "announcement_taken_back" not in [event["event"] for event in logged]
+
+
 def test_max_age_of_a_busy_candidate_is_announced_too(make_rig: MakeRig, post: Post) -> None:
     """It is past its idle limit, and lives because it computes, until its maximum age."""
     rig = make_rig(notice=NOTICE, max_age=3 * HOUR, tells=post)

@@ -531,9 +531,9 @@ def test_a_changed_file_is_used_and_a_broken_one_keeps_the_previous(
     one.write("# now by mail", suffixed(sink))
     sink.wait_for(1)
     one.write("mailto://hub:s3cretword@", "x")
-    while one.notifier.error is None:
+    while one.file.error is None:
         one.stopping.wait(0.01)
-    assert "line 1" in one.notifier.error
+    assert "line 1" in one.file.error
     one.tell("grace")
     sink.wait_for(2)
     assert "s3cretword" not in logged.getvalue()

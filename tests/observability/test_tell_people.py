@@ -120,7 +120,7 @@ def test_each_person_gets_one_mail_and_nobody_gets_anothers(
         assert 'server "gpu" will be stopped' in told["grace@example.org"].message.as_string()
 
         exporter.is_due("ada", HOUR)  # used again: nothing is sent about that
-        alertmanager.wait(lambda: len(alertmanager.alerts()) == 1, "ended")
+        alertmanager.wait(lambda: len(alertmanager.alerts()) == 1, 60, "ended")
         exporter.is_due("linus", HOUR / 6)  # mailed after anything else that was to be mailed
         sink.wait_for(3)
     assert Counter(mail.recipients[0] for mail in sink.mails) == {

@@ -11,11 +11,14 @@ import pytest
 import requests
 from conftest import MakeHub
 from hub_pages import (
+    ADMIN,
+    ADMINS,
     EVERYBODY,
     NAME,
     Form,
     Inside,
     elsewhere,
+    hub_with_page,
     inside,
     signed_in,
     start_with_page,
@@ -28,21 +31,13 @@ from hub_idle_exporter.domain.labels import Cause, Outcome, Withheld
 from hub_idle_exporter.hub.errors import HubError
 from hub_idle_exporter.serving.hub_page import guard
 
-ADMIN = "root-user"
-ADMINS = f"c.Authenticator.admin_users = {{{ADMIN!r}}}"
 SCRIPT, MAIL = "<script>alert(1)<b>", "we ird@ex.org"
 
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealHub]:
-    services = [elsewhere(*free_ports(1))]
-    directory = tmp_path_factory.mktemp("hub-page")
-    more = {"services": services, "roles": [EVERYBODY], "config": ADMINS, "base_url": "/jhub/"}
-    hub = RealHub(directory, "paper", **more)  # type: ignore[arg-type]
-    try:
-        yield start_with_page(hub)
-    finally:
-        hub.close()
+    with hub_with_page(tmp_path_factory.mktemp("hub-page"), base_url="/jhub/") as running:
+        yield running
 
 
 @pytest.fixture

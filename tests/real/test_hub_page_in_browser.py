@@ -2,25 +2,23 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
 import pytest
 from chromium import chromium
 from conftest import older_hub_python, tool_or_skip
 from fake_hub import always, reply
-from hub_pages import EVERYBODY, NAME, Inside, elsewhere, inside, start_with_page
+from hub_pages import ADMIN, NAME, Inside, hub_with_page, inside
 from legibility import CONTRAST, listen_to, violations
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 from real_hub import RealHub
 
-from hub_idle_exporter.demo.launch import free_ports
 from hub_idle_exporter.domain.keeping import Keep
 from hub_idle_exporter.domain.labels import Outcome, Withheld
 
 pytestmark = pytest.mark.slow("a browser at real JupyterHubs")
 
-ADMIN = "root-user"
-ADMINS = f"c.Authenticator.admin_users = {{{ADMIN!r}}}"
 SCRIPT = "<script>alert(1)<b>"
 Scheme = Literal["light", "dark"]
 
@@ -31,19 +29,10 @@ def browser() -> Iterator[Browser]:
         yield running
 
 
-def a_hub(at: pytest.TempPathFactory, **more: Any) -> RealHub:
-    services = [elsewhere(*free_ports(1))]
-    more |= {"services": services, "roles": [EVERYBODY], "config": ADMINS}
-    return RealHub(at.mktemp("hub-page"), "paper", **more)
-
-
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealHub]:
-    with_page = a_hub(tmp_path_factory)
-    try:
-        yield start_with_page(with_page)
-    finally:
-        with_page.close()
+    with hub_with_page(tmp_path_factory.mktemp("hub-page")) as running:
+        yield running
 
 
 @pytest.fixture
@@ -111,16 +100,12 @@ def test_it_works_without_javascript(page: Inside, browser: Browser) -> None:
     context.close()
 
 
-def test_on_an_older_hub(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> None:
-    older = a_hub(tmp_path_factory, python=older_hub_python("5.5"), base_url="/jhub/")
-    context = browser.new_context()
-    try:
-        start_with_page(older)
-        with inside(older) as served:
-            uses(served, context)
-    finally:
+def test_on_an_older_hub(browser: Browser, tmp_path: Path) -> None:
+    more = {"python": older_hub_python("5.5"), "base_url": "/jhub/"}
+    with hub_with_page(tmp_path, **more) as older, inside(older) as served:
+        context = browser.new_context()
+        uses(served, context)
         context.close()
-        older.close()
 
 
 def test_an_administrator_finds_a_server_and_keeps_it(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -23,6 +24,8 @@ from hub_idle_exporter.serving.hub_page.ports import page_server
 from hub_idle_exporter.serving.hub_page.service import Service as Described
 
 NAME = "idle-exporter"
+ADMIN = "root-user"
+ADMINS = f"c.Authenticator.admin_users = {{{ADMIN!r}}}"
 # Who may use the page: everybody. It takes the place of the Hub's own role of that name.
 EVERYBODY = {"name": "user", "scopes": ["self", f"access:services!service={NAME}"]}
 # The Hub looks after its services every 30 s.
@@ -126,6 +129,17 @@ def start_with_page(hub: RealHub) -> RealHub:
     with inside(hub):
         hub.start()
     return hub
+
+
+@contextmanager
+def hub_with_page(directory: Path, **more: Any) -> Iterator[RealHub]:
+    """Run a Hub, with paper servers and an administrator, for the service `elsewhere`."""
+    more |= {"services": [elsewhere(*free_ports(1))], "roles": [EVERYBODY], "config": ADMINS}
+    hub = RealHub(directory, "paper", **more)
+    try:
+        yield start_with_page(hub)
+    finally:
+        hub.close()
 
 
 def environment_of(hub: RealHub, service: Service) -> dict[str, str]:

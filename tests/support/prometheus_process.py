@@ -4,20 +4,13 @@ with PrometheusServer(path, directory, {"job": "127.0.0.1:9899"}) as prometheus:
     prometheus.instant("sum(up)", at=time.time())
 """
 
-import subprocess
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import requests
 import yaml
-
-from hub_idle_exporter.demo.launch import free_ports
-
-if TYPE_CHECKING:
-    from typing_extensions import Self  # Python has it from 3.11 on
+from server_process import ServerProcess
 
 Answer = list[dict[str, Any]]
 
@@ -43,15 +36,7 @@ class Scraped:
         return job_configuration | dict(self.more)
 
 
-def wait_until(holds: Callable[[], object], timeout: float, what: str) -> None:
-    """Poll until something holds; AssertionError after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while not holds():
-        assert time.monotonic() < deadline, f"not {what} within {timeout} s"
-        time.sleep(0.1)
-
-
-class PrometheusServer:
+class PrometheusServer(ServerProcess):
     """Prometheus, scraping and evaluating every second.
 
     Args:
@@ -70,8 +55,6 @@ class PrometheusServer:
         rules: Path | None = None,
         alertmanager: str | None = None,
     ) -> None:
-        (port,) = free_ports(1)
-        self.url = f"http://127.0.0.1:{port}"
         directory.mkdir(parents=True, exist_ok=True)
         configuration: dict[str, Any] = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
@@ -82,52 +65,8 @@ class PrometheusServer:
             target = {"static_configs": [{"targets": [alertmanager]}]}
             configuration["alerting"] = {"alertmanagers": [target]}
         (directory / "prometheus.yml").write_text(yaml.safe_dump(configuration))
-        self._session = requests.Session()
-        self._session.trust_env = False
-        self._log = (directory / "prometheus.log").open("wb")
-        self._process = subprocess.Popen(
-            [
-                program,
-                "--config.file=prometheus.yml",
-                "--storage.tsdb.path=data",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            cwd=directory,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-        )
-
-    def __enter__(self) -> "Self":
-        try:
-            self.wait(self._is_ready, 30, "Prometheus ready")
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End it."""
-        self._process.terminate()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._log.close()
-        self._session.close()
-
-    def wait(self, holds: Callable[[], object], timeout: float, what: str) -> None:
-        """Poll until something holds; AssertionError after `timeout` seconds."""
-        wait_until(holds, timeout, what)
-
-    def _is_ready(self) -> bool:
-        try:
-            return self._session.get(f"{self.url}/-/ready", timeout=5).ok
-        except requests.RequestException:
-            return False
+        options = ("--config.file=prometheus.yml", "--storage.tsdb.path=data")
+        super().__init__(program, directory, options)
 
     def get(self, path: str, **parameters: object) -> Any:
         """Give the data that its API answers; AssertionError with its error."""

@@ -26,6 +26,8 @@ from hub_idle_exporter.serving.port import Port
 from hub_idle_exporter.serving.server import WebServer
 from hub_idle_exporter.serving.web_config import WebConfig, WebConfigSource
 
+USUAL = Limits()
+
 
 class Service:
     """A web server on a free port over the metrics of a good poll."""
@@ -33,7 +35,7 @@ class Service:
     def __init__(
         self,
         host: str = "127.0.0.1",
-        limits: Limits | None = None,
+        limits: Limits = USUAL,
         source: WebConfigSource | None = None,
     ) -> None:
         rules = Rules((Policy('quo"te\n\u00fc', 3600.0),))
@@ -110,7 +112,7 @@ class Service:
 
 @contextmanager
 def serving(
-    host: str = "127.0.0.1", limits: Limits | None = None, source: WebConfigSource | None = None
+    host: str = "127.0.0.1", limits: Limits = USUAL, source: WebConfigSource | None = None
 ) -> Iterator[Service]:
     service = Service(host, limits, source)
     service.web.start()

@@ -89,5 +89,12 @@ def test_of_ipv6_a_network_counts_as_one_address(address: str, network: str) -> 
 def test_where_few_files_may_be_open_there_are_fewer_connections(
     files: int, total: int, per_address: int
 ) -> None:
-    limits = Limits.within(files)
+    limits = Limits().within(files)
     assert (limits.total, limits.per_address) == (total, per_address)
+
+
+def test_a_port_with_limits_of_its_own_keeps_to_the_files_too() -> None:
+    """The page inside the Hub has all its connections from one address, the Hub's proxy."""
+    own = Limits(total=500, per_address=500, answers=64, head=32 * 1024)
+    assert own.within(4096) == own
+    assert own.within(400) == Limits(total=200, per_address=200, answers=64, head=32 * 1024)

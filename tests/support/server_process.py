@@ -1,0 +1,78 @@
+"""A server of its own for a test, in a folder of its own: started, waited for, and ended."""
+
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import requests
+
+from hub_idle_exporter.demo.launch import free_ports
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # Python has it from 3.11 on
+
+
+def wait_until(holds: Callable[[], object], timeout: float, what: str) -> None:
+    """Poll until something holds; AssertionError after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not holds():
+        assert time.monotonic() < deadline, f"not {what} within {timeout} s"
+        time.sleep(0.1)
+
+
+class ServerProcess:
+    """A program of Prometheus' family: it listens on a free port, and says when it is ready.
+
+    Args:
+        program: its path.
+        directory: where its data and its log are.
+        options: its command line, without the address.
+    """
+
+    def __init__(self, program: str, directory: Path, options: Sequence[str]) -> None:
+        (port,) = free_ports(1)
+        self.address = f"127.0.0.1:{port}"
+        self.url = f"http://{self.address}"
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._log = (directory / "server.log").open("wb")
+        self._process = subprocess.Popen(
+            [program, *options, f"--web.listen-address={self.address}"],
+            cwd=directory,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+
+    def __enter__(self) -> "Self":
+        try:
+            self.wait(self._is_ready, 30, f"{type(self).__name__} ready")
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it."""
+        self._process.terminate()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+        self._session.close()
+
+    def wait(self, holds: Callable[[], object], timeout: float, what: str) -> None:
+        """Poll until something holds; AssertionError after `timeout` seconds."""
+        wait_until(holds, timeout, what)
+
+    def _is_ready(self) -> bool:
+        try:
+            return self._session.get(f"{self.url}/-/ready", timeout=5).ok
+        except requests.RequestException:
+            return False
