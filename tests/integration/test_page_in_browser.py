@@ -441,7 +441,7 @@ def test_a_browser_runs_nothing_but_the_pages_own_script(browser: Browser, seen:
 
 
 @pytest.mark.parametrize("width", [320, 1280])
-def test_tables_stay_tables_for_those_wholisten_to(
+def test_tables_stay_tables_for_those_who_listen(
     browser: Browser, seen: Exporter, width: int
 ) -> None:
     page = browser.new_page(viewport={"width": width, "height": 900})

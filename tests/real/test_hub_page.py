@@ -31,6 +31,8 @@ from hub_idle_exporter.domain.labels import Cause, Outcome, Withheld
 from hub_idle_exporter.hub.errors import HubError
 from hub_idle_exporter.serving.hub_page import guard
 
+pytestmark = pytest.mark.slow("the page inside real JupyterHubs")
+
 SCRIPT, MAIL = "<script>alert(1)<b>", "we ird@ex.org"
 
 
