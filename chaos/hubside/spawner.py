@@ -9,6 +9,7 @@ stop_lies   stop() returns as if all were well, and the process lives on
 import json
 import os
 import sys
+import time
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -22,20 +23,26 @@ from .noting import note
 RECORD = os.environ["CHAOS_RECORD"]
 ROOT = Path(__file__).resolve().parents[2]
 
-# Who sent the DELETE that the task at hand is about, and when the Hub took it, having checked the
-# token. stop() runs in a task begun by it.
+# Who sent the DELETE that the task at hand is about, and when the Hub took it: right before it
+# checks the token, since a Hub may be paused right after. stop() runs in a task begun by it.
 asked_by: ContextVar[str] = ContextVar("asked_by", default="the Hub itself")
 taken_at: ContextVar[float] = ContextVar("taken_at", default=0.0)
-_delete = UserServerAPIHandler.delete
+_prepare, _delete = UserServerAPIHandler.prepare, UserServerAPIHandler.delete
+
+
+async def _prepare_noting_when(self: Any) -> None:
+    taken_at.set(time.time())
+    await _prepare(self)
 
 
 async def _delete_noting_who(self: Any, user_name: str, server_name: str = "") -> None:
     who = self.current_user
     asked_by.set(f"{who.kind} {who.name}" if who is not None else "nobody")
-    taken_at.set(note(RECORD, "delete", user=user_name, server=server_name, by=asked_by.get()))
+    note(RECORD, "delete", user=user_name, server=server_name, by=asked_by.get())
     await _delete(self, user_name, server_name)
 
 
+UserServerAPIHandler.prepare = _prepare_noting_when
 UserServerAPIHandler.delete = _delete_noting_who
 
 

@@ -395,3 +395,16 @@ def test_no_promise_is_broken_and_all_end(tmp_path: Path, history: str, has_file
             world.do(*act)
         world.settle()
         assert world.stopped == STOPPED
+
+
+def test_nobody_is_told_in_the_grace_period_after_a_clock_of_ours_is_set_right(
+    tmp_path: Path,
+) -> None:
+    """It was two hours behind when the exporter began, in the place of another one."""
+    with FakeHub() as hub, PeopleWorld.begun(hub, grace=600.0, folder=tmp_path) as world:
+        world.begin(IDLE)
+        world.do("poll", None, [])
+        world.do("wall_jump", -7200.0)
+        world.do("exporter_ends", "by itself")
+        world.settle()
+        assert world.stopped == STOPPED

@@ -494,8 +494,8 @@ def test_an_announcement_survives_a_restart(make_rig: MakeRig, tmp_path: Path) -
     first.poll()
     first.enforcement.election.release()
     first.file.close()
-    second = make_rig(notice=NOTICE, state=StateFile.opened(path, lambda _: True))
-    second.follow(first)
+    state = StateFile.opened(path, lambda _: True)
+    second = make_rig(notice=NOTICE, state=state, after=first)
     later(second, NOTICE - 10)
     assert second.stops() == []
     later(second, 11)
@@ -508,8 +508,7 @@ def test_without_a_state_file_a_restart_announces_anew(make_rig: MakeRig) -> Non
     first.run("ana", idle=46 * MINUTE, kernels=["idle"])
     first.poll()
     first.enforcement.election.release()
-    second = make_rig(notice=NOTICE)
-    second.follow(first)
+    second = make_rig(notice=NOTICE, after=first)
     later(second, NOTICE + 1)
     assert second.stops() == []
     assert announced(second) == {("ana", ""): pytest.approx(NOTICE, abs=2)}

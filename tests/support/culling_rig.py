@@ -76,7 +76,11 @@ class FixedPolicies(PolicySource):
 
 
 class Rig:
-    """One sidecar's inner parts against one fake Hub."""
+    """One sidecar's inner parts against one fake Hub.
+
+    With `after` it takes the place of a sidecar that has ended: the same clocks, from the first
+    moment on, and the same servers.
+    """
 
     def __init__(
         self,
@@ -100,12 +104,15 @@ class Rig:
         url: str | None = None,
         ca_file: str | None = None,
         tls: ssl.SSLContext | None = None,
+        after: "Rig | None" = None,
         **cull: Any,
     ) -> None:
-        self.time, self.wall_ahead, self.later_ahead = START, 0.0, 0.0
+        self.time: float = after.time if after else START
+        self.wall_ahead: float = after.wall_ahead if after else 0.0
+        self.later_ahead = 0.0
         self.hub = hub
         hub.clock = lambda: self.time
-        self.target = FakeServer()
+        self.target: FakeServer = after.target if after else FakeServer()
         self.target.clock = lambda: self.time
         self.stopping = threading.Event()
         default = Policy("default", timeout, max_age, notice=notice, keep_max=keep_max)
@@ -201,12 +208,6 @@ class Rig:
     def __exit__(self, *error: object) -> None:
         self.stopping.set()
         self.target.close()
-
-    def follow(self, before: "Rig") -> None:
-        """Take the place of a sidecar that has ended: the same time, the same servers."""
-        self.target.close()
-        self.target, self.time, self.wall_ahead = before.target, before.time, before.wall_ahead
-        self.target.clock = lambda: self.time
 
     def _steady(self) -> float:
         return self.time

@@ -102,7 +102,7 @@ class PeopleWorld(World):
     """Tells the oracle what people do and are told."""
 
     post: Post = field(default_factory=Post)
-    begin_rig: Callable[[], Rig] = lambda: NotImplemented
+    begin_rig: Callable[[Rig], Rig] = lambda _after: NotImplemented
     folder: Path | None = None  # that of the state file; None: there is none
     people: PeopleHistory = field(default_factory=PeopleHistory)
     ended_rigs: list[Rig] = field(default_factory=list)
@@ -127,10 +127,10 @@ class PeopleWorld(World):
         }
         with ExitStack() as stack:
 
-            def begin_rig() -> Rig:
+            def begin_rig(after: Rig | None = None) -> Rig:
                 path = folder and folder / "state.sqlite"
                 state = StateFile.opened(path, lambda _: True)
-                rig = Rig(hub, grace=grace, state=state, tells=post, **more | settings)
+                rig = Rig(hub, grace=grace, state=state, tells=post, after=after, **more | settings)
                 return stack.enter_context(rig)
 
             max_culls = settings.get("max_culls", 0)
@@ -402,8 +402,7 @@ class PeopleWorld(World):
         self.rig.stopping.set()
         self.rig.file.close()
         self.ended_rigs.append(self.rig)
-        self.rig = self.begin_rig()
-        self.rig.follow(self.ended_rigs[-1])
+        self.rig = self.begin_rig(self.rig)
         self.apply_rules()
         self.forget()
 
