@@ -32,10 +32,9 @@ from hub_idle_exporter.serving.page import html
 from hub_idle_exporter.serving.reading import Reading, ServerFilter
 from hub_idle_exporter.serving.view import view_of
 
-MORE = pytest.mark.slow("more widths and states of the page")
-WIDTHS = (320, 1280, *(pytest.param(width, marks=MORE) for width in (390, 768, 1920)))
+pytestmark = pytest.mark.slow("the page in a browser")
+WIDTHS = (320, 390, 768, 1280, 1920)
 READ_ALOUD = ((320, "dark"), (1280, "light"))  # axe-core takes a second
-USUAL = ("names", "orphan", "less protection")
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 HOSTILE = "<script>alert('policy')</script>"
 
@@ -134,9 +133,7 @@ def shown(browser: Browser, given: Reading, **more: Any) -> Page:
     return page
 
 
-@pytest.mark.parametrize(
-    "state", [one if one in USUAL else pytest.param(one, marks=MORE) for one in STATES]
-)
+@pytest.mark.parametrize("state", STATES)
 def test_everybody_can_read_it_in_every_state(browser: Browser, state: str) -> None:
     page = shown(browser, STATES[state]())
     unfold(page)
