@@ -20,6 +20,8 @@ from conftest import tool_or_skip
 from planted_faults import DASHBOARD
 from prometheus_process import PrometheusServer
 
+pytestmark = pytest.mark.slow("answers of the dashboard in trouble")
+
 REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO / "tools"))
 
