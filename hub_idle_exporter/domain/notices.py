@@ -12,7 +12,7 @@ from math import inf
 import msgspec
 
 from .keeping import Start
-from .policy import JudgedServer, Reason, State
+from .policy import JudgedServer, Policy, Reason, State
 
 # Deadlines are added up from parts of a second; activity moves them by more than this.
 _SAME_SECONDS = 1.0
@@ -81,6 +81,11 @@ def standing(
 def stop_from(made: Announcement, notice: float) -> float:
     """Return from when on a server may be stopped that was announced, by the notice of now."""
     return max(made.due, made.announced + notice)
+
+
+def waits(policy: Policy, reason: Reason) -> float:
+    """Return how long a stop is held up by its announcement; by age it is not, in seconds."""
+    return policy.notice if reason is Reason.IDLE else 0.0
 
 
 def near_limits(one: JudgedServer, now: float) -> Iterator[Reason]:

@@ -16,6 +16,7 @@ from ..domain.notices import (
     near_limits,
     standing,
     stop_from,
+    waits,
 )
 from ..domain.policy import JudgedServer, Reason
 from .state_file import StateFile, StateLostError
@@ -89,12 +90,12 @@ class Notices:
         if reason is None or not self.is_needed(server, now):
             return
         key, until = key_of(server, reason), deadline(server, reason, now)
-        waits = server.policy.notice if reason is Reason.IDLE else 0.0
+        wait = waits(server.policy, reason)
         with self._lock:
             self._being_told[key] = server
 
         def left() -> float:
-            return max(until - self._hub_time(), waits)
+            return max(until - self._hub_time(), wait)
 
         self._tells.due(server, key, left, lambda: self._told(key, until))
 
@@ -165,8 +166,7 @@ class Notices:
             if server is None:
                 return
             now = self._hub_time()
-            waits = server.policy.notice if key[1] is Reason.IDLE else 0.0
-            made = Announcement.made(until, waits, now)
+            made = Announcement.made(until, waits(server.policy, key[1]), now)
             try:
                 self._file.save_announcement(key, made)
             except StateLostError as error:  # announced anew when the file works again

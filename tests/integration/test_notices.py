@@ -25,6 +25,7 @@ class Post:
         self.asked: list[tuple[str, str, str]] = []
         self.stops: list[str] = []
         self.cancelled: list[Hashable] = []
+        self.waiting: dict[Hashable, Callable[[], None]] = {}
         self.left: Callable[[], float] = lambda: 0.0
         self.deliver: Callable[[], None] = lambda: None
         self.trouble: str | None = None
@@ -37,6 +38,7 @@ class Post:
         told: Callable[[], None],
     ) -> None:
         self.asked.append((server.user, server.server, f"{server.reason}"))
+        self.waiting.setdefault(key, told)
         self.left, self.deliver = left, told
 
     def stopped(self, server: JudgedServer) -> None:
@@ -44,6 +46,7 @@ class Post:
 
     def cancel(self, key: Hashable) -> None:
         self.cancelled.append(key)
+        self.waiting.pop(key, None)
 
     def problem(self, key: Hashable) -> str | None:
         return self.trouble
@@ -393,26 +396,16 @@ def test_who_could_not_be_told_is_not_stopped(make_rig: MakeRig, post: Post) -> 
 
 
 class Crossing(Post):
-    """A waiting room; while a notice is taken out of it, the next one is announced."""
+    """While a notice is cancelled, the next one is announced."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.waiting: dict[Hashable, Callable[[], None]] = {}
         self.meanwhile = threading.Thread()
-
-    def due(
-        self,
-        server: JudgedServer,
-        key: Hashable,
-        left: Callable[[], float],
-        told: Callable[[], None],
-    ) -> None:
-        self.waiting.setdefault(key, told)
 
     def cancel(self, key: Hashable) -> None:
         self.meanwhile.start()
         self.meanwhile.join(0.2)  # until it is over, or waits for us
-        self.waiting.pop(key)
+        super().cancel(key)
 
 
 def test_who_is_announced_anew_while_the_last_one_is_taken_back_is_told(make_rig: MakeRig) -> None:

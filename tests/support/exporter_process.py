@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 from prometheus_client.parser import text_string_to_metric_families
+from server_process import end
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # Python has it from 3.11 on
@@ -220,13 +221,7 @@ class Exporter:
 
     def close(self) -> None:
         """End it, by force if need be, and look for secrets in all it said."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        end(self.process, patience=10)
         self._reader.join(5)
         assert self.process.stdout is not None
         if not self._reader.is_alive():

@@ -3775,15 +3775,15 @@ MUTANTS = [
     Mutant(
         "the message says the time that is left",
         "people/notices.py",
-        "return max(until - self._hub_time(), waits)",
+        "return max(until - self._hub_time(), wait)",
         "return server.policy.timeout",
         "integration/test_notices.py::test_the_message_says_the_time_that_is_left_when_it_is_sent",
     ),
     Mutant(
         "who is told of the maximum age is not promised a notice",
-        "people/notices.py",
-        "waits = server.policy.notice if reason is Reason.IDLE else 0.0",
-        "waits = server.policy.notice",
+        "domain/notices.py",
+        "return policy.notice if reason is Reason.IDLE else 0.0",
+        "return policy.notice",
         "integration/test_notices.py::test_who_is_past_the_maximum_age_is_told_that_there_is_no_time",
     ),
     Mutant(

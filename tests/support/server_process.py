@@ -4,7 +4,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import requests
 
@@ -20,6 +20,16 @@ def wait_until(holds: Callable[[], object], timeout: float, what: str) -> None:
     while not holds():
         assert time.monotonic() < deadline, f"not {what} within {timeout} s"
         time.sleep(0.1)
+
+
+def end(process: "subprocess.Popen[Any]", patience: float) -> None:
+    """End a process; by force if it has not ended within so many seconds."""
+    process.terminate()
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 class ServerProcess:
@@ -58,12 +68,7 @@ class ServerProcess:
 
     def close(self) -> None:
         """End it."""
-        self._process.terminate()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end(self._process, patience=20)
         self._log.close()
         self._session.close()
 
