@@ -22,12 +22,12 @@ from .deleting.deleter import Deleter
 from .deleting.listing import UserLister
 from .deleting.trail import DeletionTrail
 from .domain.durations import shown
-from .domain.labels import Outcome, Withheld
+from .domain.labels import Outcome, QueryResult, Withheld
 from .domain.poll_state import LatestState, PollState
-from .domain.settings import ConfigError, Settings, WebSettings
+from .domain.settings import ConfigError, Settings, SpareQuerySettings, WebSettings
 from .ending import Ending
 from .hub.client import Hub
-from .hub.token import Token, find_token
+from .hub.token import Token, find_token, token_in_file
 from .metrics import Metrics
 from .notifying.notifier import Notifier
 from .notifying.notify_file import NotifyFile
@@ -40,6 +40,8 @@ from .people.state_file import StateFile
 from .people.tells import OnThePage
 from .policy_file import PolicySource
 from .poller import LIST_CHANGED, Poller, heartbeat_seconds, warn_of_policies
+from .prometheus.client import Prometheus
+from .prometheus.second_opinion import SecondOpinion
 from .scheduler import Scheduler
 from .serving.access import Access
 from .serving.application import Site
@@ -50,7 +52,13 @@ from .serving.web_config import WebConfig, WebConfigSource
 from .watched_file import FileError, exposed_to_others
 
 # A single run has failed if a candidate was withheld for one of these: not because it is in use.
-_UNSURE = (Withheld.PROBE_FAILED, Withheld.GATE, Withheld.UNASKED, Withheld.STALE)
+_UNSURE = (
+    Withheld.PROBE_FAILED,
+    Withheld.GATE,
+    Withheld.UNASKED,
+    Withheld.STALE,
+    Withheld.QUERY_FAILED,
+)
 # A poll that is about to end is waited for, so that nothing is logged after the last line.
 _LAST_POLL_SECONDS = 0.5
 # How often it is looked whether idle users are to be listed; they are listed once an hour.
@@ -114,6 +122,10 @@ class Sidecar:
         exposed = exposed_to_others(self.settings.token_file)
         if exposed is not None:
             logger.warning("token_file_exposed", why=exposed)
+        asked = self.settings.spare_query
+        exposed = exposed_to_others(asked.token_file if asked else None)
+        if exposed is not None:
+            logger.warning("prometheus_token_file_exposed", why=exposed)
         exposed = exposed_to_others(self.settings.notify_file)
         if exposed is not None:
             logger.warning("notify_file_exposed", why=exposed)
@@ -208,6 +220,7 @@ def assemble(
         metrics.undelivered = notifier.undelivered
     tells = Teller(notifier, _page_address()) if notifier else OnThePage(metrics.count_announced)
     promises = Promises.of(file, tells, gatekeeper.hub_time, keeps_nothing)
+    opinion = second_opinion(settings.spare_query, metrics.count_query)
     if cull.enforce:
         enforcement = enforcement_of(
             hub,
@@ -220,8 +233,9 @@ def assemble(
             files.tls,
             Later(stopping, cull.concurrency),
             stopping,
+            second_opinion=opinion,
         )
-    observer = Observer(hub, source, poll, cull, gatekeeper, file)
+    observer = Observer(hub, source, poll, cull, gatekeeper, file, second_opinion=opinion)
     poller = Poller(observer, source, latest, poll, gatekeeper, enforcement, metrics)
     trail, deleter = DeletionTrail(metrics), None
     if enforcement is not None:
@@ -281,6 +295,19 @@ def notify_file(path: str, wait: Callable[[float], bool]) -> NotifyFile:
     file = NotifyFile(Path(path), wait).read_first()
     log.mask_also(file.mask)
     return file
+
+
+def second_opinion(
+    settings: SpareQuerySettings | None, on_query: Callable[[QueryResult], None]
+) -> SecondOpinion | None:
+    """Make what asks for it, if there is one; raise ConfigError if its token cannot be used."""
+    if settings is None:
+        return None
+    token, file = None, settings.token_file
+    if file is not None:
+        token = token_in_file("--prometheus-token-file", Path(file))
+        log.mask_also(token.mask)
+    return SecondOpinion(settings.query, Prometheus(settings, token), on_query)
 
 
 def _page_address() -> str:

@@ -167,6 +167,7 @@ class Clearance:
 
     def open(self, current: CullPass, candidate: JudgedServer) -> Case:
         """Ask the server what runs in it; raise WithheldError if that protects it."""
+        _check_spared(current, candidate)
         if not current.announces:
             self._check_told(candidate)
         asks = current.safeguards.asks_servers
@@ -250,6 +251,7 @@ class Clearance:
             self._ask_last(case, unused, now, good_until)
         elif case.must_answer:
             good_until = self._clock()  # too late to ask once more: the stop is prepared anew
+        _check_spared(case.current, fresh)
         self._check_gate(judge)
         if permit is None:
             return Cleared(case, fresh, None, good_until, now, now + LOOK_SECONDS)
@@ -261,6 +263,7 @@ class Clearance:
         fresh, now = self._check_again(case, judge)
         if case.must_answer:
             self._ask_last(case, case.limit, now, self._clock() + DEADLINE_SECONDS)
+        _check_spared(case.current, fresh)
         self._check_gate(judge)
         self._notices.announce(fresh, now)
 
@@ -332,7 +335,8 @@ class Clearance:
         """Ask what runs in the server; raise WithheldError if it is in use."""
         if case.interview is None or not case.must_answer:
             return
-        answer = case.interview.ask_work(case.limit)
+        protects_terminals = case.candidate.policy.protect_terminals
+        answer = case.interview.ask_work(case.limit, protects_terminals)
         if case.interview.is_known_kind:
             with self._kinds_lock:
                 self._kinds.answered(*case.start)
@@ -432,3 +436,14 @@ class Clearance:
                 why="the proxy's routes have no last_activity (Traefik has none), so nothing tells "
                 "whether a server is in use that is not a Jupyter server: these are not stopped",
             )
+
+
+def _check_spared(current: CullPass, one: JudgedServer) -> None:
+    """Raise WithheldError if the second opinion spares a candidate; the maximum age is not held up.
+
+    That costs a request each 30 s, for all servers together.
+    """
+    opinion = current.opinion.now() if one.reason is Reason.IDLE else None
+    spared = opinion.spares(one.user, one.server) if opinion and one.policy.spare_query else None
+    if opinion is not None and spared is not None:
+        raise WithheldError(spared.cause, f"{spared.why} (--spare-query {opinion.query})")

@@ -82,6 +82,16 @@ class CullSettings:
 
 
 @dataclass(frozen=True)
+class SpareQuerySettings:
+    """The second opinion: a PromQL query, and the Prometheus that is asked."""
+
+    query: str
+    url: str
+    token_file: str | None = None
+    ca_file: str | None = None
+
+
+@dataclass(frozen=True)
 class WebSettings:
     """Where metrics and the page are served."""
 
@@ -111,5 +121,6 @@ class Settings:
     policy_file: str | None = None
     state_file: str | None = None
     notify_file: str | None = None
+    spare_query: SpareQuerySettings | None = None
     tls_directory: str | None = None  # the Hub's internal_ssl certificates
     unknown_variables: tuple[str, ...] = ()  # look like options, and are none

@@ -31,13 +31,16 @@ class BoundedAdapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
 
 
-def read_whole(answer: requests.Response, where: str) -> bytes:
-    """Read the body of an answer; raise HubError for one that is too large or compressed."""
+def read_whole(answer: requests.Response, where: str, if_large: str) -> bytes:
+    """Read the body of an answer; raise HubError for one that is too large or compressed.
+
+    `if_large` says what to do about one that is too large.
+    """
     if answer.headers.get("Content-Encoding", "").lower() not in ("", "identity"):
         raise HubError(
             Cause.RESPONSE,
             f"{where} sent a compressed answer, although none was asked for, and it was not read: "
-            "turn off compression in the proxy in front of the Hub",
+            "turn off compression in the proxy in front of it",
         )
     pieces, size = list[bytes](), 0
     while piece := answer.raw.read(_PIECE, decode_content=False):
@@ -47,7 +50,7 @@ def read_whole(answer: requests.Response, where: str) -> bytes:
             raise HubError(
                 Cause.RESPONSE,
                 f"{where} sent an answer larger than {LARGEST_ANSWER >> 20} MiB, and it was not "
-                "read to its end: lower --api-page-size, or look for users with huge user_options",
+                f"read to its end: {if_large}",
             )
     return b"".join(pieces)
 

@@ -1,0 +1,60 @@
+"""The only place that sends a query to a Prometheus, or to what speaks its HTTP API."""
+
+import requests
+from requests.utils import default_headers
+from urllib3 import Timeout
+from urllib3.exceptions import HTTPError
+
+from ..domain.settings import SpareQuerySettings
+from ..domain.spare_query import QueryError, Series, read_answer
+from ..hub.bounded import BoundedAdapter, read_whole
+from ..hub.errors import HubError, unreachable
+from ..hub.token import Token
+
+QUERY_SECONDS = 10.0
+_HEADERS = {**default_headers(), "Accept": "application/json", "Accept-Encoding": "identity"}
+
+
+class Prometheus:
+    """A Prometheus; safe to use from many threads.
+
+    No redirect is followed, no cookie kept, no proxy or .netrc of the environment used.
+
+    Args:
+        settings: its address.
+        token: the bearer token; None without one.
+    """
+
+    def __init__(self, settings: SpareQuerySettings, token: Token | None) -> None:
+        self._url, self._ca_file, self._token = settings.url, settings.ca_file, token
+        self._adapter = BoundedAdapter()
+
+    def ask(self, query: str) -> list[Series]:
+        """Evaluate a query now (`POST /api/v1/query`); raise QueryError if it has no answer."""
+        sent = self._token.bearer if self._token else None
+        try:
+            status, body = self._exchange(query, sent)
+            if status in (401, 403) and self._token is not None and self._token.reread():
+                status, body = self._exchange(query, self._token.bearer)
+        except HubError as error:
+            raise QueryError(str(error)) from None
+        except (OSError, HTTPError) as error:
+            raise QueryError(str(unreachable(error, self._url, QUERY_SECONDS))) from None
+        try:
+            return read_answer(status, body)
+        except QueryError as error:
+            sentence = f"{self._url}: {error}"
+            raise QueryError(self._token.mask(sentence) if self._token else sentence) from None
+
+    def _exchange(self, query: str, authorization: str | None) -> tuple[int, bytes]:
+        headers = _HEADERS if authorization is None else _HEADERS | {"Authorization": authorization}
+        asked = {"query": query, "timeout": f"{QUERY_SECONDS:g}s"}
+        where = f"{self._url}/api/v1/query"
+        request = requests.Request("POST", where, headers=headers, data=asked).prepare()
+        with self._adapter.send(
+            request,
+            timeout=Timeout(QUERY_SECONDS, QUERY_SECONDS, QUERY_SECONDS),  # type: ignore[arg-type]
+            stream=True,
+            verify=self._ca_file or True,
+        ) as answer:
+            return answer.status_code, read_whole(answer, self._url, "let the query give less")
