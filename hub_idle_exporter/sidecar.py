@@ -22,7 +22,7 @@ from .deleting.deleter import Deleter
 from .deleting.listing import UserLister
 from .deleting.trail import DeletionTrail
 from .domain.durations import shown
-from .domain.labels import Outcome, QueryResult, Withheld
+from .domain.labels import Outcome, Withheld
 from .domain.poll_state import LatestState, PollState
 from .domain.settings import ConfigError, Settings, SpareQuerySettings, WebSettings
 from .ending import Ending
@@ -119,16 +119,11 @@ class Sidecar:
         self.gatekeeper.tell_of_grace()
 
     def _warn_of_exposed_files(self) -> None:
-        exposed = exposed_to_others(self.settings.token_file)
-        if exposed is not None:
-            logger.warning("token_file_exposed", why=exposed)
-        asked = self.settings.spare_query
-        exposed = exposed_to_others(asked.token_file if asked else None)
-        if exposed is not None:
-            logger.warning("prometheus_token_file_exposed", why=exposed)
-        exposed = exposed_to_others(self.settings.notify_file)
-        if exposed is not None:
-            logger.warning("notify_file_exposed", why=exposed)
+        events = ("token_file_exposed", "prometheus_token_file_exposed", "notify_file_exposed")
+        for event, file in zip(events, self.settings.secret_files, strict=True):
+            exposed = exposed_to_others(file)
+            if exposed is not None:
+                logger.warning(event, why=exposed)
 
     def _announce_deletions(self) -> None:
         cull = self.settings.cull
@@ -220,7 +215,9 @@ def assemble(
         metrics.undelivered = notifier.undelivered
     tells = Teller(notifier, _page_address()) if notifier else OnThePage(metrics.count_announced)
     promises = Promises.of(file, tells, gatekeeper.hub_time, keeps_nothing)
-    opinion = second_opinion(settings.spare_query, metrics.count_query)
+    opinion, asked = None, settings.spare_query
+    if asked is not None:
+        opinion = SecondOpinion(asked.query, prometheus_of(asked), metrics.count_query)
     if cull.enforce:
         enforcement = enforcement_of(
             hub,
@@ -297,17 +294,13 @@ def notify_file(path: str, wait: Callable[[float], bool]) -> NotifyFile:
     return file
 
 
-def second_opinion(
-    settings: SpareQuerySettings | None, on_query: Callable[[QueryResult], None]
-) -> SecondOpinion | None:
-    """Make what asks for it, if there is one; raise ConfigError if its token cannot be used."""
-    if settings is None:
-        return None
-    token, file = None, settings.token_file
-    if file is not None:
-        token = token_in_file("--prometheus-token-file", Path(file))
-        log.mask_also(token.mask)
-    return SecondOpinion(settings.query, Prometheus(settings, token), on_query)
+def prometheus_of(settings: SpareQuerySettings) -> Prometheus:
+    """Make what asks the Prometheus; raise ConfigError if the token for it cannot be used."""
+    if settings.token_file is None:
+        return Prometheus(settings, None)
+    token = token_in_file("--prometheus-token-file", Path(settings.token_file))
+    log.mask_also(token.mask)
+    return Prometheus(settings, token)
 
 
 def _page_address() -> str:

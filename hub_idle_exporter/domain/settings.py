@@ -124,3 +124,9 @@ class Settings:
     spare_query: SpareQuerySettings | None = None
     tls_directory: str | None = None  # the Hub's internal_ssl certificates
     unknown_variables: tuple[str, ...] = ()  # look like options, and are none
+
+    @property
+    def secret_files(self) -> tuple[str | None, ...]:
+        """Give the files that nobody else should be able to read."""
+        of_opinion = self.spare_query.token_file if self.spare_query else None
+        return self.token_file, of_opinion, self.notify_file
