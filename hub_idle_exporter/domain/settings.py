@@ -89,6 +89,7 @@ class SpareQuerySettings:
     url: str
     token_file: str | None = None
     ca_file: str | None = None
+    timeout: float = 10.0  # seconds, for an evaluation with its whole answer
 
 
 @dataclass(frozen=True)

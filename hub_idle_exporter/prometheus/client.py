@@ -11,7 +11,6 @@ from ..hub.bounded import BoundedAdapter, read_whole
 from ..hub.errors import HubError, unreachable
 from ..hub.token import Token
 
-QUERY_SECONDS = 10.0
 _HEADERS = {**default_headers(), "Accept": "application/json", "Accept-Encoding": "identity"}
 
 
@@ -21,12 +20,13 @@ class Prometheus:
     No redirect is followed, no cookie kept, no proxy or .netrc of the environment used.
 
     Args:
-        settings: its address.
+        settings: its address, and how long it may take.
         token: the bearer token; None without one.
     """
 
     def __init__(self, settings: SpareQuerySettings, token: Token | None) -> None:
-        self._url, self._ca_file, self._token = settings.url, settings.ca_file, token
+        self._url, self._seconds = settings.url, settings.timeout
+        self._ca_file, self._token = settings.ca_file, token
         self._adapter = BoundedAdapter()
 
     def ask(self, query: str) -> list[Series]:
@@ -39,7 +39,7 @@ class Prometheus:
         except HubError as error:
             raise QueryError(str(error)) from None
         except (OSError, HTTPError) as error:
-            raise QueryError(str(unreachable(error, self._url, QUERY_SECONDS))) from None
+            raise QueryError(str(unreachable(error, self._url, self._seconds))) from None
         try:
             return read_answer(status, body)
         except QueryError as error:
@@ -48,12 +48,12 @@ class Prometheus:
 
     def _exchange(self, query: str, authorization: str | None) -> tuple[int, bytes]:
         headers = _HEADERS if authorization is None else _HEADERS | {"Authorization": authorization}
-        asked = {"query": query, "timeout": f"{QUERY_SECONDS:g}s"}
+        asked = {"query": query, "timeout": f"{self._seconds:g}s"}
         where = f"{self._url}/api/v1/query"
         request = requests.Request("POST", where, headers=headers, data=asked).prepare()
         with self._adapter.send(
             request,
-            timeout=Timeout(QUERY_SECONDS, QUERY_SECONDS, QUERY_SECONDS),  # type: ignore[arg-type]
+            timeout=Timeout(*[self._seconds] * 3),  # type: ignore[arg-type]
             stream=True,
             verify=self._ca_file or True,
         ) as answer:
