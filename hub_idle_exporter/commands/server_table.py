@@ -142,7 +142,7 @@ def aligned(rows: Sequence[Row]) -> list[str]:
 
 
 def _reason(one: JudgedServer) -> Reason | NotCandidate | Withheld | None:
-    if one.spared is not None and one.reason and not one.would_stop:
+    if one.reason and one.spared is not None:
         return one.spared.cause
     return one.reason or one.not_candidate
 

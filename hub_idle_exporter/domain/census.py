@@ -96,12 +96,19 @@ class Census:
         return Counter((one.policy.name, one.reason) for one in self.candidates if one.reason)
 
     @cached_property
+    def would_stop(self) -> Mapping[tuple[str, Reason], int]:
+        """Count by policy and reason the candidates that nothing known spares."""
+        return Counter(
+            (one.policy.name, one.reason)
+            for one in self.candidates
+            if one.reason and one.would_stop
+        )
+
+    @cached_property
     def spared(self) -> Mapping[tuple[str, Withheld], int]:
         """Count by policy and cause the candidates that the second opinion spares."""
         return Counter(
-            (one.policy.name, one.spared.cause)
-            for one in self.candidates
-            if one.spared is not None and not one.would_stop
+            (one.policy.name, one.spared.cause) for one in self.candidates if one.spared is not None
         )
 
     @property

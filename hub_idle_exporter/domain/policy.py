@@ -209,7 +209,7 @@ class JudgedServer(msgspec.Struct, frozen=True, gc=False):
     one of `reason` (stop it) and `not_candidate` (do not, and why) is set. `protection` is what
     protects it whatever its idle time and age are, None if nothing does. `kept` is for how many
     seconds it is still kept, None if it is not. `spared` is why the second opinion withholds a stop
-    for idleness, None if it does not, or does not count: a candidate stays one.
+    for idleness, None if it does not, or there is none: a candidate stays one.
     """
 
     user: str
@@ -243,13 +243,13 @@ class JudgedServer(msgspec.Struct, frozen=True, gc=False):
             return f"is kept for another {roughly(self.kept)}"
         if self.reason is None:
             return f"{self.not_candidate}"
-        but = "" if self.would_stop or self.spared is None else f", but {self.spared.why}"
+        but = "" if self.spared is None else f", but {self.spared.why}"
         return f"is past its {self.reason} limit{but}"
 
     @property
     def would_stop(self) -> bool:
         """Tell whether it is to be stopped by all that is known before it is asked itself."""
-        return self.reason is Reason.MAX_AGE or (self.reason is not None and self.spared is None)
+        return self.reason is not None and self.spared is None
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,7 @@ class Judge:
             if protection is not None and reason is not None:
                 reason, why_not = None, protection
         spared = None
-        if self.opinion is not None and policy.spare_query:
+        if reason is Reason.IDLE and self.opinion is not None and policy.spare_query:
             spared = self.opinion.spares(user.name, name)
         one = JudgedServer(
             user=user.name,

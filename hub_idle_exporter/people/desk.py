@@ -178,6 +178,8 @@ def _why(one: JudgedServer, due: float | None, entry: Entry | None, moment: _Mom
         return "Nothing is stopped here: this exporter only watches."
     if due is None:
         return f"It is not stopped: it {one.why}."
+    if one.spared is not None:
+        return f"It is past its limit, and is not stopped now: {one.spared.why}."
     left = roughly(max(0.0, due - moment.now))
     by_age = deadline(one, Reason.MAX_AGE, moment.now) <= due
     unless = "because it is too old then, even if it is used" if by_age else "unless it is used"

@@ -108,8 +108,8 @@ def test_states_candidates_and_who_is_kept_are_counted() -> None:
     assert facts is not None
     assert facts.states == {State.ACTIVE: 2, State.IDLE: 3, State.PENDING: 1}
     assert facts.running == 6
-    assert facts.candidates == {Reason.IDLE: 2, Reason.MAX_AGE: 1}
-    assert facts.would_stop == 3
+    assert facts.would_stop == {Reason.IDLE: 2, Reason.MAX_AGE: 1}
+    assert facts.to_stop == 3
     assert facts.idle_kept == 1  # the one of staff
 
 
@@ -126,7 +126,7 @@ def test_users_who_cannot_be_decoded_are_counted_and_not_named() -> None:
 def test_policies_stand_in_their_order_with_limits_and_counts() -> None:
     rows = view_of(reading()).policies
     assert [row.policy.name for row in rows] == ["staff", "gpu", "default"]
-    assert [row.candidates for row in rows] == [0, 1, 2]
+    assert [row.would_stop for row in rows] == [0, 1, 2]
     assert rows[2].servers == {State.ACTIVE: 1, State.IDLE: 2, State.PENDING: 1}
 
 
@@ -147,7 +147,7 @@ def test_one_limit_has_one_number() -> None:
         facts = view_of(reading(rules=rules)).facts
         assert facts is not None
         (ours,) = [bar for bar in facts.limits if bar.ours]
-        assert (ours.limit, ours.count) == (timeout, facts.would_stop)
+        assert (ours.limit, ours.count) == (timeout, facts.to_stop)
         assert [bar.limit for bar in facts.limits] == sorted(bar.limit for bar in facts.limits)
 
 
@@ -208,7 +208,7 @@ def test_without_a_good_poll_no_number_of_the_hub_is_shown() -> None:
     for given in (failed(), first()):
         view = view_of(given)
         assert view.facts is None
-        assert all(row.servers is None and row.candidates is None for row in view.policies)
+        assert all(row.servers is None and row.would_stop is None for row in view.policies)
         assert "Idle for" not in text_of(given)
         assert "6.1.1" not in text_of(given)
 
