@@ -119,11 +119,13 @@ class Sidecar:
         self.gatekeeper.tell_of_grace()
 
     def _warn_of_exposed_files(self) -> None:
-        events = ("token_file_exposed", "prometheus_token_file_exposed", "notify_file_exposed")
-        for event, file in zip(events, self.settings.secret_files, strict=True):
-            exposed = exposed_to_others(file)
-            if exposed is not None:
-                logger.warning(event, why=exposed)
+        token, of_prometheus, notify = map(exposed_to_others, self.settings.secret_files)
+        if token is not None:
+            logger.warning("token_file_exposed", why=token)
+        if of_prometheus is not None:
+            logger.warning("prometheus_token_file_exposed", why=of_prometheus)
+        if notify is not None:
+            logger.warning("notify_file_exposed", why=notify)
 
     def _announce_deletions(self) -> None:
         cull = self.settings.cull

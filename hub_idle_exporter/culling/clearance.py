@@ -446,4 +446,5 @@ def _check_spared(current: CullPass, one: JudgedServer) -> None:
     opinion = current.opinion.now() if one.reason is Reason.IDLE else None
     spared = opinion.spares(one.user, one.server) if opinion and one.policy.spare_query else None
     if opinion is not None and spared is not None:
-        raise WithheldError(spared.cause, f"{spared.why} (--spare-query {opinion.query})")
+        query = " ".join(opinion.query.split())
+        raise WithheldError(spared.cause, f"{spared.why} (--spare-query {query})")
