@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from hub_idle_exporter.domain.labels import Withheld
 
 Events = list[MutableMapping[str, Any]]
-TIMEOUT = 0.3  # of a query, where it is to run out
+TIMEOUT = 0.3  # seconds for a query, where it is to run out
 
 
 @pytest.fixture
@@ -224,7 +224,7 @@ def test_an_answer_is_not_waited_for_longer_than_its_time(
     rig.poll()
     assert rig.stops() == []
     assert rig.withheld("query_failed") == 1
-    assert f"timeout={TIMEOUT}s" in prometheus.log("POST", QUERY)[0].body.decode()
+    assert "timeout=300ms" in prometheus.log("POST", QUERY)[0].body.decode()
 
 
 def test_infos_are_no_warnings(ana: Rig, prometheus: FakePrometheus) -> None:
