@@ -286,6 +286,19 @@ def test_an_opinion_that_is_old_at_a_stop_is_asked_for_anew(
     assert len(prometheus.asked()) == 2
 
 
+def test_an_opinion_that_is_old_is_asked_for_anew_once_by_all_workers(
+    make_rig: MakeRig, prometheus: FakePrometheus
+) -> None:
+    rig = make_rig(prometheus=prometheus.origin, concurrency=4)
+    for number in range(8):
+        rig.run(f"user-{number}", kernels=["idle"])
+        prometheus.says(f"user-{number}", 0)
+    after_work(rig, 31, lambda: None)
+    rig.poll()
+    assert len(rig.stops()) == 8
+    assert len(prometheus.asked()) == 2
+
+
 def test_an_opinion_that_is_young_at_a_stop_is_not(ana: Rig, prometheus: FakePrometheus) -> None:
     prometheus.says("ana", 0)
     after_work(ana, 20, prometheus.series.clear)
