@@ -48,7 +48,8 @@ class Prometheus:
 
     def _exchange(self, query: str, authorization: str | None) -> tuple[int, bytes]:
         headers = _HEADERS if authorization is None else _HEADERS | {"Authorization": authorization}
-        asked = {"query": query, "timeout": f"{self._seconds:g}s"}
+        # Whole numbers: Prometheus takes no "0.5s".
+        asked = {"query": query, "timeout": f"{self._seconds * 1000:.0f}ms"}
         where = f"{self._url}/api/v1/query"
         request = requests.Request("POST", where, headers=headers, data=asked).prepare()
         with self._adapter.send(

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from hub_idle_exporter.domain.labels import Withheld
 
 Events = list[MutableMapping[str, Any]]
-TIMEOUT = 0.3  # of a query, where it is to run out
+TIMEOUT = 0.3  # seconds for a query, where it is to run out
 
 
 @pytest.fixture
@@ -224,7 +224,7 @@ def test_an_answer_is_not_waited_for_longer_than_its_time(
     rig.poll()
     assert rig.stops() == []
     assert rig.withheld("query_failed") == 1
-    assert f"timeout={TIMEOUT}s" in prometheus.log("POST", QUERY)[0].body.decode()
+    assert "timeout=300ms" in prometheus.log("POST", QUERY)[0].body.decode()
 
 
 def test_infos_are_no_warnings(ana: Rig, prometheus: FakePrometheus) -> None:
@@ -283,6 +283,19 @@ def test_an_opinion_that_is_old_at_a_stop_is_asked_for_anew(
     ana.poll()
     assert ana.stops() == []
     assert ana.withheld("in_use") == 1
+    assert len(prometheus.asked()) == 2
+
+
+def test_an_opinion_that_is_old_is_asked_for_anew_once_by_all_workers(
+    make_rig: MakeRig, prometheus: FakePrometheus
+) -> None:
+    rig = make_rig(prometheus=prometheus.origin, concurrency=4)
+    for number in range(8):
+        rig.run(f"user-{number}", kernels=["idle"])
+        prometheus.says(f"user-{number}", 0)
+    after_work(rig, 31, lambda: None)
+    rig.poll()
+    assert len(rig.stops()) == 8
     assert len(prometheus.asked()) == 2
 
 

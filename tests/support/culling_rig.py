@@ -110,6 +110,7 @@ class Rig:
         tls: ssl.SSLContext | None = None,
         after: "Rig | None" = None,
         prometheus: str | None = None,
+        spare_query: str = SPARE_QUERY,
         query_timeout: float = 10.0,
         **cull: Any,
     ) -> None:
@@ -155,9 +156,9 @@ class Rig:
         )
         opinion = None
         if prometheus is not None:
-            asked = SpareQuerySettings(SPARE_QUERY, prometheus, timeout=query_timeout)
+            asked = SpareQuerySettings(spare_query, prometheus, timeout=query_timeout)
             asks = Prometheus(asked, Token.read_by(lambda: PROMETHEUS_TOKEN))
-            opinion = SecondOpinion(SPARE_QUERY, asks, self.metrics.count_query, self._steady)
+            opinion = SecondOpinion(spare_query, asks, self.metrics.count_query, self._steady)
         self.enforcement = enforcement_of(
             self.client,
             self.gatekeeper,
