@@ -12,6 +12,7 @@ from hub_idle_exporter.domain.spare_query import Opinion, QueryError, Series, re
 IN_USE, QUERY_FAILED = Withheld.IN_USE, Withheld.QUERY_FAILED
 Labels = dict[str, str]
 ANA: Labels = {"user": "ana"}
+ODD_LABELS: list[Any] = [None, [], "ana", {"user": 1}, {"user": None}, {"user": ["ana"]}]
 
 
 def sample(value: Any, labels: Any = ANA, **more: Any) -> dict[str, Any]:
@@ -180,10 +181,7 @@ def test_what_a_prometheus_does_not_send_is_no_answer(answer: bytes) -> None:
     "result",
     [
         *({}, "0", 0, None, [None], ["0"], [[1, "0"]], [{}], [{"value": [1, "0"]}]),
-        *(
-            [sample("0", labels)]
-            for labels in (None, [], "ana", {"user": 1}, {"user": None}, {"user": ["ana"]})
-        ),
+        *([sample("0", labels)] for labels in ODD_LABELS),
         *(
             [{"metric": ANA, "value": value}]
             for value in ([], [1], ["1", "0"], [1, "0", 2], "0", {"0": "0"}, [None, "0"])
