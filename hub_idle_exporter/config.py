@@ -187,8 +187,12 @@ def _shown_opinion(opinion: SpareQuerySettings | None) -> dict[str, object]:
 
 def checked_query(value: str) -> str:
     """Check what can be checked of a PromQL query; raise ValueError saying what is allowed."""
-    if not value.strip():
-        raise ValueError("must be a PromQL query")
+    try:
+        sent = value.encode()
+    except UnicodeError:  # bytes on the command line that are no text
+        sent = b""
+    if not sent.strip():
+        raise ValueError("must be a PromQL query, in UTF-8")
     return value
 
 

@@ -4,8 +4,9 @@ A server may be stopped only where a series about it says 0: what a query does n
 work all the same, with the exporter behind it gone. Pure.
 """
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import nan
 from typing import NamedTuple
@@ -16,6 +17,8 @@ from .labels import Withheld
 from .text import printable
 
 _LONGEST_QUOTED = 300  # characters of what a Prometheus says
+# How 0 is written; Python reads as 0 also what is too small for it.
+_ZERO = re.compile(r"[+-]?0*\.?0*(?:[eE][+-]?[0-9]+)?")
 
 
 class QueryError(Exception):
@@ -84,28 +87,33 @@ class _Data(msgspec.Struct, rename="camel"):
     result: msgspec.Raw
 
 
-class _Answer(msgspec.Struct):
+class _Answer(msgspec.Struct, rename="camel"):
     status: str
     data: _Data | None = None
     error: str = ""
     warnings: list[str] | None = None
+    is_partial: bool = False  # VictoriaMetrics says so instead of a warning
 
 
-def read_answer(status: int, body: bytes) -> list[Series]:
+def read_answer(status: int, body: bytes, mask: Callable[[str], str] = str) -> list[Series]:
     """Read what a Prometheus answered to an instant query; raise QueryError.
 
-    Source: Prometheus HTTP API, "Instant queries".
+    `mask` is applied to what an error quotes from it. Source: Prometheus HTTP API, "Instant
+    queries"; VictoriaMetrics, "Cluster availability".
     """
     try:
         answer = msgspec.json.decode(body, type=_Answer)
     except (ValueError, RecursionError):
         raise QueryError(f"HTTP {status}, and not the answer of a Prometheus") from None
     if status != 200 or answer.status != "success" or answer.data is None:
-        raise QueryError(f"HTTP {status}: {_quoted(answer.error or answer.status)}")
+        raise QueryError(f"HTTP {status}: {_quoted(answer.error or answer.status, mask)}")
     if answer.warnings:  # the answer may have gaps
-        raise QueryError(f"it warns: {_quoted('; '.join(answer.warnings))}")
+        raise QueryError(f"it warns: {_quoted('; '.join(answer.warnings), mask)}")
+    if answer.is_partial:
+        raise QueryError("its answer is partial: not all of its storage could be read")
     if answer.data.result_type != "vector":
-        raise QueryError(f"the query gives a {_quoted(answer.data.result_type)}, and no vector")
+        given = _quoted(answer.data.result_type, mask)
+        raise QueryError(f"the query gives a {given}, and no vector")
     return _series(answer.data.result)
 
 
@@ -118,8 +126,12 @@ def _series(result: msgspec.Raw) -> list[Series]:
 
 
 def _number(sample: _Sample) -> float:
-    return nan if sample.value is None else float(sample.value[1])
+    if sample.value is None:
+        return nan
+    number = float(sample.value[1])
+    rounded = number == 0 and not _ZERO.fullmatch(sample.value[1])
+    return nan if rounded else number
 
 
-def _quoted(text: str) -> str:
-    return printable(text)[:_LONGEST_QUOTED]
+def _quoted(text: str, mask: Callable[[str], str]) -> str:
+    return printable(mask(text))[:_LONGEST_QUOTED]

@@ -41,10 +41,9 @@ class Prometheus:
         except (OSError, HTTPError) as error:
             raise QueryError(str(unreachable(error, self._url, self._seconds))) from None
         try:
-            return read_answer(status, body)
+            return read_answer(status, body, self._token.mask if self._token else str)
         except QueryError as error:
-            sentence = f"{self._url}: {error}"
-            raise QueryError(self._token.mask(sentence) if self._token else sentence) from None
+            raise QueryError(f"{self._url}: {error}") from None
 
     def _exchange(self, query: str, authorization: str | None) -> tuple[int, bytes]:
         headers = _HEADERS if authorization is None else _HEADERS | {"Authorization": authorization}

@@ -1,17 +1,24 @@
 """The second opinion: a server is stopped only where Prometheus says that it is idle."""
 
+import gzip
 import threading
 from collections.abc import Callable, Iterator, MutableMapping
+from pathlib import Path
 from typing import Any
 
 import fake_hub as faults
+import in_process
 import pytest
 from culling_rig import HOUR, PROMETHEUS_TOKEN, SPARE_QUERY, MakeRig, Rig
-from fake_hub import Reply, Request
+from fake_hub import FakeHub, Reply, Request
 from fake_prometheus import QUERY, FakePrometheus, answering, refusing
 from structlog.testing import capture_logs
 
 from hub_idle_exporter.domain.labels import Withheld
+from hub_idle_exporter.domain.settings import SpareQuerySettings
+from hub_idle_exporter.domain.spare_query import QueryError
+from hub_idle_exporter.hub.token import token_in_file
+from hub_idle_exporter.prometheus.client import Prometheus
 
 Events = list[MutableMapping[str, Any]]
 TIMEOUT = 0.3  # seconds for a query, where it is to run out
@@ -299,6 +306,18 @@ def test_an_opinion_that_is_old_is_asked_for_anew_once_by_all_workers(
     assert len(prometheus.asked()) == 2
 
 
+def test_the_age_of_an_opinion_counts_from_the_request(
+    ana: Rig, prometheus: FakePrometheus
+) -> None:
+    prometheus.says("ana", 0)
+    slow = faults.after(lambda: setattr(ana, "time", ana.time + 20))
+    prometheus.plan("POST", QUERY, slow, times=1)
+    after_work(ana, 15, prometheus.series.clear)
+    ana.poll()
+    assert ana.stops() == []
+    assert len(prometheus.asked()) == 2
+
+
 def test_an_opinion_that_is_young_at_a_stop_is_not(ana: Rig, prometheus: FakePrometheus) -> None:
     prometheus.says("ana", 0)
     after_work(ana, 20, prometheus.series.clear)
@@ -321,6 +340,21 @@ def test_a_prometheus_that_dies_in_a_pass_ends_the_stops_of_that_pass(
     assert len(prometheus.asked()) == 2
     rig.poll()
     assert len(rig.stops()) == 3
+
+
+def test_a_failed_query_ends_the_stops_of_its_pass_though_it_is_answered_again(
+    make_rig: MakeRig, prometheus: FakePrometheus
+) -> None:
+    without = {"name": "without", "match": {"users": ["bo"]}, "spare_query": False}
+    rig = make_rig(prometheus=prometheus.origin, policies=[without], concurrency=1)
+    rig.run("bo", idle=3 * HOUR, kernels=["idle"])
+    rig.run("ana", kernels=["idle"])
+    prometheus.says("ana", 0)
+    prometheus.plan("POST", QUERY, refusing(503), times=1)
+    after_work(rig, 31, lambda: None)
+    rig.poll()
+    assert rig.stops() == ["bo/"]
+    assert rig.withheld("query_failed") == 1
 
 
 def test_what_prometheus_spares_is_not_asked_itself(ana: Rig, prometheus: FakePrometheus) -> None:
@@ -436,6 +470,18 @@ def test_an_announcement_is_taken_back_from_who_is_in_use(
     assert rig.stops() == ["ana/"]
 
 
+def test_nobody_is_told_of_a_stop_by_an_old_opinion(
+    make_rig: MakeRig, prometheus: FakePrometheus
+) -> None:
+    rig = make_rig(prometheus=prometheus.origin, notice=900.0)
+    rig.run("ana", idle=50 * 60, kernels=["idle"])
+    prometheus.says("ana", 0)
+    after_work(rig, 31, prometheus.series.clear)
+    rig.poll()
+    assert announced(rig) == []
+    assert len(prometheus.asked()) == 2
+
+
 def test_a_failed_query_takes_no_announcement_back(
     make_rig: MakeRig, prometheus: FakePrometheus
 ) -> None:
@@ -508,3 +554,109 @@ def test_an_open_terminal_protects_no_longer_than_max_busy(make_rig: MakeRig) ->
         rig.watch(60)
     assert rig.stops() == ["ana/"]
     assert rig.withheld("busy") == 2
+
+
+# ---- the request --------------------------------------------------------------------------------
+
+
+def client(prometheus: FakePrometheus, token: Path | None = None) -> Prometheus:
+    settings = SpareQuerySettings("up", prometheus.origin)
+    sent = None if token is None else token_in_file("--prometheus-token-file", token)
+    return Prometheus(settings, sent)
+
+
+def test_a_token_that_was_changed_is_read_again(prometheus: FakePrometheus, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("old")
+
+    def only_new(request: Request, answer: Callable[[], Reply]) -> Reply:
+        is_new = request.headers["authorization"] == "Bearer new"
+        return answer() if is_new else faults.reply(401, {"status": "error"})
+
+    prometheus.plan("POST", QUERY, only_new)
+    asks = client(prometheus, file)
+    with pytest.raises(QueryError, match="HTTP 401"):
+        asks.ask("up")
+    file.write_text("new")
+    assert asks.ask("up") == []
+    assert len(prometheus.asked()) == 3
+
+
+def test_a_compressed_answer_is_not_unpacked(prometheus: FakePrometheus) -> None:
+    """A small one could fill the memory."""
+
+    def packed(_request: Request, answer: Callable[[], Reply]) -> Reply:
+        return faults.reply(200, gzip.compress(answer().body), Content_Encoding="gzip")
+
+    prometheus.plan("POST", QUERY, packed)
+    with pytest.raises(QueryError, match="compressed answer"):
+        client(prometheus).ask("up")
+
+
+def test_without_a_token_none_is_sent(prometheus: FakePrometheus) -> None:
+    client(prometheus).ask("up")
+    (asked,) = prometheus.log()
+    assert "authorization" not in asked.headers
+    assert "cookie" not in asked.headers
+
+
+# ---- check --------------------------------------------------------------------------------------
+
+
+def check(hub: FakeHub, prometheus: FakePrometheus, directory: Path) -> tuple[int, str]:
+    options = [f"--prometheus-url={prometheus.origin}", "--spare-query=cpu > bool 0.1"]
+    done = in_process.run(["check", *options], directory, hub.url, hub.token)
+    return done.code, done.out
+
+
+def test_check_refuses_a_query_that_names_no_user(
+    fake_hub: FakeHub, prometheus: FakePrometheus, tmp_path: Path
+) -> None:
+    fake_hub.add_server("ana")
+    prometheus.series.append(({"pod": "jupyter-ana"}, "0"))
+    code, said = check(fake_hub, prometheus, tmp_path)
+    assert code == 1
+    assert "--spare-query: none of its series has a label `user`" in said
+
+
+def test_check_says_that_a_query_fails(
+    fake_hub: FakeHub, prometheus: FakePrometheus, tmp_path: Path
+) -> None:
+    prometheus.plan("POST", QUERY, refusing(400, "1:6: parse error"))
+    code, said = check(fake_hub, prometheus, tmp_path)
+    assert code == 1
+    assert "HTTP 400: 1:6: parse error; nobody would be stopped for being idle" in said
+
+
+def test_check_names_servers_without_a_series_and_series_without_a_server(
+    fake_hub: FakeHub, prometheus: FakePrometheus, tmp_path: Path
+) -> None:
+    for user in ("ana", "bo", "cy"):
+        fake_hub.add_server(user)
+    prometheus.says("ana", 0)
+    prometheus.says("bo", 1)
+    prometheus.says("cy-2d", 0)
+    code, said = check(fake_hub, prometheus, tmp_path)
+    assert code == 0
+    assert "of 3 servers 1 are idle, 1 in use, 1 without a series" in said
+    assert "without a series, so never stopped for being idle: cy\n" in said
+    assert "match no running server: cy-2d (" in said
+
+
+# ---- a single pass ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("fault", "code"), [(None, 0), (refusing(503), 1)])
+def test_once_ends_with_1_if_the_query_failed_and_not_if_a_server_is_in_use(
+    fake_hub: FakeHub, prometheus: FakePrometheus, tmp_path: Path,
+    fault: faults.Fault | None, code: int,
+) -> None:  # fmt: skip
+    fake_hub.add_server("ana", idle=999_999)
+    if fault is not None:
+        prometheus.plan("POST", QUERY, fault)
+    options = [f"--prometheus-url={prometheus.origin}", "--spare-query=cpu > bool 0.1"]
+    options += ["--once", "--enforce", "--busy-check=off", "--grace=0"]
+    done = in_process.run(options, tmp_path, fake_hub.url, fake_hub.token)
+    assert done.code == code
+    assert fake_hub.log("DELETE", "/users/ana/*") == []
+    assert len(prometheus.asked()) == 1
