@@ -57,8 +57,8 @@ def _servers(
     idle = sum(value == 0 for value in said.values())
     in_use = len(said) - idle - len(silent)
     report.good(
-        f"--spare-query is answered by {settings.url}: of {len(said)} servers {idle} are idle, "
-        f"{in_use} in use, {len(silent)} without a series"
+        f"--spare-query is answered by {settings.url}; servers: {len(said)}, idle: {idle}, "
+        f"in use: {in_use}, without a series: {len(silent)}"
     )
     if silent:
         report.warning(f"without a series, so never stopped for being idle: {_listed(silent)}")
