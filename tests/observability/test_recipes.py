@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import unquote
 
 import exported_series as exported
 import in_process
@@ -30,7 +31,7 @@ from server_process import ServerProcess, wait_until
 from traitlets.config import Config
 
 from hub_idle_exporter.domain.promql import selectors
-from hub_idle_exporter.domain.spare_query import Opinion, read_answer
+from hub_idle_exporter.domain.spare_query import Opinion, Series, read_answer
 
 PAGE = "docs/second-opinion.md"
 DEAD = 135  # seconds after the last sample: 15 more than the guard allows
@@ -45,7 +46,8 @@ def recipe(heading: str, number: int = 0) -> str:
     """Give a query below a heading of the page."""
     part = re.split(rf"^#+ {re.escape(heading)}$", text(PAGE), flags=re.MULTILINE)[1]
     section = re.split(r"^#+ ", part, maxsplit=1, flags=re.MULTILINE)[0]
-    return re.findall(r"^```promql\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)[number]
+    found: list[str] = re.findall(r"^```promql\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    return found[number]
 
 
 def filled(form: str, first: str, second: str = "") -> str:
@@ -113,10 +115,44 @@ COMBINED = {
 EVERY = RECIPES | COMBINED
 
 
+# What is scraped: users' servers with jupyter-resource-usage.
+USERS_SERVERS = [("ana@example.com", ""), ("Ünïcode", ""), ("a-b", "gpu box")]
+
+
+class Usage(HttpFake):
+    """These servers, at their paths; the one with a name is at work."""
+
+    def answer(self, request: Request) -> Reply:
+        path = unquote(request.path).removesuffix("/metrics")
+        if path not in {f"/user/{user}/{name}".rstrip("/") for user, name in USERS_SERVERS}:
+            return reply(404)
+        percent = 80 if path.endswith("/gpu box") else 0.4
+        measured = f"total_cpu_usage {percent}\nmax_cpu_usage 200\n"
+        return reply(200, measured, Content_Type="text/plain; version=0.0.4")
+
+    def pods(self) -> list[dict[str, Any]]:
+        """Give what a Prometheus finds of the pods on Kubernetes: these, and the Hub's."""
+        meta = "__meta_kubernetes_pod_"
+        shared = {f"{meta}phase": "Running", f"{meta}container_port_name": "notebook-port"}
+        found = [{f"{meta}label_component": "hub", **shared}]
+        for user, server in USERS_SERVERS:
+            whose = {"username": user} | ({"servername": server} if server else {})
+            names = {f"{meta}annotation_hub_jupyter_org_{key}": name for key, name in whose.items()}
+            found.append({f"{meta}label_component": "singleuser-server", **shared, **names})
+        address = self.origin.removeprefix("http://")
+        return [{"targets": [address], "labels": labels} for labels in found]
+
+    def job(self) -> dict[str, Scraped]:
+        """Give the scrape job of the page; the Kubernetes API is not there to find the pods."""
+        (job,) = yaml.safe_load(block(PAGE, "job_name: jupyter-servers", "yaml"))["scrape_configs"]
+        assert job.pop("kubernetes_sd_configs")
+        return {job.pop("job_name"): Scraped("", more={**job, "static_configs": self.pods()})}
+
+
 class Remembering(PrometheusServer):
     """A Prometheus with the past of all worlds, half an hour apart, and one of just now."""
 
-    def __init__(self, program: str, promtool: str, directory: Path) -> None:
+    def __init__(self, program: str, promtool: str, directory: Path, usage: Usage) -> None:
         start = int(time.time()) // STEP * STEP
         self.worlds = {world: start - 1800 * (n + 1) for n, world in enumerate(WORLDS)}
         histories = [History(at) for at in sorted(self.worlds.values())]
@@ -124,13 +160,17 @@ class Remembering(PrometheusServer):
             world(history)
         directory.mkdir(parents=True, exist_ok=True)
         remember(promtool, directory / "data", *histories, machine_now(start))
-        super().__init__(program, directory, {})
+        super().__init__(program, directory, usage.job())
 
     def opinion(self, query: str, world: World, later: int = 0) -> Opinion:
         """Ask as the exporter does, at the end of what is remembered of a world, or later."""
-        asked = {"query": query, "time": self.worlds[world] + later}
+        return Opinion.of(query, 0.0, self.series(query, self.worlds[world] + later))
+
+    def series(self, query: str, at: float | None = None) -> list[Series]:
+        """Evaluate a query at a moment, or now."""
+        asked = {"query": query} | ({"time": str(at)} if at is not None else {})
         response = requests.post(f"{self.url}/api/v1/query", asked, timeout=30)
-        return Opinion.of(query, 0.0, read_answer(response.status_code, response.content))
+        return read_answer(response.status_code, response.content)
 
 
 def machine_now(start: int) -> History:
@@ -146,7 +186,8 @@ def machine_now(start: int) -> History:
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remembering]:
     programs = tool_or_skip("prometheus"), tool_or_skip("promtool")
-    with Remembering(*programs, tmp_path_factory.mktemp("recipes")) as server:
+    directory = tmp_path_factory.mktemp("recipes")
+    with Usage() as usage, Remembering(*programs, directory, usage) as server:
         yield server
 
 
@@ -274,50 +315,6 @@ def test_check_reports_an_error_of_a_query(
 # ---- the configurations of the page -------------------------------------------------------------
 
 
-class Usage(HttpFake):
-    """Users' servers with jupyter-resource-usage, at their paths."""
-
-    def answer(self, request: Request) -> Reply:
-        busy = "gpu%20box" in request.path
-        measured = f"total_cpu_usage {80 if busy else 0.4}\nmax_cpu_usage 200\n"
-        return reply(200, measured, Content_Type="text/plain; version=0.0.4")
-
-
-def pods_for(address: str, servers: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """What a Prometheus finds of pods: those of servers, and the Hub's."""
-    meta = "__meta_kubernetes_pod_"
-    shared = {f"{meta}phase": "Running", f"{meta}container_port_name": "notebook-port"}
-    found = [{f"{meta}label_component": "hub", **shared}]
-    for user, server in servers:
-        whose = {"username": user} | ({"servername": server} if server else {})
-        names = {f"{meta}annotation_hub_jupyter_org_{key}": name for key, name in whose.items()}
-        found.append({f"{meta}label_component": "singleuser-server", **shared, **names})
-    return [{"targets": [address], "labels": labels} for labels in found]
-
-
-def test_the_scrape_job_names_the_servers(tmp_path: Path) -> None:
-    servers = [("ana@example.com", ""), ("Ünïcode", ""), ("a-b", "gpu box")]
-    (job,) = yaml.safe_load(block(PAGE, "job_name: jupyter-servers", "yaml"))["scrape_configs"]
-    assert job.pop("kubernetes_sd_configs")
-    (tmp_path / "data").mkdir()
-    with Usage() as usage:
-        address = usage.origin.removeprefix("http://")
-        (tmp_path / "pods.yml").write_text(yaml.safe_dump(pods_for(address, servers)))
-        job["file_sd_configs"] = [{"files": ["pods.yml"]}]
-        jobs = {job.pop("job_name"): Scraped(address, more={"static_configs": [], **job})}
-        with PrometheusServer(tool_or_skip("prometheus"), tmp_path, jobs) as prometheus:
-
-            def said() -> dict[tuple[str, str], float]:
-                found = prometheus.instant(recipe("jupyter-resource-usage"), time.time())
-                return {
-                    (one["metric"]["user"], one["metric"].get("server", "")): float(one["value"][1])
-                    for one in found
-                }
-
-            wait_until(lambda: len(said()) == len(servers), 30, "scraped")
-            assert said() == {server: float(server[1] == "gpu box") for server in servers}
-
-
 class ProcessExporter(ServerProcess):
     """Debian's process-exporter with a configuration."""
 
@@ -371,3 +368,15 @@ def test_the_hook_names_user_and_server_on_the_command_line() -> None:
     found = re.search(group["cmdline"][0], " ".join(["jupyterhub-singleuser", *spawner.args]))
     assert found is not None
     assert found.groupdict() == {"user": "ana@example.com", "server": "gpu box"}
+
+
+def test_the_scrape_job_names_the_servers(prometheus: Remembering) -> None:
+    """It is the last test: Prometheus finds its targets only after some seconds."""
+    query = recipe("jupyter-resource-usage")
+
+    def said() -> dict[tuple[str, str], float | None]:
+        found = Opinion.of(query, 0.0, prometheus.series(query))
+        return {server: found.value(*server) for server in USERS_SERVERS}
+
+    wait_until(lambda: None not in said().values(), 30, "scraped")
+    assert said() == {server: float(server[1] == "gpu box") for server in USERS_SERVERS}

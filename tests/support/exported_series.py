@@ -17,7 +17,7 @@ IDLE, BUSY = 0.002, 0.6  # cores
 DEAD = -180  # measured until then: inside the window of rate(), past the guard
 NAMESPACE = "jupyterhub"
 
-Said = Mapping[tuple[str, str], float | None]
+Said = dict[tuple[str, str], float | None]
 
 # ---- Kubernetes ---------------------------------------------------------------------------------
 
@@ -150,7 +150,7 @@ BY_LABELS: Said = KUBERNETES | {
 }  # fmt: skip
 WITH_NETWORK: Said = KUBERNETES | {("dan", ""): 1}
 _GPU: Said = {("kim", ""): 1, ("lea", ""): 0, ("max", ""): 1}
-GPU: Said = dict.fromkeys(KUBERNETES) | _GPU
+GPU: Said = {**dict.fromkeys(KUBERNETES), **_GPU}
 CPU_OR_GPU: Said = KUBERNETES | _GPU
 
 # ---- Docker, systemd ----------------------------------------------------------------------------
