@@ -26,6 +26,7 @@ def check_opinion(report: Report, settings: SpareQuerySettings | None, state: Po
     servers = [one for one in snapshot.census.named if one.policy.spare_query]
     if _names_users(report, opinion, servers):
         _servers(report, settings, opinion, servers)
+        _judged_by_others(report, opinion, servers)
         _strangers(report, opinion, snapshot.census.named)
     _ages(report, settings)
 
@@ -57,11 +58,27 @@ def _servers(
     idle = sum(value == 0 for value in said.values())
     in_use = len(said) - idle - len(silent)
     report.good(
-        f"--spare-query is answered by {settings.url}: of {len(said)} servers {idle} are idle, "
-        f"{in_use} in use, {len(silent)} without a series"
+        f"--spare-query is answered by {settings.url}; servers: {len(said)}, idle: {idle}, "
+        f"in use: {in_use}, without a series: {len(silent)}"
     )
     if silent:
         report.warning(f"without a series, so never stopped for being idle: {_listed(silent)}")
+
+
+def _judged_by_others(report: Report, opinion: Opinion, servers: Iterable[JudgedServer]) -> None:
+    """Warn of named servers that nothing measures, where a query tells servers apart."""
+    if not any(name for by_server in opinion.values.values() for name in by_server):
+        return
+    judged = [
+        (user, server)
+        for user, server in (one.key for one in servers)
+        if server and "" in opinion.values.get(user, {}) and server not in opinion.values[user]
+    ]
+    if judged:
+        report.warning(
+            "without a series of their own, so judged by what is said of all servers of their "
+            f"user: {_listed(judged)}"
+        )
 
 
 def _strangers(report: Report, opinion: Opinion, servers: Iterable[JudgedServer]) -> None:
