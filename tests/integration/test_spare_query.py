@@ -600,49 +600,6 @@ def test_without_a_token_none_is_sent(prometheus: FakePrometheus) -> None:
     assert "cookie" not in asked.headers
 
 
-# ---- check --------------------------------------------------------------------------------------
-
-
-def check(hub: FakeHub, prometheus: FakePrometheus, directory: Path) -> tuple[int, str]:
-    options = [f"--prometheus-url={prometheus.origin}", "--spare-query=cpu > bool 0.1"]
-    done = in_process.run(["check", *options], directory, hub.url, hub.token)
-    return done.code, done.out
-
-
-def test_check_refuses_a_query_that_names_no_user(
-    fake_hub: FakeHub, prometheus: FakePrometheus, tmp_path: Path
-) -> None:
-    fake_hub.add_server("ana")
-    prometheus.series.append(({"pod": "jupyter-ana"}, "0"))
-    code, said = check(fake_hub, prometheus, tmp_path)
-    assert code == 1
-    assert "--spare-query: none of its series has a label `user`" in said
-
-
-def test_check_says_that_a_query_fails(
-    fake_hub: FakeHub, prometheus: FakePrometheus, tmp_path: Path
-) -> None:
-    prometheus.plan("POST", QUERY, refusing(400, "1:6: parse error"))
-    code, said = check(fake_hub, prometheus, tmp_path)
-    assert code == 1
-    assert "HTTP 400: 1:6: parse error; nobody would be stopped for being idle" in said
-
-
-def test_check_names_servers_without_a_series_and_series_without_a_server(
-    fake_hub: FakeHub, prometheus: FakePrometheus, tmp_path: Path
-) -> None:
-    for user in ("ana", "bo", "cy"):
-        fake_hub.add_server(user)
-    prometheus.says("ana", 0)
-    prometheus.says("bo", 1)
-    prometheus.says("cy-2d", 0)
-    code, said = check(fake_hub, prometheus, tmp_path)
-    assert code == 0
-    assert "of 3 servers 1 are idle, 1 in use, 1 without a series" in said
-    assert "without a series, so never stopped for being idle: cy\n" in said
-    assert "match no running server: cy-2d (" in said
-
-
 # ---- a single pass ------------------------------------------------------------------------------
 
 
