@@ -4,7 +4,8 @@ Each query is read from the page, and its answer by the exporter's own code: wha
 what the exporter would take as the value of each server. 0: it may be stopped.
 """
 
-import getpass
+import os
+import pwd
 import re
 import subprocess
 import sys
@@ -338,7 +339,7 @@ class ProcessExporter(ServerProcess):
 
 CONFIGURATIONS = {
     "{{.Cgroups}}": re.compile(r"\[/.*\]"),
-    "{{.Username}}": re.compile(re.escape(getpass.getuser())),
+    "{{.Username}}": re.compile(re.escape(pwd.getpwuid(os.getuid()).pw_name)),
     "{{.Matches.user}}/{{.Matches.server}}": re.compile("ana@example.com/gpu box"),
 }
 

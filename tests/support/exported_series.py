@@ -34,6 +34,7 @@ def pod(
     cores: float = IDLE,
     *,
     labels: tuple[str, str] | None = None,
+    name: str = "",
     uid: str = "0a",
     since: int = -LENGTH,
     until: int = 0,
@@ -48,7 +49,7 @@ def pod(
     `labels` are user and server as KubeSpawner escapes them, where it does.
     """
     slugs = labels or (user, server)
-    name = "jupyter-" + "--".join(filter(None, slugs)).lower()
+    name = name or "jupyter-" + "--".join(filter(None, slugs))
     where = {"namespace": namespace, "pod": name}
     for state in states:
         target = {**state, **where, "uid": uid}
@@ -108,7 +109,7 @@ def kubernetes(history: History) -> None:
     pod(history, "Ünïcode", labels=("n-code---00b24be8", ""))
     pod(history, "a-b")
     pod(history, "a-b", "gpu box", BUSY, labels=("a-b", "gpu-box---1f2e3d4c"))
-    pod(history, "Ana")
+    pod(history, "Ana", name="jupyter-ana---dea210f0")  # a label may have capitals
     # A default server that is idle, with a named one at work whose name is escaped; and idle both.
     pod(history, "zoe")
     pod(history, "zoe", "gpu box", BUSY, labels=("zoe", "gpu-box---1f2e3d4c"))
@@ -126,7 +127,7 @@ def kubernetes(history: History) -> None:
     pod(history, "ivy", until=-180)
     pod(history, "ivy", cores=BUSY, uid="0b", since=-180, measured=(-180, -180))
     pod(history, "jan", phase="Failed", measured=(-LENGTH, -300))  # evicted
-    pod(history, "lou", cores=BUSY, namespace="other")  # of another Hub, with the same names
+    pod(history, "stranger", name="jupyter-lou", cores=BUSY, namespace="other")  # of another Hub
     pod(history, "lou")
     gpu(history, pod(history, "kim"), 87)
     gpu(history, pod(history, "lea"), 0)

@@ -24,6 +24,7 @@ class History:
     def __init__(self, at: int) -> None:
         self.at = at
         self.lines = defaultdict[str, list[str]](list)
+        self._newest: dict[str, int] = {}
 
     def gauge(
         self, name: str, labels: Labels, value: float = 1, since: int = -LENGTH, until: int = 0
@@ -41,8 +42,11 @@ class History:
         self, name: str, labels: Labels, value: Callable[[int], float], since: int, until: int
     ) -> None:
         text = ",".join(f'{key}="{_escaped(one)}"' for key, one in labels.items() if one)
+        series = f"{name}{{{text}}}"
+        assert self._newest.get(series, since - 1) < since, f"written twice: {series}"
+        self._newest[series] = until
         self.lines[name] += [
-            f"{name}{{{text}}} {value(second - since)} {self.at + second}"
+            f"{series} {value(second - since)} {self.at + second}"
             for second in range(since, until + 1, STEP)
         ]
 
