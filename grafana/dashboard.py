@@ -603,10 +603,11 @@ def second_opinion() -> Iterator[Any]:
         {"who": "Server", "name": "Hub / exporter"},
         {
             "Hub / exporter": look(custom__width=215),
-            "Idle": look(custom__width=120, unit="s", decimals=0),
+            "Idle": look(custom__width=120, unit="s", decimals=1),
             "Query, now": look(custom__width=200),
             "Query, highest in 1 h": look(custom__width=200),
         },
+        most_first="Idle",
     ).no_value(NO_SERVERS)
 
 

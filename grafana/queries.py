@@ -149,7 +149,7 @@ OF_SERVER = f"{EXPORTER}, user, server"
 MOST_SERVERS = 100
 IDLE_LONGEST = (
     f"topk({MOST_SERVERS}, max by ({OF_SERVER})"
-    f" ({fresh(f'timestamp({LAST_ACTIVITY}) - {LAST_ACTIVITY}')}))"
+    f" ({fresh(f'clamp_min(timestamp({LAST_ACTIVITY}) - {LAST_ACTIVITY}, 0)')}))"
 )
 
 

@@ -300,18 +300,20 @@ class Sidecar:
             self._list_users(now)
 
     def _second_opinion(self, now: float) -> Opinion:
-        """Say who computes, in a kernel or out of one, by how many CPUs; of some nothing."""
+        """Say of whom it is known that they compute, by how many CPUs; of a few people nothing."""
         failed = self.chance.random() < 0.03
         self.metrics.count_query(QueryResult.FAILED if failed else QueryResult.OK)
         if failed:
             return Opinion("", now, problem="it did not answer")
-        known = (one for place, one in enumerate(self.everybody) if one.started and place % 20)
-        return Opinion.of(
-            "", now, [Series({"user": one.user.name}, self._cpus(one, now)) for one in known]
+        answer = (
+            Series({"user": one.user.name}, self._cpus(now < one.computes_until and place % 2 == 0))
+            for place, one in enumerate(self.everybody)
+            if one.started and place % 20
         )
+        return Opinion.of("", now, answer)
 
-    def _cpus(self, person: Person, now: float) -> float:
-        return round(self.chance.uniform(0.3, 2), 2) if now < person.computes_until else 0.0
+    def _cpus(self, computes: bool) -> float:
+        return round(self.chance.uniform(0.3, 2), 2) if computes else 0.0
 
     def _list_users(self, now: float) -> None:
         """Find idle users, of whom there are more and more, and delete them where that is on."""
