@@ -26,9 +26,10 @@ from conftest import tool_or_skip
 from documentation import block, blocks, text
 from exported_series import Said
 from fake_hub import FakeHub, HttpFake, Reply, Request, reply
+from process_exporter import ProcessExporter
 from prometheus_history import STEP, History, remember
 from prometheus_process import PrometheusServer, Scraped
-from server_process import ServerProcess, wait_until
+from server_process import wait_until
 from traitlets.config import Config
 
 from hub_idle_exporter.domain.promql import selectors
@@ -314,27 +315,6 @@ def test_check_reports_an_error_of_a_query(
 
 
 # ---- the configurations of the page -------------------------------------------------------------
-
-
-class ProcessExporter(ServerProcess):
-    """Debian's process-exporter with a configuration."""
-
-    def __init__(self, program: str, directory: Path, configuration: str) -> None:
-        (directory / "process.yml").write_text(configuration)
-        super().__init__(
-            program, directory, ["-config.path=process.yml", "-recheck", "-threads=false"]
-        )
-
-    def _is_ready(self) -> bool:
-        return self.groups() is not None
-
-    def groups(self) -> set[str] | None:
-        """Give the names of the groups that it has found; None before it answers."""
-        try:
-            metrics = self._session.get(f"{self.url}/metrics", timeout=5).text
-        except requests.RequestException:
-            return None
-        return set(re.findall(r'num_procs{groupname="(.*)"}', metrics))
 
 
 CONFIGURATIONS = {

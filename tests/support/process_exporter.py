@@ -4,8 +4,10 @@ with ProcessExporter(path, directory, configuration) as processes:
     PrometheusServer(path, directory, {"processes": Scraped(processes.address)})
 """
 
+import re
 from pathlib import Path
 
+import requests
 from server_process import ServerProcess
 
 
@@ -23,3 +25,14 @@ class ProcessExporter(ServerProcess):
         (directory / "groups.yml").write_text(configuration)
         options = ("-config.path=groups.yml", "-recheck", "-threads=false", "-gather-smaps=false")
         super().__init__(program, directory, options)
+
+    def _is_ready(self) -> bool:
+        return self.groups() is not None
+
+    def groups(self) -> set[str] | None:
+        """Give the names of the groups that it has found; None before it answers."""
+        try:
+            metrics = self._session.get(f"{self.url}/metrics", timeout=5).text
+        except requests.RequestException:
+            return None
+        return set(re.findall(r'num_procs{groupname="(.*)"}', metrics))
