@@ -280,6 +280,17 @@ def test_without_anything_that_records_its_activity_no_other_program_is_stopped(
     assert world.rig.withheld("probe_failed") == 1
 
 
+def test_an_open_terminal_protects_until_it_is_closed(make_world: MakeWorld) -> None:
+    world = make_world({"options": {"profile": "gpu-a"}}, {"name": "gpu", "kernel": None})
+    for number in (0, 1):
+        world.do("terminal", number)
+    poll(world)
+    assert world.stopped == ["user 1@ü/gpu"]  # only one of the policies lets terminals protect
+    world.do("terminal", 0)
+    world.settle()
+    assert world.stopped == ["user 1@ü/gpu", *STOPPED]
+
+
 def be_busy(world: World) -> None:
     for _ in range(int(MAX_BUSY / LIMIT)):
         poll(world)

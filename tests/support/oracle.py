@@ -271,9 +271,18 @@ def promised(
 
 
 def due(
-    user: Json, name: str, options: Json, scopes: list[str], now: datetime, people: PeopleHistory
+    user: Json,
+    name: str,
+    options: Json,
+    scopes: list[str],
+    now: datetime,
+    people: PeopleHistory,
+    spared: bool = False,
 ) -> datetime | None:
-    """Tell when a server is past its limits; None: it could not be stopped then either."""
+    """Tell when a server is past its limits; None: it could not be stopped then either.
+
+    Once it is past its idle limit and Prometheus spares it, only its age counts.
+    """
     possible, server = possible_policies(user, name, options), user["servers"][name]
     policy = options | possible[0]
     switched_on = options["cull_named_servers" if name else "cull_default_servers"]
@@ -284,7 +293,7 @@ def due(
     if not delete_reaches(user, name, scopes):
         return None
     started = moment(server.get("started"))
-    ends = [people.idle_from(start_of(user, name), server, policy, now)]
+    ends = [] if spared else [people.idle_from(start_of(user, name), server, policy, now)]
     if policy["max_age"] and started is not None:
         ends.append(min(started, now) + timedelta(seconds=float(policy["max_age"])))
     return min((end for end in ends if end is not None), default=None)

@@ -363,10 +363,15 @@ class PeopleWorld(World):
         unclear = not since.isdisjoint(("unclear", "not due"))
         sent, name = self.sent(number), self.servers[number].name
         histories = [self.people, untold] if unclear else [self.people]
-        return [
+        found = [
             oracle.due(sent, name, self.rules, ENFORCING, self.now, history)
             for history in histories
         ]
+        idle = super().opinion(number).reason == "idle"  # though it may be kept
+        if idle and (self.planned or self.spared_by_prometheus(number)):
+            aged = oracle.due(sent, name, self.rules, ENFORCING, self.now, self.people, spared=True)
+            found = [*found, aged] if self.planned else [aged]
+        return found
 
     # ---- the oracle ------------------------------------------------------------------------------
 
