@@ -37,12 +37,19 @@ class SecondOpinion:
             return self._ask()
 
     def newest(self, oldest: float) -> Opinion:
-        """Return an opinion that is `oldest` seconds old at most; ask if there is none."""
-        with self._lock:
-            newest = self._newest
-            if newest is None or self._clock() - newest.asked > oldest:
-                newest = self._ask()
-            return newest
+        """Return an opinion that is `oldest` seconds old at most; ask if there is none.
+
+        One that is young enough does not wait for a query under way, so no stop does.
+        """
+        return self._young(oldest) or self._asked_once(oldest)
+
+    def _asked_once(self, oldest: float) -> Opinion:
+        with self._lock:  # perhaps another thread has asked meanwhile
+            return self._young(oldest) or self._ask()
+
+    def _young(self, oldest: float) -> Opinion | None:
+        newest = self._newest
+        return newest if newest and self._clock() - newest.asked <= oldest else None
 
     def _ask(self) -> Opinion:
         asked, result = self._clock(), QueryResult.OK

@@ -16,9 +16,10 @@ from structlog.testing import capture_logs
 
 from hub_idle_exporter.domain.labels import Withheld
 from hub_idle_exporter.domain.settings import SpareQuerySettings
-from hub_idle_exporter.domain.spare_query import QueryError
+from hub_idle_exporter.domain.spare_query import Opinion, QueryError
 from hub_idle_exporter.hub.token import token_in_file
 from hub_idle_exporter.prometheus.client import Prometheus
+from hub_idle_exporter.prometheus.second_opinion import SecondOpinion
 
 Events = list[MutableMapping[str, Any]]
 TIMEOUT = 0.3  # seconds for a query, where it is to run out
@@ -323,6 +324,15 @@ def test_an_opinion_that_is_young_at_a_stop_is_not(ana: Rig, prometheus: FakePro
     after_work(ana, 20, prometheus.series.clear)
     ana.poll()
     assert len(prometheus.asked()) == 1
+
+
+def test_a_stop_does_not_wait_for_the_query_of_a_poll(prometheus: FakePrometheus) -> None:
+    """If it has an opinion that is young enough: its stop token expires within seconds."""
+    asking, during = SecondOpinion("q", client(prometheus)), list[Opinion]()
+    young = asking.ask()
+    prometheus.plan("POST", QUERY, faults.after(lambda: during.append(asking.newest(30.0))))
+    assert asking.ask().problem is None
+    assert during == [young]
 
 
 def test_a_prometheus_that_dies_in_a_pass_ends_the_stops_of_that_pass(

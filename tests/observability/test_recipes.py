@@ -63,6 +63,7 @@ BY_ARGUMENTS = recipe("One account for all")
 BY_ACCOUNT = recipe("Accounts on one machine")
 EITHER, BOTH = (recipe("Combine two recipes", number) for number in (0, 1))
 ALL_UP = recipe("Several targets")
+LOOKS_BACK = recipe("The whole limit after the work")
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,10 @@ COMBINED = {
     ),
     "a target is down": Case(
         filled(ALL_UP, BY_CONTAINER), exported.docker, dict.fromkeys(exported.DOCKER)
+    ),
+    "looks back": Case(
+        filled(LOOKS_BACK, BY_ACCOUNT).replace("[1h:", "[10m:"), exported.accounts,
+        exported.ACCOUNTS | {("fay", ""): 1},
     ),
     "all targets are up": Case(
         filled(ALL_UP, BY_CONTAINER).replace("== 0", "== 2"), exported.docker, exported.DOCKER
@@ -254,7 +259,7 @@ def test_check_finds_what_a_recipe_reads(prometheus: Remembering, name: str) -> 
 
 
 def test_every_query_of_the_page_is_tried() -> None:
-    forms = {EITHER, BOTH, ALL_UP}
+    forms = {EITHER, BOTH, ALL_UP, LOOKS_BACK}
     tried = {case.query for case in RECIPES.values()} | forms
     assert [query for _, query in blocks("promql", [PAGE]) if query not in tried] == []
 

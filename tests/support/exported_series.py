@@ -11,7 +11,7 @@ where no series is about the server.
 
 from collections.abc import Mapping
 
-from prometheus_history import LENGTH, History
+from prometheus_history import LENGTH, STEP, History
 
 IDLE, BUSY = 0.002, 0.6  # cores
 DEAD = -180  # measured until then: inside the window of rate(), past the guard
@@ -243,6 +243,15 @@ def processes(
     history.gauge("namedprocess_namegroup_num_procs", labels, count, until=until)
 
 
+def ended(history: History, group: str) -> None:
+    """A group whose work ended six minutes ago."""
+    labels = {"job": "process", "instance": "tljh:9256", "groupname": group}
+    name, start, end = "namedprocess_namegroup_cpu_seconds_total", -LENGTH, -360
+    history.counter(name, {**labels, "mode": "user"}, BUSY, since=start, until=end)
+    history.gauge(name, {**labels, "mode": "user"}, 1 + BUSY * (end - start), since=end + STEP)
+    history.gauge("namedprocess_namegroup_num_procs", labels, 3)
+
+
 def process_units(history: History) -> None:
     """`{{.Cgroups}}`: one path on cgroup v2, a path for each controller on v1."""
     for unit, (cores, user) in _UNITS.items():
@@ -264,11 +273,12 @@ def accounts(history: History) -> None:
     processes(history, "dan")  # idle on this machine, and at work on the other
     processes(history, "dan", BUSY, instance="other:9256")
     processes(history, "eva", until=DEAD)
+    ended(history, "fay")
 
 
 ACCOUNTS: Said = {
     ("ana", ""): 0, ("bob", ""): 1, ("Ana", ""): 0, ("cat", ""): None, ("dan", ""): 1,
-    ("eva", ""): None,
+    ("eva", ""): None, ("fay", ""): 0,
 }  # fmt: skip
 
 

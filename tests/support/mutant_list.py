@@ -4294,9 +4294,16 @@ MUTANTS = [
     Mutant(
         "a young opinion is not asked for anew",
         "prometheus/second_opinion.py",
-        "if newest is None or self._clock() - newest.asked > oldest:",
-        "if True:",
+        "if newest and self._clock() - newest.asked <= oldest else None",
+        "if False else None",
         "integration/test_spare_query.py::test_an_opinion_that_is_young_at_a_stop_is_not",
+    ),
+    Mutant(
+        "a stop does not wait for the query of a poll",
+        "prometheus/second_opinion.py",
+        "return self._young(oldest) or self._asked_once(oldest)",
+        "return self._asked_once(oldest)",
+        "integration/test_spare_query.py::test_a_stop_does_not_wait_for_the_query_of_a_poll",
     ),
     Mutant(
         "a failed query is counted as one",
