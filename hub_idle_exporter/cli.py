@@ -183,7 +183,8 @@ OPTIONS = [
     _option("prometheus-url", Kind("url", checked_url), "URL of a Prometheus that is asked for a "
             "second opinion. Needs --spare-query."),
     _option("spare-query", Kind("promql", checked_query), "PromQL query whose series, by user and "
-            "server, say who is at work: a server is stopped only where one says 0."),
+            "server, say who is at work: a server is stopped for being idle only if all its series "
+            "are 0."),
     _option("prometheus-token-file", FILE, "File with the bearer token for that Prometheus."),
     _option("policy-file", FILE, "YAML file with policies."),
     _option("notice", _duration(0), "Announce an idle server this long before it is stopped, and "

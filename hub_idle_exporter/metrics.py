@@ -192,20 +192,20 @@ def _per_server_facts(state: PollState, snapshot: Snapshot) -> Iterator[Metric]:
     )
     value = GaugeMetricFamily(
         "jupyterhub_server_spare_query_value",
-        "What the spare query says of a server: any value that is not 0 before one that is; none "
-        "without a series of it." + SINCE,
+        "What the spare query says of a server: the first value that is not 0, else 0; none if the "
+        "query has no series for it." + SINCE,
         labels=["user", "server"],
     )
     asked = state.opinion or Opinion("")
     for one in snapshot.census.named:
-        for family, seconds in (
+        for family, number in (
             (value, asked.value(one.user, one.server)),
             (last_activity, epoch(one.seen.last_activity)),
             (started, epoch(one.seen.started)),
             (due, stop_due(one, state.announcements, snapshot.read_at)),
         ):
-            if seconds is not None:
-                family.add_metric([one.user, one.server], seconds)
+            if number is not None:
+                family.add_metric([one.user, one.server], number)
     yield from (last_activity, started, due)
     if state.opinion is not None:
         yield value

@@ -156,12 +156,12 @@ class Poller:
             return
         problem, query = opinion.problem, opinion.query
         if problem is not None:
-            why = "no server is stopped for being idle until it is answered"
+            why = "until then, only servers of policies without it are stopped for being idle"
             fields = {"error": problem, "query": query, "why": why}
-            self._log_on_change("opinion", problem, log.error, "spare_query_failed", **fields)
+            self._log_on_change("opinion", True, log.error, "spare_query_failed", **fields)
         else:
             users = len(opinion.values)
-            self._log_on_change("opinion", None, log.info, "spare_query_answered", users=users)
+            self._log_on_change("opinion", False, log.info, "spare_query_answered", users=users)
 
     def _log_unreadable(self, snapshot: Snapshot) -> None:
         unreadable = snapshot.unreadable

@@ -223,13 +223,13 @@ def _servers(report: Report, cull: CullSettings, state: PollState, snapshot: Sna
     spared = len(snapshot.census.candidates) - len(candidates)
     asked = _will_ask(cull, state)
     report.good(_would_be_stopped(candidates, cull, asked, report.failed))
-    if spared:
-        report.note(f"{spared} past the idle limit would be spared: see `servers`")
     for candidate in candidates[:_MOST_SHOWN]:
         report.more(_described(candidate))
     if len(candidates) > _MOST_SHOWN:
         left = len(candidates) - _MOST_SHOWN
         report.more(f"... and {left} more: see `hub-idle-exporter servers`")
+    if spared:
+        report.note(f"spared by --spare-query: {spared}, see `hub-idle-exporter servers`")
 
 
 def _will_ask(cull: CullSettings, state: PollState) -> bool:

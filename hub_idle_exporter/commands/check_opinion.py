@@ -1,6 +1,7 @@
 """What `check` says about the second opinion: whom it knows, and how fresh it is."""
 
 from collections.abc import Iterable, Sequence
+from math import isnan, nan
 
 from ..domain.policy import JudgedServer
 from ..domain.poll_state import PollState
@@ -11,6 +12,7 @@ from ..sidecar import prometheus_of
 from .report import Report
 
 _MOST_SHOWN = 10
+_NOBODY = "no server whose policy uses the query would be stopped for being idle"
 # A recipe's guard lets samples be so old; what is older speaks of the past.
 _OLD_SECONDS = 120.0
 
@@ -21,7 +23,7 @@ def check_opinion(report: Report, settings: SpareQuerySettings | None, state: Po
     if settings is None or opinion is None or snapshot is None:
         return  # there is none, or it was not asked: the Hub could not be read
     if opinion.problem is not None:
-        report.bad(f"--spare-query: {opinion.problem}; nobody would be stopped for being idle")
+        report.bad(f"--spare-query: {opinion.problem}; {_NOBODY}")
         return
     servers = [one for one in snapshot.census.named if one.policy.spare_query]
     if _names_users(report, opinion, servers):
@@ -37,13 +39,13 @@ def _names_users(report: Report, opinion: Opinion, servers: Sequence[JudgedServe
         return True
     if opinion.values:
         report.bad(
-            "--spare-query: none of its series has a label `user`, so nobody would be stopped for "
-            "being idle: see `A second opinion` in the documentation"
+            f"--spare-query: none of its series has a label `user`, so {_NOBODY}: see `A second "
+            "opinion` in the documentation"
         )
     elif servers:
         report.bad(
-            "--spare-query has no series now, so nobody would be stopped for being idle: are the "
-            "exporters behind it scraped, and is the name of the metric right?"
+            f"--spare-query has no series now, so {_NOBODY}: are the exporters behind it scraped, "
+            "and is the name of the metric right?"
         )
     else:
         report.note("--spare-query has no series now, and no server runs that it could speak of")
@@ -107,12 +109,12 @@ def _ages(report: Report, settings: SpareQuerySettings) -> None:
         except QueryError as error:
             report.note(f"the age of {selector} is not known: {error}")
             continue
-        if not found:
+        age = found[0].value if found else nan
+        if isnan(age):
             report.warning(f"there is no sample of {selector} now")
-        elif found[0].value > _OLD_SECONDS:
-            report.warning(f"the newest sample of {selector} is {found[0].value:.0f} s old")
         else:
-            report.good(f"the newest sample of {selector} is {found[0].value:.0f} s old")
+            say = report.good if abs(age) <= _OLD_SECONDS else report.warning
+            say(f"the newest sample of {selector} is {age:.0f} s old")
 
 
 def _listed(keys: Sequence[tuple[str, str]]) -> str:

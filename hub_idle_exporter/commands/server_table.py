@@ -28,7 +28,7 @@ SHORT: Mapping[Reason | NotCandidate | Withheld | None, str] = {
     NotCandidate.KEPT: "kept",
     NotCandidate.UNDECIDED: "undecided",
     Withheld.IN_USE: "in use",
-    Withheld.QUERY_FAILED: "not asked",
+    Withheld.QUERY_FAILED: "no answer",
 }
 _OPINIONS = {
     Withheld.IN_USE: "the spare query does not say 0 for it",

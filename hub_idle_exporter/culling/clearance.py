@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from textwrap import shorten
 from typing import NoReturn
 
 import structlog
@@ -13,7 +14,7 @@ from ..domain.keeping import Start
 from ..domain.labels import ProbeResult, Withheld
 from ..domain.model import Route, Server
 from ..domain.notices import due_soon
-from ..domain.policy import Judge, JudgedServer, NotCandidate, Reason
+from ..domain.policy import Judge, JudgedServer, NotCandidate, Reason, needs_opinion
 from ..domain.poll_state import LatestState
 from ..domain.settings import CullSettings
 from ..hub.client import Hub, UserReading
@@ -36,6 +37,7 @@ _ASKING_SECONDS = 1.0
 _ROUTES_SECONDS, _TRAFFIC_SECONDS = 30.0, 5.0
 
 _SHUTDOWN = "the exporter is shutting down"
+_LONGEST_QUERY = 300  # characters of the spare query in a line of the log
 _ONLY_IF_ASKED = "--once stops only servers whose busy check found them idle"
 _POLICIES_CHANGED = "the policies, or the scopes of the token, have changed since it was judged"
 
@@ -439,12 +441,14 @@ class Clearance:
 
 
 def _check_spared(current: CullPass, one: JudgedServer) -> None:
-    """Raise WithheldError if the second opinion spares a candidate; the maximum age is not held up.
+    """Raise WithheldError if the second opinion spares a candidate.
 
     That costs a request each 30 s, for all servers together.
     """
-    opinion = current.opinion.now() if one.reason is Reason.IDLE else None
-    spared = opinion.spares(one.user, one.server) if opinion and one.policy.spare_query else None
+    if not needs_opinion(one.policy, one.reason):
+        return
+    opinion = current.opinion.now()
+    spared = None if opinion is None else opinion.spares(one.user, one.server)
     if opinion is not None and spared is not None:
-        query = " ".join(opinion.query.split())
+        query = shorten(opinion.query, _LONGEST_QUERY, placeholder=" …")
         raise WithheldError(spared.cause, f"{spared.why} (--spare-query {query})")

@@ -132,7 +132,7 @@ class PassOpinion:
 
     def __init__(self, source: SecondOpinion | None) -> None:
         self._source, self._lock = source, threading.Lock()
-        self._failed: Opinion | None = None
+        self._failed = source.failed if source is not None else None  # of the poll before
 
     def now(self) -> Opinion | None:
         """Return an opinion that is young enough for a stop; None without any."""

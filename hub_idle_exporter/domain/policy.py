@@ -276,7 +276,7 @@ class Judge:
             if protection is not None and reason is not None:
                 reason, why_not = None, protection
         spared = None
-        if reason is Reason.IDLE and self.opinion is not None and policy.spare_query:
+        if self.opinion is not None and needs_opinion(policy, reason):
             spared = self.opinion.spares(user.name, name)
         one = JudgedServer(
             user=user.name,
@@ -344,6 +344,11 @@ class Judge:
         if not self.granted.may_stop(user.name, user.groups, name):
             return NotCandidate.OUTSIDE_SCOPE
         return None
+
+
+def needs_opinion(policy: Policy, reason: Reason | None) -> bool:
+    """Tell whether the second opinion can spare a server; its maximum age is not held up."""
+    return reason is Reason.IDLE and policy.spare_query
 
 
 def with_keep(one: JudgedServer, kept: float | None) -> JudgedServer:

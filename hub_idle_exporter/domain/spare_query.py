@@ -17,6 +17,8 @@ from .labels import Withheld
 from .text import printable
 
 _LONGEST_QUOTED = 300  # characters of what a Prometheus says
+# What Prometheus 2.53 and older say among the warnings, and newer ones apart, as `infos`.
+_INFO = "PromQL info: "
 # How 0 is written; Python reads as 0 also what is too small for it.
 _ZERO = re.compile(r"[+-]?0*\.?0*(?:[eE][+-]?[0-9]+)?")
 
@@ -62,15 +64,16 @@ class Opinion:
         return cls(query, asked, values)
 
     def value(self, user: str, server: str) -> float | None:
-        """Return the value that counts for a server: any that is not 0; None without a series."""
+        """Return the value that counts for a server: the first that is not 0; None without any."""
         of_user = self.values.get(user, {}) if user else {}
-        found = [value for name in {server, ""} for value in of_user.get(name, ())]
+        found = [value for name in dict.fromkeys((server, "")) for value in of_user.get(name, ())]
         return next((value for value in found if value != 0), 0.0) if found else None
 
     def spares(self, user: str, server: str) -> Spared | None:
         """Say why a server must not be stopped for being idle; None if it may be."""
         if self.problem is not None:
-            return Spared(Withheld.QUERY_FAILED, f"Prometheus could not be asked: {self.problem}")
+            why = f"Prometheus gave no usable answer: {self.problem}"
+            return Spared(Withheld.QUERY_FAILED, why)
         value = self.value(user, server)
         if value is None:
             return Spared(Withheld.IN_USE, "Prometheus has no value for it")
@@ -107,13 +110,14 @@ def read_answer(status: int, body: bytes, mask: Callable[[str], str] = str) -> l
         raise QueryError(f"HTTP {status}, and not the answer of a Prometheus") from None
     if status != 200 or answer.status != "success" or answer.data is None:
         raise QueryError(f"HTTP {status}: {_quoted(answer.error or answer.status, mask)}")
-    if answer.warnings:  # the answer may have gaps
-        raise QueryError(f"it warns: {_quoted('; '.join(answer.warnings), mask)}")
+    warnings = [one for one in answer.warnings or () if not one.startswith(_INFO)]
+    if warnings:  # the answer may have gaps
+        raise QueryError(f"it warns: {_quoted('; '.join(warnings), mask)}")
     if answer.is_partial:
         raise QueryError("its answer is partial: not all of its storage could be read")
     if answer.data.result_type != "vector":
         given = _quoted(answer.data.result_type, mask)
-        raise QueryError(f"the query gives a {given}, and no vector")
+        raise QueryError(f"the query returns a {given}, not a vector")
     return _series(answer.data.result)
 
 

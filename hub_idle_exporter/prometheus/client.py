@@ -1,5 +1,7 @@
 """The only place that sends a query to a Prometheus, or to what speaks its HTTP API."""
 
+from contextlib import closing
+
 import requests
 from requests.utils import default_headers
 from urllib3 import Timeout
@@ -11,7 +13,16 @@ from ..hub.bounded import BoundedAdapter, read_whole
 from ..hub.errors import HubError, unreachable
 from ..hub.token import Token
 
-_HEADERS = {**default_headers(), "Accept": "application/json", "Accept-Encoding": "identity"}
+# Enough for a hundred thousand series by user and server; more would fill the memory of a small pod.
+_LARGEST_ANSWER = 16 << 20
+_IF_LARGE = "make the query return fewer series, by user and server alone"
+_HEADERS = {
+    **default_headers(),
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",
+    # Kept open until the next poll, a connection is closed by many a server or proxy just then.
+    "Connection": "close",
+}
 
 
 class Prometheus:
@@ -27,7 +38,6 @@ class Prometheus:
     def __init__(self, settings: SpareQuerySettings, token: Token | None) -> None:
         self._url, self._seconds = settings.url, settings.timeout
         self._ca_file, self._token = settings.ca_file, token
-        self._adapter = BoundedAdapter()
 
     def ask(self, query: str) -> list[Series]:
         """Evaluate a query now (`POST /api/v1/query`); raise QueryError if it has no answer."""
@@ -39,7 +49,8 @@ class Prometheus:
         except HubError as error:
             raise QueryError(str(error)) from None
         except (OSError, HTTPError) as error:
-            raise QueryError(str(unreachable(error, self._url, self._seconds))) from None
+            failed = unreachable(error, self._url, self._seconds, "is it http://?")
+            raise QueryError(str(failed)) from None
         try:
             return read_answer(status, body, self._token.mask if self._token else str)
         except QueryError as error:
@@ -51,10 +62,14 @@ class Prometheus:
         asked = {"query": query, "timeout": f"{self._seconds * 1000:.0f}ms"}
         where = f"{self._url}/api/v1/query"
         request = requests.Request("POST", where, headers=headers, data=asked).prepare()
-        with self._adapter.send(
-            request,
-            timeout=Timeout(*[self._seconds] * 3),  # type: ignore[arg-type]
-            stream=True,
-            verify=self._ca_file or True,
-        ) as answer:
-            return answer.status_code, read_whole(answer, self._url, "let the query give less")
+        with (
+            closing(BoundedAdapter()) as adapter,
+            adapter.send(
+                request,
+                timeout=Timeout(self._seconds, self._seconds, self._seconds),  # type: ignore[arg-type]
+                stream=True,
+                verify=self._ca_file or True,
+            ) as answer,
+        ):
+            body = read_whole(answer, self._url, _IF_LARGE, _LARGEST_ANSWER)
+            return answer.status_code, body

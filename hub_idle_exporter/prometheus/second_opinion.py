@@ -43,6 +43,12 @@ class SecondOpinion:
         """
         return self._young(oldest) or self._asked_once(oldest)
 
+    @property
+    def failed(self) -> Opinion | None:
+        """Return the newest opinion if that is none, since the query failed."""
+        newest = self._newest
+        return newest if newest and newest.problem is not None else None
+
     def _asked_once(self, oldest: float) -> Opinion:
         with self._lock:  # perhaps another thread has asked meanwhile
             return self._young(oldest) or self._ask()

@@ -66,14 +66,14 @@ class NextRow:
 class Facts:
     """What the last poll found.
 
-    `would_stop` are candidates by reason, without those that the second opinion spares (`spared`).
+    `would_stop_by_reason` are candidates without those that the second opinion spares (`spared`).
     `next_due` are the servers that reach a limit next; `listed` those that were asked for, as far
     as `listable` ones are kept, and `matching` how many there are.
     """
 
     hub_version: str
     states: Mapping[State, int]
-    would_stop: Mapping[Reason, int]
+    would_stop_by_reason: Mapping[Reason, int]
     spared: int
     idle_kept: int  # idle servers that are no candidates
     limits: tuple[LimitBar, ...]
@@ -89,9 +89,9 @@ class Facts:
         return sum(self.states.values())
 
     @property
-    def to_stop(self) -> int:
+    def would_stop(self) -> int:
         """Count the servers that would be stopped."""
-        return sum(self.would_stop.values())
+        return sum(self.would_stop_by_reason.values())
 
 
 def facts_of(reading: Reading) -> Facts | None:
@@ -108,7 +108,7 @@ def _facts(reading: Reading, snapshot: Snapshot) -> Facts:
     return Facts(
         hub_version=reading.state.version or "",
         states={s: sum(_states(census, p)[s] for p in census.policies) for s in State},
-        would_stop={
+        would_stop_by_reason={
             reason: sum(_would_stop(census, policy, [reason]) for policy in census.policies)
             for reason in Reason
         },

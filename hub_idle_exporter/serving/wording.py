@@ -14,7 +14,7 @@ OUTCOMES = {
 REASONS = {Reason.IDLE: "idle", Reason.MAX_AGE: "too old"}
 WITHHELD = {
     Withheld.ACTIVE_AGAIN: "used in the meantime",
-    Withheld.BUSY: "a kernel was busy, or a terminal open",
+    Withheld.BUSY: "a kernel was busy, or a terminal was open",
     Withheld.PROBE_FAILED: "no usable answer from the Hub or the server",
     Withheld.PENDING: "starting or stopping",
     Withheld.RESTARTED: "restarted in the meantime",
@@ -41,7 +41,7 @@ FAILED = {
 }
 ANSWERS = {
     ProbeResult.IDLE: "idle",
-    ProbeResult.BUSY: "a kernel is busy, or a terminal open",
+    ProbeResult.BUSY: "a kernel is busy, or a terminal is open",
     ProbeResult.ACTIVE: "active",
     ProbeResult.NO_JUPYTER: "not a Jupyter server",
     ProbeResult.FAILED: "no usable answer",

@@ -59,7 +59,9 @@ def test_the_servers_are_counted_by_what_is_said_of_them(check: Check) -> None:
         "without a series, so never stopped for being idle: bo"
     ]
     assert check.said("ok", "would be stopped")[0].startswith("1 would be stopped with --enforce")
-    assert check.said("note", "spared") == ["2 past the idle limit would be spared: see `servers`"]
+    assert check.said("note", "spared") == [
+        "spared by --spare-query: 2, see `hub-idle-exporter servers`"
+    ]
 
 
 def test_series_that_match_no_running_server_are_named(check: Check) -> None:
@@ -110,7 +112,7 @@ def test_a_query_whose_series_have_no_user_is_refused(check: Check) -> None:
 def test_an_empty_answer_is_a_problem_while_servers_run(check: Check) -> None:
     assert check.run().code == 1
     (problem,) = check.said("PROBLEM", "")
-    assert problem.startswith("--spare-query has no series now, so nobody would be stopped")
+    assert problem.startswith("--spare-query has no series now, so no server whose policy")
     assert check.said("ok", "is answered by") == []
 
 
@@ -124,7 +126,7 @@ def test_an_empty_answer_is_none_while_no_server_runs(check: Check) -> None:
     ("fault", "said"),
     [
         (refusing(400, "parse error"), "HTTP 400: parse error"),
-        (answering([1, "0"], "scalar"), "the query gives a scalar, and no vector"),
+        (answering([1, "0"], "scalar"), "the query returns a scalar, not a vector"),
         (answering([], warnings=["a store is missing"]), "it warns: a store is missing"),
     ],
 )
@@ -132,7 +134,8 @@ def test_a_query_that_fails_is_a_problem(check: Check, fault: Fault, said: str) 
     check.prometheus.plan("POST", QUERY, fault)
     assert check.run().code == 1
     assert check.said("PROBLEM", "") == [
-        f"--spare-query: {check.prometheus.origin}: {said}; nobody would be stopped for being idle"
+        f"--spare-query: {check.prometheus.origin}: {said}; no server whose policy uses the query "
+        "would be stopped for being idle"
     ]
     assert "0 would be stopped with --enforce" in check.text
 

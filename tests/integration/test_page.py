@@ -109,8 +109,8 @@ def test_states_candidates_and_who_is_kept_are_counted() -> None:
     assert facts is not None
     assert facts.states == {State.ACTIVE: 2, State.IDLE: 3, State.PENDING: 1}
     assert facts.running == 6
-    assert facts.would_stop == {Reason.IDLE: 2, Reason.MAX_AGE: 1}
-    assert facts.to_stop == 3
+    assert facts.would_stop_by_reason == {Reason.IDLE: 2, Reason.MAX_AGE: 1}
+    assert facts.would_stop == 3
     assert facts.idle_kept == 1  # the one of staff
 
 
@@ -125,9 +125,9 @@ def spared(opinion: Opinion, **changes: Any) -> Reading:
 def test_who_is_spared_by_the_second_opinion_is_not_said_to_be_stopped() -> None:
     facts = view_of(given := spared(Opinion.of("q", 0.0, [Series({"user": "bob"}, 1.0)]))).facts
     assert facts is not None
-    assert (facts.would_stop, facts.spared) == ({Reason.IDLE: 0, Reason.MAX_AGE: 1}, 2)
+    assert (facts.would_stop_by_reason, facts.spared) == ({Reason.IDLE: 0, Reason.MAX_AGE: 1}, 2)
     assert [row.would_stop for row in view_of(given).policies] == [0, 1, 0]
-    assert "Would stop now 1 1 too old, 2 more, but for the spare query" in text_of(given)
+    assert "Would stop now 1 1 too old, 2 spared by the spare query" in text_of(given)
     assert "The spare query has no answer" not in text_of(given)
     named = spared(given.state.opinion or Opinion(""), per_server=True)
     assert "is past its idle limit, but Prometheus says 1 for it" in text_of(named)
@@ -137,8 +137,9 @@ def test_who_is_spared_by_the_second_opinion_is_not_said_to_be_stopped() -> None
 
 def test_a_spare_query_without_an_answer_is_told() -> None:
     given = spared(Opinion("q", problem="http://prometheus is gone"))
-    assert "The spare query has no answer. No server is stopped for being idle" in text_of(given)
-    assert "Would stop now 1 1 too old, 2 more, but for the spare query" in text_of(given)
+    said = "The spare query has no answer. Until Prometheus answers it, only servers of policies"
+    assert said in text_of(given)
+    assert "Would stop now 1 1 too old, 2 spared by the spare query" in text_of(given)
     assert view_of(given).light == "amber"
 
 
@@ -176,7 +177,7 @@ def test_one_limit_has_one_number() -> None:
         facts = view_of(reading(rules=rules)).facts
         assert facts is not None
         (ours,) = [bar for bar in facts.limits if bar.ours]
-        assert (ours.limit, ours.count) == (timeout, facts.to_stop)
+        assert (ours.limit, ours.count) == (timeout, facts.would_stop)
         assert [bar.limit for bar in facts.limits] == sorted(bar.limit for bar in facts.limits)
 
 
@@ -459,7 +460,7 @@ def test_a_good_poll_is_told() -> None:
         "Since 09:06 UTC: 9 stopped, 1.5 server-hours idle past the limit.",
         "1 h (in force) 3", "staff exempt 1 h none", "gpu 2 h 1 d", "default 1 h none 1 2 2 1.5",
         "Since the start: 9 stopped", "gone from the file 0 2",
-        "a kernel was busy, or a terminal open 5",
+        "a kernel was busy, or a terminal was open 5",
         "+0.4 s compared with ours", "took 125 ms", "Enforcement on", "--grace 10m",
         "hub-idle-exporter 1.2.3",
     ):  # fmt: skip
@@ -474,7 +475,7 @@ def test_the_last_pass_is_told_and_no_sum_over_polls() -> None:
         "11:06 UTC: 4 candidates What became of the candidates of the last pass stopped 1 a kernel"
         in said
     )
-    assert said.index("a kernel was busy, or a terminal open 3") < said.index("194")
+    assert said.index("a kernel was busy, or a terminal was open 3") < said.index("194")
     assert "A candidate that stays withheld is counted at each poll." in said
     assert "No culling pass has begun yet." in text_of(reading())
     nobody = reading(last_pass=LastPass(NOW, {}))
@@ -484,7 +485,7 @@ def test_the_last_pass_is_told_and_no_sum_over_polls() -> None:
 def test_the_last_stops_and_withheld_candidates_are_told() -> None:
     said = text_of(after_a_pass())
     assert "11:06 UTC default idle 2 h stopped" in said
-    withheld = "withheld a kernel was busy, or a terminal open, 10 times, last 11:06 UTC"
+    withheld = "withheld a kernel was busy, or a terminal was open, 10 times, last 11:06 UTC"
     assert f"10:57 UTC default idle 2 h {withheld}" in said
     assert "09:10 UTC default idle 2 h failed still stopping after 5 minutes" in said
 

@@ -1,6 +1,7 @@
 """The second opinion: a server is stopped only where Prometheus says that it is idle."""
 
 import gzip
+import ssl
 import threading
 from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import fake_hub as faults
 import in_process
 import pytest
+import trustme
 from culling_rig import HOUR, PROMETHEUS_TOKEN, SPARE_QUERY, MakeRig, Rig
 from fake_hub import FakeHub, Reply, Request
 from fake_prometheus import QUERY, FakePrometheus, answering, refusing
@@ -18,6 +20,7 @@ from hub_idle_exporter.domain.labels import Withheld
 from hub_idle_exporter.domain.settings import SpareQuerySettings
 from hub_idle_exporter.domain.spare_query import Opinion, QueryError
 from hub_idle_exporter.hub.token import token_in_file
+from hub_idle_exporter.people.desk import Desk
 from hub_idle_exporter.prometheus.client import Prometheus
 from hub_idle_exporter.prometheus.second_opinion import SecondOpinion
 
@@ -566,6 +569,37 @@ def test_an_open_terminal_protects_no_longer_than_max_busy(make_rig: MakeRig) ->
     assert rig.withheld("busy") == 2
 
 
+# ---- people -------------------------------------------------------------------------------------
+
+
+def told(rig: Rig, user: str) -> str:
+    """Give what the page inside the Hub says to a user about their server."""
+    journal = rig.metrics.journal
+    desk = Desk(rig.client, rig.latest, rig.gatekeeper.read, rig.promises, journal)
+    (one,) = desk.servers_of(user)
+    return one.why
+
+
+def test_people_see_neither_query_nor_prometheus(ana: Rig, prometheus: FakePrometheus) -> None:
+    prometheus.says("ana", 0)
+
+    def works() -> None:
+        prometheus.series.clear()
+        prometheus.says("ana", 1)
+
+    after_work(ana, 31, works)
+    ana.poll()
+    is_used = "the monitoring of this JupyterHub does not say that it is idle."
+    assert told(ana, "ana") == f"It is past its limit, and was not stopped: {is_used}"
+    ana.poll()
+    assert told(ana, "ana") == f"It is past its limit, and is not stopped now: {is_used}"
+    prometheus.plan("POST", QUERY, refusing(503, "at /prometheus/data"))
+    ana.poll()
+    assert told(ana, "ana").endswith(
+        "not stopped now: the monitoring of this JupyterHub does not answer."
+    )
+
+
 # ---- the request --------------------------------------------------------------------------------
 
 
@@ -575,17 +609,20 @@ def client(prometheus: FakePrometheus, token: Path | None = None) -> Prometheus:
     return Prometheus(settings, sent)
 
 
-def test_a_token_that_was_changed_is_read_again(prometheus: FakePrometheus, tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_token_that_was_changed_is_read_again(
+    prometheus: FakePrometheus, tmp_path: Path, status: int
+) -> None:
     file = tmp_path / "token"
     file.write_text("old")
 
     def only_new(request: Request, answer: Callable[[], Reply]) -> Reply:
         is_new = request.headers["authorization"] == "Bearer new"
-        return answer() if is_new else faults.reply(401, {"status": "error"})
+        return answer() if is_new else faults.reply(status, {"status": "error"})
 
     prometheus.plan("POST", QUERY, only_new)
     asks = client(prometheus, file)
-    with pytest.raises(QueryError, match="HTTP 401"):
+    with pytest.raises(QueryError, match=f"HTTP {status}"):
         asks.ask("up")
     file.write_text("new")
     assert asks.ask("up") == []
@@ -601,6 +638,79 @@ def test_a_compressed_answer_is_not_unpacked(prometheus: FakePrometheus) -> None
     prometheus.plan("POST", QUERY, packed)
     with pytest.raises(QueryError, match="compressed answer"):
         client(prometheus).ask("up")
+
+
+def test_each_query_has_a_connection_of_its_own(prometheus: FakePrometheus) -> None:
+    """One that is kept until the next poll is often closed just then: a pass would be lost."""
+    client(prometheus).ask("up")
+    (asked,) = prometheus.log()
+    assert asked.headers["connection"] == "close"
+
+
+@pytest.fixture
+def tls(prometheus: FakePrometheus, tmp_path: Path) -> Path:
+    """The file of the CA of a Prometheus that speaks TLS."""
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    prometheus.speak_tls(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return tmp_path / "ca.pem"
+
+
+def over_tls(prometheus: FakePrometheus, tmp_path: Path, ca_file: Path | None) -> Prometheus:
+    (tmp_path / "token").write_text("secret-of-prometheus")
+    url = prometheus.origin.replace("http://", "https://")
+    settings = SpareQuerySettings("up", url, ca_file=None if ca_file is None else str(ca_file))
+    return Prometheus(settings, token_in_file("--prometheus-token-file", tmp_path / "token"))
+
+
+def test_a_prometheus_whose_certificate_is_not_trusted_gets_no_token(
+    prometheus: FakePrometheus, tls: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(QueryError, match="--ca-file"):
+        over_tls(prometheus, tmp_path, None).ask("up")
+    assert prometheus.log() == []
+
+
+def test_a_prometheus_of_the_ca_file_is_trusted(
+    prometheus: FakePrometheus, tls: Path, tmp_path: Path
+) -> None:
+    prometheus.says("ana", 0)
+    assert over_tls(prometheus, tmp_path, tls).ask("up") == [({"user": "ana"}, 0.0)]
+
+
+def test_a_prometheus_without_tls_is_told_so(prometheus: FakePrometheus, tmp_path: Path) -> None:
+    with pytest.raises(QueryError, match="failed the TLS handshake: is it http://") as error:
+        over_tls(prometheus, tmp_path, None).ask("up")
+    assert "--ssl-enabled" not in str(error.value)
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o644, True)])
+def test_a_token_file_that_everybody_can_read_is_warned_about(
+    fake_hub: FakeHub, prometheus: FakePrometheus, tmp_path: Path, mode: int, warned: bool
+) -> None:
+    file = tmp_path / "token-of-prometheus"
+    file.write_text("secret-of-prometheus")
+    file.chmod(mode)
+    options = [f"--prometheus-url={prometheus.origin}", "--spare-query=up"]
+    options += [f"--prometheus-token-file={file}", "--once"]
+    done = in_process.run(options, tmp_path, fake_hub.url, fake_hub.token)
+    assert ("event=prometheus_token_file_exposed" in done.err + done.out) is warned
+
+
+def test_the_token_for_prometheus_is_masked_in_the_log(
+    fake_hub: FakeHub, prometheus: FakePrometheus, tmp_path: Path
+) -> None:
+    """Even where a user has it for a name."""
+    fake_hub.add_server("secret-of-prometheus", idle=999_999)
+    (tmp_path / "token").write_text("secret-of-prometheus")
+    options = [f"--prometheus-url={prometheus.origin}", "--spare-query=up", "--once"]
+    options += [f"--prometheus-token-file={tmp_path / 'token'}", "--enforce"]
+    done = in_process.run(
+        [*options, "--busy-check=off", "--grace=0"], tmp_path, fake_hub.url, fake_hub.token
+    )
+    assert "event=cull_withheld" in done.err + done.out
+    assert "secret-of-prometheus" not in done.err + done.out
 
 
 def test_without_a_token_none_is_sent(prometheus: FakePrometheus) -> None:

@@ -490,7 +490,7 @@ def test_the_page_shows_the_same_numbers_as_the_dashboard_and_the_hub(run: Run) 
         f"Servers {len(run.servers_after)} In use {states['active']} Idle {states['idle']} ",
         f"Would stop now {candidates} ",
         f"Starting or stopping {states['pending']}",
-        "a kernel was busy, or a terminal open 1",
+        "a kernel was busy, or a terminal was open 1",
         "1 server may still be running although it was stopped.",
         "Since the start: 3 stopped, 1 failed",
     ):

@@ -316,7 +316,7 @@ def test_check_reports_an_error_of_a_query(
     code, said = checked(prometheus, hub, tmp_path, "sum by (user) (nothing")
     assert code == 1
     assert "PROBLEM  --spare-query: http://prometheus:9090: HTTP 400: " in said
-    assert "nobody would be stopped for being idle" in said
+    assert "would be stopped for being idle" in said
 
 
 # ---- the configurations of the page -------------------------------------------------------------

@@ -95,6 +95,7 @@ def test_a_series_without_any_label_is_read() -> None:
     "more",
     [
         {"infos": ["PromQL info: metric might not be a counter"]},
+        {"warnings": ["PromQL info: metric might not be a counter"]},  # of Prometheus 2.53
         {"warnings": []},
         {"warnings": None},
         {"isPartial": False},
@@ -126,7 +127,7 @@ def test_thousands_of_series_are_read_in_their_order() -> None:
     ],
 )
 def test_what_is_no_vector_is_no_answer(kind: str, result: Any) -> None:
-    assert problem(body(result, kind)) == f"the query gives a {kind}, and no vector"
+    assert problem(body(result, kind)) == f"the query returns a {kind}, not a vector"
 
 
 def test_a_warning_is_no_answer() -> None:
@@ -293,5 +294,5 @@ def test_of_many_series_of_a_server_any_that_is_not_0_counts(
 def test_without_a_usable_answer_everybody_is_spared(value: float) -> None:
     failed = Opinion("q", values={"ana": {"": [value]}}, problem="HTTP 503: no")
     spared = failed.spares("ana", "")
-    assert spared == (QUERY_FAILED, "Prometheus could not be asked: HTTP 503: no")
+    assert spared == (QUERY_FAILED, "Prometheus gave no usable answer: HTTP 503: no")
     assert cause(failed, "bo", "lab") is QUERY_FAILED
