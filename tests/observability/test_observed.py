@@ -261,6 +261,7 @@ def observed(start: float, hub: RealHub, prometheus: PrometheusServer, exporter:
     in_grace = (
         'sum(jupyterhub_servers) > 0 and on () hub_idle_exporter_enforcement{state="grace"} == 1'
         " and on () jupyterhub_running_servers"
+        " and on () sum(jupyterhub_cull_candidates_spared) == 0"
     )
     prometheus.wait(scraped(in_grace), 30, "scraped in grace")
     before, servers_before = time.time(), seen(hub)
