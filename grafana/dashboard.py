@@ -95,7 +95,7 @@ STATE_COLOURS = {"active": "green", "idle": "orange", "pending": "blue"}
 SPARED_COLOURS = {
     "spared: in_use": "blue",
     "spared: query_failed": "red",
-    "all candidates": "purple",
+    "would stop": "purple",
 }
 NO_QUERY = "No spare query"
 NO_SERVERS = "No data: the exporter runs without --per-server-metrics"
@@ -198,17 +198,18 @@ def numbers() -> Iterator[Any]:
     yield number(
         "Would stop now",
         "Servers that the policies would stop now, because of their idle limit or maximum age,"
-        " whether culling is on or not. Exempt servers are not counted. Servers that are computing"
-        " are: they are spared only when they are asked.",
+        " whether culling is on or not. Exempt servers and those that the second opinion spares are"
+        " not counted. Servers that are computing are: they are spared only when they are asked.",
         "none",
-        now(q.total(q.CANDIDATES), "would stop"),
+        now(q.would_stop(), "would stop"),
         levels=steps((None, "text"), (1, "purple")),
     )
     idle_hours = f"{q.increase(IDLE_SECONDS, '$__range')} / 3600"
     yield cost(
         "Idle cost, range",
-        "What servers cost while they were idle past their limit, over the selected time range. In"
-        " server-hours, unless you enter the cost of a server-hour above.",
+        "What servers cost while they were idle past their limit, over the selected time range."
+        " Those that the second opinion spares count as idle, too. In server-hours, unless you"
+        " enter the cost of a server-hour above.",
         idle_hours,
         "none",
         2,
@@ -386,9 +387,9 @@ def policies() -> Any:
         name: metric("jupyterhub_servers", f'state="{state}"')
         for name, state in (("Active", "active"), ("Idle", "idle"), ("Pending", "pending"))
     }
-    counts["Would stop now"] = q.CANDIDATES
     columns = {name: f"max by ({by}) ({q.fresh(metric(limit))})" for name, limit in limits.items()}
     columns |= {name: q.total(facts, by) for name, facts in counts.items()}
+    columns["Would stop now"] = q.would_stop(by)
     # A column for those who use it.
     columns["Kept"] = f"{q.total(q.KEPT, by)} and on () ({q.total(q.KEPT)} > 0)"
     return matrix(
@@ -569,14 +570,15 @@ def second_opinion() -> Iterator[Any]:
     yield fixed(
         lines(
             "Would stop now, and spared",
-            "Candidates, and those of them that the second opinion spares, at each moment, whether"
-            " culling is on or not. in_use: the spare query does not say 0 for it, or has no series"
-            " of it. query_failed: the query failed, so nobody is stopped for being idle. If all"
-            " are in_use for days, look whether the exporter behind the query is still there.",
+            "Servers past their limit: those that would be stopped, and those that the second"
+            " opinion spares, at each moment, whether culling is on or not. in_use: the spare query"
+            " does not say 0 for it, or has no series of it. query_failed: the query failed, so"
+            " nobody is stopped for being idle. If all are in_use for days, look whether the"
+            " exporter behind the query is still there.",
             "none",
             half,
             over_time(spared, "spared: {{cause}}"),
-            over_time(f"sum({q.CANDIDATES}) and on () sum({q.SPARED})", "all candidates"),
+            over_time(f"sum({q.CANDIDATES}) - sum({q.SPARED})", "would stop"),
         ).no_value(NO_QUERY),
         SPARED_COLOURS,
     )

@@ -91,6 +91,12 @@ def summing(by: str = "") -> str:
     return f"sum by ({by})" if by else "sum"
 
 
+def would_stop(by: str = "") -> str:
+    """Count candidates now, without those that the second opinion spares, where there is one."""
+    candidates = total(CANDIDATES, by)
+    return f"{candidates} - {total(SPARED, by)} or {candidates}"
+
+
 def increase(counter: str, window: str, by: str = "", *matchers: str) -> str:
     """Sum a counter's increase over a window."""
     return f"{summing(by)} (increase({metric(counter, *matchers)}[{window}]))"
@@ -358,7 +364,7 @@ HUBS = {
     "Data age": f"clamp_min({age('7d')}, 0)",
     "Servers": total(SERVERS, EXPORTER),
     "Idle": total(IDLE, EXPORTER),
-    "Would stop": total(CANDIDATES, EXPORTER),
+    "Would stop": would_stop(EXPORTER),
     "Stopped": counted(CULLS),
     "Failed": counted(CULL_FAILURES),
     "Idle hours": f"({counted(IDLE_SECONDS)}) / 3600",
