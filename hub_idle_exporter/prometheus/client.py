@@ -13,7 +13,7 @@ from ..hub.bounded import BoundedAdapter, read_whole
 from ..hub.errors import HubError, unreachable
 from ..hub.token import Token
 
-# Enough for a hundred thousand series by user and server; more would fill the memory of a small pod.
+# A hundred thousand series by user and server; more would fill the memory of a small pod.
 _LARGEST_ANSWER = 16 << 20
 _IF_LARGE = "make the query return fewer series, by user and server alone"
 _HEADERS = {
