@@ -370,6 +370,25 @@ def test_a_failed_query_ends_the_stops_of_its_pass_though_it_is_answered_again(
     assert rig.withheld("query_failed") == 1
 
 
+def test_a_query_that_fails_once_in_a_pass_ends_its_stops(
+    make_rig: MakeRig, prometheus: FakePrometheus
+) -> None:
+    rig = make_rig(prometheus=prometheus.origin, concurrency=1)
+    for user in ("ana", "bo"):
+        rig.run(user, kernels=["idle"])
+        prometheus.says(user, 0)
+
+    def refused(_request: Request, _answer: Callable[[], Reply]) -> Reply:
+        rig.time += 31
+        return faults.reply(503, {"status": "error"})
+
+    after_work(rig, 31, lambda: prometheus.plan("POST", QUERY, refused, times=1))
+    rig.poll()
+    assert rig.stops() == []
+    assert rig.withheld("query_failed") == 2
+    assert len(prometheus.asked()) == 2
+
+
 def test_what_prometheus_spares_is_not_asked_itself(ana: Rig, prometheus: FakePrometheus) -> None:
     prometheus.says("ana", 1)
     ana.poll()

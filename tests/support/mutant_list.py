@@ -4282,7 +4282,7 @@ MUTANTS = [
         "culling/cull_pass.py",
         "                self._failed = opinion\n",
         "                pass\n",
-        "integration/test_spare_query.py::test_a_failed_query_ends_the_stops_of_its_pass_though_it_is_answered_again",
+        "integration/test_spare_query.py::test_a_query_that_fails_once_in_a_pass_ends_its_stops",
     ),
     Mutant(
         "the age of an opinion counts from the request",

@@ -94,7 +94,7 @@ def test_a_series_without_any_label_is_read() -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        {"infos": ["PromQL info: metric might not be a counter"]},
+        {"infos": ["metric might not be a counter"]},
         {"warnings": ["PromQL info: metric might not be a counter"]},  # of Prometheus 2.53
         {"warnings": []},
         {"warnings": None},
