@@ -23,8 +23,8 @@ LIMIT = 4  # seconds
 # All users here are of this run alone: process-exporter sees each server on this machine.
 ANA, CY = f"ana-{secrets.token_hex(3)}", f"cy-{secrets.token_hex(3)}"
 POLICIES = f"policies: [{{name: without, match: {{users: [{CY}]}}, spare_query: false}}]"
-# Silent work for a minute at most, that leaves the machine to others.
-WORK = "import time; [(sum(range(10**6)), time.sleep(0.1)) for _ in range(600)]"
+# Silent work for some minutes at most, that leaves the machine to others.
+WORK = "import time; [(sum(range(3 * 10**6)), time.sleep(0.1)) for _ in range(900)]"
 # The page's hook takes the place of the arguments that the tests' Hubs have.
 CONFIG = "c.Spawner.cmd = [*c.Spawner.cmd, *c.Spawner.args]\n"
 
@@ -42,9 +42,10 @@ def prometheus(tmp_path: Path) -> Iterator[PrometheusServer]:
 
 @pytest.fixture
 def spare_query() -> str:
-    """The page's query, in one line and over seconds instead of minutes."""
+    """The page's query, in one line, over seconds instead of minutes, for a machine under load."""
     query = block(PAGE, '{groupname=~".+/.*"}', "promql")
-    return " ".join(query.split()).replace("[5m]", "[5s]")
+    assert "> bool 0.01)" in query
+    return " ".join(query.split()).replace("[5m]", "[5s]").replace("bool 0.01", "bool 0.05")
 
 
 def compute(hub: RealHub, key: Key) -> JupyterTerminal:
@@ -58,6 +59,10 @@ def compute(hub: RealHub, key: Key) -> JupyterTerminal:
 def computes(hub: RealHub, key: Key) -> bool:
     server = psutil.Process(hub.rows()[key].state["pid"])
     return any(WORK in process.cmdline() for process in server.children(recursive=True))
+
+
+def keys(prometheus: PrometheusServer, query: str) -> set[str]:
+    return {series["metric"]["key"] for series in prometheus.instant(query, time.time())}
 
 
 def test_silent_work_in_a_terminal_is_spared_and_goes_when_it_has_ended(
@@ -78,19 +83,21 @@ def test_silent_work_in_a_terminal_is_spared_and_goes_when_it_has_ended(
     (tmp_path / "policies.yaml").write_text(POLICIES)
     options = (*NOW, f"--timeout={LIMIT}s", f"--policy-file={tmp_path / 'policies.yaml'}")
     asking = (f"--prometheus-url={prometheus.url}", f"--spare-query={spare_query}")
+    measured = f'label_join({spare_query}, "key", "/", "user", "server") == 1'
+    prometheus.wait(lambda: f"{ANA}/lab" in keys(prometheus, measured), 30, "the work measured")
+    assert computes(hub, without)
     exporter = run_exporter(hub, *options, *asking)
     # Without the query such work is stopped: the server itself says that it is idle.
-    assert computes(hub, without)
     exporter.wait_event("culled", user=CY, policy="without", timeout=40)
     # With it, what is idle is stopped, and its user's other server is not.
     exporter.wait_event("culled", user=ANA, server="", timeout=40)
     why = f"Prometheus says 1 for it (--spare-query {spare_query})"
     exporter.wait_event("cull_withheld", user=ANA, server="lab", cause="in_use", why=why, count=2)
-    assert terminal.quiet_for() > LIMIT
+    hub.wait(lambda: terminal.quiet_for() > LIMIT, 20, "the work is silent for the limit")
     assert runs(hub, *working)
     assert computes(hub, working)
-    terminal.type(CTRL_C)
     ended = time.monotonic()
+    terminal.type(CTRL_C)
     exporter.wait_event("culled", user=ANA, server="lab", timeout=40)
     assert time.monotonic() - ended > LIMIT
     metrics = exporter.metrics()
