@@ -211,8 +211,8 @@ OPTIONS = [
     _option("ssl-enabled", BOOLEAN, "The Hub uses internal_ssl.", "false"),
     _option("internal-certs-location", FILE, "Folder with the Hub's internal_ssl certificates.",
             "internal-ssl"),
-    _option("ca-file", FILE, "File with the private CA (PEM) that signed the certificate of "
-            "the Hub, or of that Prometheus."),
+    _option("ca-file", FILE, "File with the private CAs (PEM) that signed the certificates of "
+            "the Hub and of that Prometheus."),
     _option("per-server-metrics", BOOLEAN, "Export series by user and server name.", "false"),
     _option("web.listen-address", Kind("address", checked_address), "Address to serve /metrics "
             "and the page on; :9899 listens on all interfaces.", "127.0.0.1:9899"),

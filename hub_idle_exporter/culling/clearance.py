@@ -37,7 +37,7 @@ _ASKING_SECONDS = 1.0
 _ROUTES_SECONDS, _TRAFFIC_SECONDS = 30.0, 5.0
 
 _SHUTDOWN = "the exporter is shutting down"
-_LONGEST_QUERY = 300  # characters of the spare query in a line of the log
+_LONGEST_QUERY = 1000  # characters of the spare query in a line of the log
 _ONLY_IF_ASKED = "--once stops only servers whose busy check found them idle"
 _POLICIES_CHANGED = "the policies, or the scopes of the token, have changed since it was judged"
 
