@@ -10,6 +10,7 @@ author = "the hub_idle_exporter developers"
 extensions = ["myst_parser"]
 myst_heading_anchors = 3
 nitpicky = True
+suppress_warnings = ["misc.highlighting_failure"]  # Pygments has no subqueries of PromQL
 
 html_theme = "pydata_sphinx_theme"
 html_title = "hub_idle_exporter"

@@ -92,6 +92,13 @@ FRESH_TO_OLD = (
     "#7A0E2A",
 )
 STATE_COLOURS = {"active": "green", "idle": "orange", "pending": "blue"}
+SPARED_COLOURS = {
+    "spared: in_use": "blue",
+    "spared: query_failed": "red",
+    "would stop": "purple",
+}
+NO_QUERY = "No spare query"
+NO_SERVERS = "No data: the exporter runs without --per-server-metrics"
 NOTICE_COLOURS = {
     "due: sent": "blue",
     "due: failed": "red",
@@ -122,6 +129,7 @@ MINOR = (
     "less protection",
     "stops failing",
     "people not told",
+    "query failing",
     "policy file broken",
     "web config broken",
     "clock skew",
@@ -190,17 +198,18 @@ def numbers() -> Iterator[Any]:
     yield number(
         "Would stop now",
         "Servers that the policies would stop now, because of their idle limit or maximum age,"
-        " whether culling is on or not. Exempt servers are not counted. Servers that are computing"
-        " are: they are spared only when they are asked.",
+        " whether culling is on or not. Exempt servers and those that the second opinion spares are"
+        " not counted. Servers that are computing are: they are spared only when they are asked.",
         "none",
-        now(q.total(q.CANDIDATES), "would stop"),
+        now(q.would_stop(), "would stop"),
         levels=steps((None, "text"), (1, "purple")),
     )
     idle_hours = f"{q.increase(IDLE_SECONDS, '$__range')} / 3600"
     yield cost(
         "Idle cost, range",
-        "What servers cost while they were idle past their limit, over the selected time range. In"
-        " server-hours, unless you enter the cost of a server-hour above.",
+        "What servers cost while they were idle past their limit, over the selected time range."
+        " Those that the second opinion spares count as idle, too. In server-hours, unless you"
+        " enter the cost of a server-hour above.",
         idle_hours,
         "none",
         2,
@@ -378,9 +387,9 @@ def policies() -> Any:
         name: metric("jupyterhub_servers", f'state="{state}"')
         for name, state in (("Active", "active"), ("Idle", "idle"), ("Pending", "pending"))
     }
-    counts["Would stop now"] = q.CANDIDATES
     columns = {name: f"max by ({by}) ({q.fresh(metric(limit))})" for name, limit in limits.items()}
     columns |= {name: q.total(facts, by) for name, facts in counts.items()}
+    columns["Would stop now"] = q.would_stop(by)
     # A column for those who use it.
     columns["Kept"] = f"{q.total(q.KEPT, by)} and on () ({q.total(q.KEPT)} > 0)"
     return matrix(
@@ -483,7 +492,8 @@ def culls() -> Iterator[Any]:
             " activity. probe_failed: the server gave no usable answer, so it was left running."
             " limit: --max-culls was reached. stale: the stop would have come too late. list: the"
             " list of users may be incomplete. kept: somebody keeps it. notice: its notice is not"
-            " over, or nobody could be told.",
+            " over, or nobody could be told. in_use: the spare query does not say 0 for it."
+            " query_failed: the spare query failed.",
             "none",
             third,
             over_time(f"sum by (outcome) ({q.LAST_PASS}) > 0", "{{outcome}}"),
@@ -551,6 +561,56 @@ def keeps_and_notices() -> Iterator[Any]:
         third,
         over_time(q.each(metric("hub_idle_exporter_notices_undelivered")), LEGEND),
     )
+
+
+def second_opinion() -> Iterator[Any]:
+    """Answer: what does the spare query spare, does it work, which threshold is right?"""
+    half = (12, 8)
+    spared = f"sum by (cause) ({q.SPARED})"
+    yield fixed(
+        lines(
+            "Would stop now, and spared",
+            "Servers past their limit: those that would be stopped, and those that the second"
+            " opinion spares, at each moment, whether culling is on or not. in_use: the spare query"
+            " does not say 0 for it, or has no series of it. query_failed: the query failed, so"
+            " nobody is stopped for being idle. If all are in_use for days, look whether the"
+            " exporter behind the query is still there.",
+            "none",
+            half,
+            over_time(spared, "spared: {{cause}}"),
+            over_time(f"sum({q.CANDIDATES}) - sum({q.SPARED})", "would stop"),
+        ).no_value(NO_QUERY),
+        SPARED_COLOURS,
+    )
+    yield fixed(
+        lines(
+            "Answers to the spare query",
+            "How often the spare query was evaluated within the previous hour: at each poll, and"
+            " each 30 s of a long culling pass. failed: no usable answer; the log says why. Zero"
+            " without a spare query.",
+            "none",
+            half,
+            over_time(q.increase(q.QUERIES, "1h", "result"), "{{result}}"),
+        ),
+        {"ok": "green", "failed": "red"},
+    )
+    yield matrix(
+        "What the query says of each server",
+        f"The {q.MOST_SERVERS} servers that are idle the longest, and what the query in the box"
+        " Spare query says of them, to choose a threshold: paste any PromQL with the labels user"
+        " and server, without its > bool. A dash: it has no series of that server, which is never"
+        " stopped for being idle then. Names are matched whatever the Hub, so choose one above.",
+        (24, 10),
+        {column: q.server_cell(column, query) for column, query in q.QUERY_SAYS.items()},
+        {"who": "Server", "name": "Hub / exporter"},
+        {
+            "Hub / exporter": look(custom__width=215),
+            "Idle": look(custom__width=120, unit="s", decimals=1),
+            "Query, now": look(custom__width=200),
+            "Query, highest in 1 h": look(custom__width=200),
+        },
+        most_first="Idle",
+    ).no_value(NO_SERVERS)
 
 
 def idle_users() -> Iterator[Any]:
@@ -845,6 +905,7 @@ FOLDED = {
     "Limits and policies": limits_and_policies,
     "Idle times and ages": how_spread,
     "Culls": culls,
+    "Second opinion": second_opinion,
     "Keeps and notices": keeps_and_notices,
     "Idle users": idle_users,
     "Cost of idle servers": idle_server_hours,
@@ -875,6 +936,9 @@ def variables() -> Iterator[Any]:
     yield query_variable("hub_job", "Hub's own job", f"label_values({of_hub}, job)")
     price = dashboard.TextBoxVariable("cost").label("A server-hour costs").default_value("")
     yield price.current(models.VariableOption(text="", value="", selected=True))
+    query = "jupyterhub_server_spare_query_value"
+    box = dashboard.TextBoxVariable("spare_query").label("Spare query").default_value(query)
+    yield box.current(models.VariableOption(text=query, value=query, selected=True))
 
 
 def annotation(name: str, expression: str, text: str, colour: str) -> dict[str, Any]:

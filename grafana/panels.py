@@ -164,17 +164,19 @@ def matrix(
     looks: Mapping[str, Sequence[Any]],
     apart: Sequence[str] = ("job",),
     numbers: Sequence[str] = (),
+    most_first: str = "",
 ) -> Any:
     """Make a table: a row for each set of the labels `keys`, a column for each query.
 
     Each query gives a label `column` with the name of its column. `keys` says under which names
     the labels are shown; rows that differ in a label of `apart` stay apart without showing it.
-    Labels are text, in which "14400" comes before "900", but for those that are `numbers`.
+    Labels are text, in which "14400" comes before "900", but for those that are `numbers`. Rows are
+    sorted by the first label, or by the column `most_first`, downwards.
     """
     panel = dressed(table.Panel(), title, description, "none", size)
     panel = panel.no_value(UNKNOWN).mappings(says({})).min_width(60)
     panel = with_targets(panel, tuple(now(query, "") for query in columns.values()))
-    for id_, options in _as_matrix(columns, keys, apart, numbers):
+    for id_, options in _as_matrix(columns, keys, apart, numbers, most_first):
         panel = panel.with_transformation(models.DataTransformerConfig(id_val=id_, options=options))
     for name, properties in looks.items():
         panel = panel.override_by_name(name, list(properties))
@@ -186,17 +188,19 @@ def _as_matrix(
     keys: Mapping[str, str],
     apart: Sequence[str],
     numbers: Sequence[str],
+    most_first: str,
 ) -> list[tuple[str, dict[str, Any]]]:
     """Give Grafana's transformations from one series per cell to one row per set of keys."""
     kept = [*keys, *apart, "column"]
     conversions = [{"targetField": label, "destinationType": "number"} for label in numbers]
     convert = [("convertFieldType", {"fields": {}, "conversions": conversions})] if numbers else []
+    sort = {"field": most_first, "desc": True} if most_first else {"field": next(iter(keys))}
     places = {name: place for place, name in enumerate([*keys, *columns])}
     return [
         ("labelsToFields", {"mode": "columns", "keepLabels": kept, "valueLabel": "column"}),
         ("merge", {}),
         *convert,
-        ("sortBy", {"fields": {}, "sort": [{"field": next(iter(keys))}]}),
+        ("sortBy", {"fields": {}, "sort": [sort]}),
         (
             "organize",
             {

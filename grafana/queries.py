@@ -49,6 +49,7 @@ IDLE_USERS = metric("jupyterhub_idle_users")
 USERS_TO_DELETE = metric("jupyterhub_idle_users", 'verdict="candidate"')
 # That there are none to be deleted is worth knowing; not each reason that keeps nobody.
 USERS_BY_VERDICT = f"sum by (verdict) ({USERS_TO_DELETE}) or sum by (verdict) ({IDLE_USERS}) > 0"
+SPARED = metric("jupyterhub_cull_candidates_spared")
 IDLE_SECONDS = "hub_idle_exporter_idle_server_seconds_total"
 CULLS = "hub_idle_exporter_culls_total"
 CULL_FAILURES = "hub_idle_exporter_cull_failures_total"
@@ -88,6 +89,12 @@ def total(facts: str, by: str = "") -> str:
 def summing(by: str = "") -> str:
     """Give the head of a sum."""
     return f"sum by ({by})" if by else "sum"
+
+
+def would_stop(by: str = "") -> str:
+    """Count candidates now, without those that the second opinion spares, where there is one."""
+    candidates = total(CANDIDATES, by)
+    return f"{candidates} - {total(SPARED, by)} or {candidates}"
 
 
 def increase(counter: str, window: str, by: str = "", *matchers: str) -> str:
@@ -138,6 +145,52 @@ def labelled(expression: str, label: str, value: str) -> str:
 def or_zero(expression: str) -> str:
     """Say 0 where a filter leaves nothing."""
     return f"{expression} or vector(0)"
+
+
+# ---- the second opinion ----
+
+SPARE_QUERY = "${spare_query:raw}"  # somebody pastes it: Grafana must not escape it
+LAST_ACTIVITY = metric("jupyterhub_server_last_activity_timestamp_seconds")
+OF_SERVER = f"{EXPORTER}, user, server"
+MOST_SERVERS = 100
+IDLE_LONGEST = (
+    f"topk({MOST_SERVERS}, max by ({OF_SERVER})"
+    f" ({fresh(f'clamp_min(timestamp({LAST_ACTIVITY}) - {LAST_ACTIVITY}, 0)')}))"
+)
+
+
+def said_of_servers(query: str) -> str:
+    """Give what a query says of the servers that are idle the longest; NaN where it has no series.
+
+    As the exporter reads it: series without a server speak for all servers of their user.
+    """
+    value = f"max by (user, server) ({query})"
+    of_server = f"0 * ({IDLE_LONGEST}) + on (user, server) group_left () {value}"
+    of_user = f"0 * ({IDLE_LONGEST}) + on (user) group_left () ({value} and on (server) vector(0))"
+    both = f"{labelled(of_server, 'of', 'server')} or {labelled(of_user, 'of', 'user')}"
+    return f"max by ({OF_SERVER}) ({both}) or NaN * ({IDLE_LONGEST})"
+
+
+QUERY_SAYS = {
+    "Idle": IDLE_LONGEST,
+    "Query, now": said_of_servers(SPARE_QUERY),
+    "Query, highest in 1 h": said_of_servers(f"max_over_time(({SPARE_QUERY})[1h:1m])"),
+}
+QUERIES = "hub_idle_exporter_spare_queries_total"
+FAILED_QUERIES = metric(QUERIES, 'result="failed"')
+QUERY_FAILING = (
+    f"sum by ({EXPORTER}) (increase({FAILED_QUERIES}[30m]))"
+    f" > 0.5 * sum by ({EXPORTER}) (increase({metric(QUERIES)}[30m]))"
+    f" and on ({EXPORTER}) {UP}"
+)
+
+
+def server_cell(column: str, expression: str) -> str:
+    """Make cells of a table of servers, by user and the server's name, if it has one."""
+    who = (
+        f'label_join({labelled(f"({expression})", "column", column)}, "who", "/", "user", "server")'
+    )
+    return with_name(f'label_replace({who}, "who", "$1", "who", "(.*)/")')
 
 
 # ---- policies ----
@@ -264,6 +317,7 @@ PROBLEMS = {
     "less protection": LESS_PROTECTION,
     "stops failing": FAILING,
     "people not told": NOT_TOLD,
+    "query failing": QUERY_FAILING,
     "policy file broken": f"{metric('hub_idle_exporter_policy_file_valid')} == 0",
     "web config broken": f"{metric('hub_idle_exporter_web_config_file_valid')} == 0",
     "clock skew": f"abs({metric('hub_idle_exporter_clock_skew_seconds')}) > 30",
@@ -310,7 +364,7 @@ HUBS = {
     "Data age": f"clamp_min({age('7d')}, 0)",
     "Servers": total(SERVERS, EXPORTER),
     "Idle": total(IDLE, EXPORTER),
-    "Would stop": total(CANDIDATES, EXPORTER),
+    "Would stop": would_stop(EXPORTER),
     "Stopped": counted(CULLS),
     "Failed": counted(CULL_FAILURES),
     "Idle hours": f"({counted(IDLE_SECONDS)}) / 3600",

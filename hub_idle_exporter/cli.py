@@ -20,7 +20,7 @@ from . import COMMANDS, __version__, culler_options, managed, service_port, side
 from .commands.check import check
 from .commands.servers import list_servers, watch_servers
 from .commands.users import list_idle_users
-from .config import checked_address, checked_url, settings_from
+from .config import checked_address, checked_query, checked_url, settings_from
 from .domain.durations import ALLOWED, seconds_of
 from .domain.settings import BusyCheck, ConfigError, Settings, WebSettings
 from .domain.text import printable
@@ -180,6 +180,12 @@ OPTIONS = [
             "this long without a break.", "24h"),
     _option("max-unanswered", _duration(0), "Judge a server by last_activity alone, once it has "
             "given no usable answer for this long; 0 for never.", "0"),
+    _option("prometheus-url", Kind("url", checked_url), "URL of a Prometheus that is asked for a "
+            "second opinion. Needs --spare-query."),
+    _option("spare-query", Kind("promql", checked_query), "PromQL query whose series, by user and "
+            "server, say who is at work: a server is stopped for being idle only if all its series "
+            "are 0."),
+    _option("prometheus-token-file", FILE, "File with the bearer token for that Prometheus."),
     _option("policy-file", FILE, "YAML file with policies."),
     _option("notice", _duration(0), "Announce an idle server this long before it is stopped, and "
             "stop none that was not announced; 0 for no notice.", "0"),
@@ -205,7 +211,8 @@ OPTIONS = [
     _option("ssl-enabled", BOOLEAN, "The Hub uses internal_ssl.", "false"),
     _option("internal-certs-location", FILE, "Folder with the Hub's internal_ssl certificates.",
             "internal-ssl"),
-    _option("ca-file", FILE, "File with the private CA (PEM) that signed the Hub's certificate."),
+    _option("ca-file", FILE, "File with the private CAs (PEM) that signed the certificates of "
+            "the Hub and of that Prometheus."),
     _option("per-server-metrics", BOOLEAN, "Export series by user and server name.", "false"),
     _option("web.listen-address", Kind("address", checked_address), "Address to serve /metrics "
             "and the page on; :9899 listens on all interfaces.", "127.0.0.1:9899"),

@@ -18,12 +18,14 @@ from .domain.settings import (
     LogSettings,
     PollSettings,
     Settings,
+    SpareQuerySettings,
     UserSettings,
     WebSettings,
 )
 
 # Of jupyterhub-idle-culler 0 is the default, which lets the Hub choose.
 DEFAULT_PAGE_SIZE = 200
+_OF_OPINION = ("prometheus-url", "spare-query", "prometheus-token-file")
 # Connections to the Hub in addition to those of the culling workers.
 _MORE_CONNECTIONS = 4
 
@@ -78,6 +80,7 @@ def settings_from(
         policy_file=options["policy_file"],
         state_file=options["state_file"],
         notify_file=options["notify_file"],
+        spare_query=_spare_query(options),
         tls_directory=tls_directory,
         unknown_variables=tuple(unknown_variables),
     )
@@ -96,6 +99,22 @@ def _check_promises(default: Policy, options: Mapping[str, Any], once: bool) -> 
         raise ConfigError("--keep-max needs --state-file: what people keep must survive a restart")
     if notice and once and options["enforce"] and not has_file:
         raise ConfigError("--once with --notice needs --state-file: nothing else remembers it")
+
+
+def _spare_query(options: Mapping[str, Any]) -> SpareQuerySettings | None:
+    """Read what is to be asked of whom; None without a second opinion."""
+    given = [one for one in _OF_OPINION if options[one.replace("-", "_")] is not None]
+    for needed in _OF_OPINION[:2]:
+        if given and needed not in given:
+            raise ConfigError(f"--{given[0]} needs --{needed}")
+    if not given:
+        return None
+    return SpareQuerySettings(
+        query=options["spare_query"],
+        url=options["prometheus_url"],
+        token_file=options["prometheus_token_file"],
+        ca_file=options["ca_file"] and checked_authority(options["ca_file"]),
+    )
 
 
 def _connection(options: Mapping[str, Any], tls_directory: str | None) -> ConnectionSettings:
@@ -133,6 +152,7 @@ def shown_settings(settings: Settings) -> dict[str, object]:
         "max_unanswered": shown(cull.max_unanswered) if cull.max_unanswered else "never",
         "concurrency": cull.concurrency,
         "max_culls": cull.max_culls or "no limit",
+        **_shown_opinion(settings.spare_query),
         "policy_file": settings.policy_file or "none",
         "notice": shown(poll.default.notice) if poll.default.notice else "none",
         "keep_max": shown(poll.default.keep_max) if poll.default.keep_max else "none",
@@ -157,8 +177,27 @@ def shown_settings(settings: Settings) -> dict[str, object]:
     }
 
 
+def _shown_opinion(opinion: SpareQuerySettings | None) -> dict[str, object]:
+    return {
+        "prometheus_url": opinion.url if opinion else "none",
+        "spare_query": opinion.query if opinion else "none",
+        "prometheus_token_file": (opinion and opinion.token_file) or "none",
+    }
+
+
+def checked_query(value: str) -> str:
+    """Check what can be checked of a PromQL query; raise ValueError saying what is allowed."""
+    try:
+        sent = value.encode()
+    except UnicodeError:  # bytes on the command line that are no text
+        sent = b""
+    if not sent.strip():
+        raise ValueError("must be a PromQL query, in UTF-8")
+    return value
+
+
 def checked_url(value: str) -> str:
-    """Check the URL of the Hub's API; raise ValueError saying what is allowed."""
+    """Check the URL of an API; raise ValueError saying what is allowed."""
     try:
         parts = urlsplit(value)
         host = (parts.hostname or "").encode("idna")  # refuses what cannot be looked up

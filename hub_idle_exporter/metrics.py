@@ -30,6 +30,7 @@ from .domain.gate import GateReading, GateState
 from .domain.idle_users import CANDIDATE, IdleUsers
 from .domain.labels import (
     LISTED,
+    OF_OPINION,
     Cause,
     CullFailure,
     NotificationEvent,
@@ -37,6 +38,7 @@ from .domain.labels import (
     Operation,
     Outcome,
     ProbeResult,
+    QueryResult,
     UserKept,
     WebRefusal,
     Withheld,
@@ -47,6 +49,7 @@ from .domain.policy import Policy, Reason, State
 from .domain.poll_state import LatestState, PollState, Snapshot
 from .domain.scopes import Granted, Scope
 from .domain.settings import PollSettings
+from .domain.spare_query import Opinion
 from .domain.str_enum import StrEnum
 from .domain.totals import Counts, Totals
 from .exposition import Exposition, FactsText, Families, Text, encoded, encoder_for
@@ -75,6 +78,8 @@ def _hub_facts(state: PollState, per_server: bool) -> Iterator[Metric]:
         yield _kept_facts(snapshot.census)
         yield from _policy_facts(snapshot.census)
         yield from _limit_facts(snapshot.census)
+        if state.opinion is not None:
+            yield _spared_facts(snapshot.census)
         if per_server and snapshot.census.named:
             yield from _per_server_facts(state, snapshot)
 
@@ -146,6 +151,19 @@ def _limit_facts(census: Census) -> Iterator[Metric]:
     )
 
 
+def _spared_facts(census: Census) -> Metric:
+    """Count what the second opinion spares: it says so before anything is enforced."""
+    family = GaugeMetricFamily(
+        "jupyterhub_cull_candidates_spared",
+        "Candidates that the second opinion spares now, enforcing or not." + SINCE,
+        labels=["policy", "cause"],
+    )
+    for policy, cause in product(census.policies, OF_OPINION):
+        count = census.spared.get((policy.name, cause), 0)
+        family.add_metric([policy.name, cause], count)
+    return family
+
+
 def _kept_facts(census: Census) -> Metric:
     return _labelled(
         "jupyterhub_servers_kept",
@@ -172,15 +190,25 @@ def _per_server_facts(state: PollState, snapshot: Snapshot) -> Iterator[Metric]:
         "included; only what could be a candidate." + SINCE,
         labels=["user", "server"],
     )
+    value = GaugeMetricFamily(
+        "jupyterhub_server_spare_query_value",
+        "What the spare query says of a server: the first value that is not 0, else 0; none if the "
+        "query has no series for it." + SINCE,
+        labels=["user", "server"],
+    )
+    asked = state.opinion or Opinion("")
     for one in snapshot.census.named:
-        for family, seconds in (
+        for family, number in (
+            (value, asked.value(one.user, one.server)),
             (last_activity, epoch(one.seen.last_activity)),
             (started, epoch(one.seen.started)),
             (due, stop_due(one, state.announcements, snapshot.read_at)),
         ):
-            if seconds is not None:
-                family.add_metric([one.user, one.server], seconds)
+            if number is not None:
+                family.add_metric([one.user, one.server], number)
     yield from (last_activity, started, due)
+    if state.opinion is not None:
+        yield value
 
 
 def _user_facts(found: IdleUsers) -> Metric:
@@ -263,7 +291,7 @@ class Metrics(Collector):
     def describe(self) -> Iterable[Metric]:
         """Name all metrics, including those that exist only after a successful poll."""
         rules = self.latest.state.rules
-        seen = PollState(rules, snapshot=Snapshot(0.0, census_of([], rules)))
+        seen = PollState(rules, snapshot=Snapshot(0.0, census_of([], rules)), opinion=Opinion(""))
         yield from _hub_facts(seen, per_server=False)
         yield from _per_server_facts(seen, Snapshot(0.0, census_of([], rules)))
         yield _user_facts(IdleUsers(0.0, ()))
@@ -432,6 +460,9 @@ class Metrics(Collector):
             *labels,
         )
         self.culls = self._counter("culls", "Servers stopped, verified.", *labels)
+        self.spare_queries = self._counter(
+            "spare_queries", "Evaluations of --spare-query.", result=QueryResult
+        )
         self.cull_failures = self._counter(
             "cull_failures", "Stops that failed, or whose result is not known.", cause=CullFailure
         )
@@ -494,6 +525,10 @@ class Metrics(Collector):
     def count_notification(self, event: NotificationEvent, result: NotificationResult) -> None:
         """Count one attempt to tell a person."""
         self._notifications.labels(event, result).inc()
+
+    def count_query(self, result: QueryResult) -> None:
+        """Count one evaluation of the spare query."""
+        self.spare_queries.labels(result).inc()
 
     def count_announced(self) -> None:
         """Count a stop that was announced by the page and the metric alone."""

@@ -29,6 +29,7 @@ from .hub.client import Hub
 from .hub.errors import HubError
 from .people.state_file import StateFile
 from .policy_file import PolicySource
+from .prometheus.second_opinion import SecondOpinion
 from .watched_file import FileError
 
 
@@ -43,6 +44,7 @@ class Observer:
         gatekeeper: knows by how much the Hub's clock and ours differ.
         promised: knows what people keep, and what was announced.
         clocks: reads our clocks.
+        second_opinion: knows who is at work; None without one.
     """
 
     def __init__(
@@ -54,10 +56,12 @@ class Observer:
         gatekeeper: Gatekeeper,
         promised: StateFile,
         clocks: Callable[[], ClockReading] = read_clocks,
+        second_opinion: SecondOpinion | None = None,
     ) -> None:
         self._hub, self._source = hub, source
         self._poll, self._cull = poll, cull
         self._gatekeeper, self._promised, self._clocks = gatekeeper, promised, clocks
+        self._second_opinion = second_opinion
 
     def see_hub(self) -> None:
         """Check that the Hub answers; raise HubError if it does not."""
@@ -139,13 +143,16 @@ class Observer:
 
     def _with_servers(self, keep_all: bool, state: PollState) -> PollState:
         """Add all servers, judged, unless the Hub hides what must be visible."""
-        listing, judge = self._hub.users(), state.judge
+        listing = self._hub.users()
         users, hidden = listing.users.values(), listing.hidden_users
-        found = visibility_findings(users, hidden, judge.granted, state.rules)
+        granted = state.granted or Granted()
+        found = visibility_findings(users, hidden, granted, state.rules)
         state = self._with_findings(state, (*state.findings, *found))
         if state.error is not None:
             return state
-        census = census_of(judge_all(judge, users, listing.now), state.rules, keep_all)
+        if self._second_opinion is not None:
+            state = replace(state, opinion=self._second_opinion.ask())
+        census = census_of(judge_all(state.judge, users, listing.now), state.rules, keep_all)
         snapshot = Snapshot(listing.now, census, listing.complete, hidden, listing.unreadable)
         return state.succeeded(snapshot, self._clocks())
 

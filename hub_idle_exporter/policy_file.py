@@ -144,6 +144,8 @@ KEYS: dict[str, Callable[[Written], object]] = {
     "exempt": Written.boolean,
     "notice": _duration,
     "keep_max": _duration,
+    "spare_query": Written.boolean,
+    "protect_terminals": Written.boolean,
 }
 CONDITIONS: dict[str, Callable[[Written], object]] = {
     "users": _globs,

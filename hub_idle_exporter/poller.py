@@ -16,6 +16,7 @@ from .domain.policy import NotCandidate, Policy
 from .domain.poll_state import LatestState, PollError, PollState, Snapshot
 from .domain.requirements import Severity
 from .domain.settings import PollSettings
+from .domain.spare_query import Opinion
 from .hub.errors import HubError
 from .metrics import Metrics
 from .observer import Observer
@@ -145,9 +146,22 @@ class Poller:
         hidden = snapshot.hidden_users
         write = log.warning if hidden else log.debug
         self._log_on_change("hidden", hidden, write, "users_hidden", users=hidden)
+        self._log_opinion(state.opinion)
         self._log_unreadable(snapshot)
         self._log_findings(state)
         self._log_reach(snapshot)
+
+    def _log_opinion(self, opinion: Opinion | None) -> None:
+        if opinion is None:
+            return
+        problem, query = opinion.problem, opinion.query
+        if problem is not None:
+            why = "until then, only servers of policies without it are stopped for being idle"
+            fields = {"error": problem, "query": query, "why": why}
+            self._log_on_change("opinion", True, log.error, "spare_query_failed", **fields)
+        else:
+            users = len(opinion.values)
+            self._log_on_change("opinion", False, log.info, "spare_query_answered", users=users)
 
     def _log_unreadable(self, snapshot: Snapshot) -> None:
         unreadable = snapshot.unreadable

@@ -24,10 +24,10 @@ from .deleting.trail import DeletionTrail
 from .domain.durations import shown
 from .domain.labels import Outcome, Withheld
 from .domain.poll_state import LatestState, PollState
-from .domain.settings import ConfigError, Settings, WebSettings
+from .domain.settings import ConfigError, Settings, SpareQuerySettings, WebSettings
 from .ending import Ending
 from .hub.client import Hub
-from .hub.token import Token, find_token
+from .hub.token import Token, find_token, token_in_file
 from .metrics import Metrics
 from .notifying.notifier import Notifier
 from .notifying.notify_file import NotifyFile
@@ -40,6 +40,8 @@ from .people.state_file import StateFile
 from .people.tells import OnThePage
 from .policy_file import PolicySource
 from .poller import LIST_CHANGED, Poller, heartbeat_seconds, warn_of_policies
+from .prometheus.client import Prometheus
+from .prometheus.second_opinion import SecondOpinion
 from .scheduler import Scheduler
 from .serving.access import Access
 from .serving.application import Site
@@ -50,7 +52,13 @@ from .serving.web_config import WebConfig, WebConfigSource
 from .watched_file import FileError, exposed_to_others
 
 # A single run has failed if a candidate was withheld for one of these: not because it is in use.
-_UNSURE = (Withheld.PROBE_FAILED, Withheld.GATE, Withheld.UNASKED, Withheld.STALE)
+_UNSURE = (
+    Withheld.PROBE_FAILED,
+    Withheld.GATE,
+    Withheld.UNASKED,
+    Withheld.STALE,
+    Withheld.QUERY_FAILED,
+)
 # A poll that is about to end is waited for, so that nothing is logged after the last line.
 _LAST_POLL_SECONDS = 0.5
 # How often it is looked whether idle users are to be listed; they are listed once an hour.
@@ -111,12 +119,13 @@ class Sidecar:
         self.gatekeeper.tell_of_grace()
 
     def _warn_of_exposed_files(self) -> None:
-        exposed = exposed_to_others(self.settings.token_file)
-        if exposed is not None:
-            logger.warning("token_file_exposed", why=exposed)
-        exposed = exposed_to_others(self.settings.notify_file)
-        if exposed is not None:
-            logger.warning("notify_file_exposed", why=exposed)
+        token, of_prometheus, notify = map(exposed_to_others, self.settings.secret_files)
+        if token is not None:
+            logger.warning("token_file_exposed", why=token)
+        if of_prometheus is not None:
+            logger.warning("prometheus_token_file_exposed", why=of_prometheus)
+        if notify is not None:
+            logger.warning("notify_file_exposed", why=notify)
 
     def _announce_deletions(self) -> None:
         cull = self.settings.cull
@@ -208,6 +217,9 @@ def assemble(
         metrics.undelivered = notifier.undelivered
     tells = Teller(notifier, _page_address()) if notifier else OnThePage(metrics.count_announced)
     promises = Promises.of(file, tells, gatekeeper.hub_time, keeps_nothing)
+    opinion, asked = None, settings.spare_query
+    if asked is not None:
+        opinion = SecondOpinion(asked.query, prometheus_of(asked), metrics.count_query)
     if cull.enforce:
         enforcement = enforcement_of(
             hub,
@@ -220,8 +232,9 @@ def assemble(
             files.tls,
             Later(stopping, cull.concurrency),
             stopping,
+            second_opinion=opinion,
         )
-    observer = Observer(hub, source, poll, cull, gatekeeper, file)
+    observer = Observer(hub, source, poll, cull, gatekeeper, file, second_opinion=opinion)
     poller = Poller(observer, source, latest, poll, gatekeeper, enforcement, metrics)
     trail, deleter = DeletionTrail(metrics), None
     if enforcement is not None:
@@ -281,6 +294,15 @@ def notify_file(path: str, wait: Callable[[float], bool]) -> NotifyFile:
     file = NotifyFile(Path(path), wait).read_first()
     log.mask_also(file.mask)
     return file
+
+
+def prometheus_of(settings: SpareQuerySettings) -> Prometheus:
+    """Make what asks the Prometheus; raise ConfigError if the token for it cannot be used."""
+    if settings.token_file is None:
+        return Prometheus(settings, None)
+    token = token_in_file("--prometheus-token-file", Path(settings.token_file))
+    log.mask_also(token.mask)
+    return Prometheus(settings, token)
 
 
 def _page_address() -> str:

@@ -32,6 +32,7 @@ from hub_idle_exporter.domain.labels import (
     Operation,
     Outcome,
     ProbeResult,
+    QueryResult,
     UserKept,
     Withheld,
 )
@@ -51,6 +52,7 @@ from hub_idle_exporter.domain.poll_state import LatestState, PollError, PollStat
 from hub_idle_exporter.domain.probe_user import Safeguards
 from hub_idle_exporter.domain.scopes import Granted, Scope
 from hub_idle_exporter.domain.settings import CullSettings, PollSettings
+from hub_idle_exporter.domain.spare_query import Opinion, Series
 from hub_idle_exporter.metrics import Metrics
 
 SCRAPE = 30
@@ -228,7 +230,11 @@ class Sidecar:
         self.latest = LatestState(
             replace(state, version="6.1.1", granted=granted, safeguards=safeguards)
         )
-        settings = PollSettings(self.policies[-1], interval=self.of.interval)
+        settings = PollSettings(
+            self.policies[-1],
+            interval=self.of.interval,
+            per_server_metrics=self.of.second_opinion,
+        )
         self.metrics = Metrics(CollectorRegistry(), self.latest, lambda _: self.gate, settings)
         self.metrics.undelivered = self.crowd.undelivered
         self.last_success = self.grace_until = self.users_listed = 0.0
@@ -267,11 +273,14 @@ class Sidecar:
             for person in self.everybody
             if person.started
         ]
-        judge = replace(before.judge, keeps=self.crowd.keeps)
+        opinion = self._second_opinion(now) if self.of.second_opinion else None
+        judge = replace(before.judge, keeps=self.crowd.keeps, opinion=opinion)
         judged = list(census.judge_all(judge, listed, now))
         self.crowd.keep_some(judged, now)
-        taken = census.census_of(judged, before.rules)
-        state = before.succeeded(Snapshot(now, taken), ClockReading(now, now))
+        taken = census.census_of(judged, before.rules, keep_all=self.of.second_opinion)
+        state = replace(before, opinion=opinion).succeeded(
+            Snapshot(now, taken), ClockReading(now, now)
+        )
         since = now - self.last_success if self.last_success else 0.0
         idle = census.idle_server_seconds(taken.past_limit, since, 3 * self.of.interval)
         for policy, seconds in idle.items():
@@ -289,6 +298,22 @@ class Sidecar:
             self._cull(taken, now)
         if now >= self.users_listed + HOUR:
             self._list_users(now)
+
+    def _second_opinion(self, now: float) -> Opinion:
+        """Say of whom it is known that they compute, by how many CPUs; of a few people nothing."""
+        failed = self.chance.random() < 0.03
+        self.metrics.count_query(QueryResult.FAILED if failed else QueryResult.OK)
+        if failed:
+            return Opinion("", now, problem="it did not answer")
+        answer = (
+            Series({"user": one.user.name}, self._cpus(now < one.computes_until and place % 2 == 0))
+            for place, one in enumerate(self.everybody)
+            if one.started and place % 20
+        )
+        return Opinion.of("", now, answer)
+
+    def _cpus(self, computes: bool) -> float:
+        return round(self.chance.uniform(0.3, 2), 2) if computes else 0.0
 
     def _list_users(self, now: float) -> None:
         """Find idle users, of whom there are more and more, and delete them where that is on."""
@@ -336,6 +361,9 @@ class Sidecar:
             outcome: Outcome | Withheld
             if not self.crowd.was_told(candidate, now):
                 outcome = Withheld.NOTICE
+                self.metrics.withheld.labels(outcome).inc()
+            elif candidate.spared and not candidate.would_stop:
+                outcome = candidate.spared.cause
                 self.metrics.withheld.labels(outcome).inc()
             elif reason is Reason.MAX_AGE or (outcome := self._ask(person, now)) is Outcome.STOPPED:
                 outcome = self._stop(person, candidate.policy.name, reason)

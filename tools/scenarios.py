@@ -15,7 +15,8 @@ class SimulatedHub:
     `extra` are labels that Prometheus adds besides job and instance. `enforced_for` 0 is
     monitoring; without `asks` servers are stopped without being asked. `rolled_out`: when other
     pods replaced the exporter, each with an address of its own. With a `notice` people are told
-    before a stop, and keep servers; nobody can be told `untold_for`.
+    before a stop, and keep servers; nobody can be told `untold_for`. With a
+    `second_opinion` a query says who computes.
     """
 
     people: int = 200
@@ -33,6 +34,7 @@ class SimulatedHub:
     policy_broken_for: float = 0.0
     notice: float = 0.0
     untold_for: float = 0.0
+    second_opinion: bool = False
     seed: int = 20
 
     @property
@@ -94,7 +96,7 @@ def _three() -> Scenario:
 
 
 SCENARIOS = {
-    "small": _one(notice=900.0),
+    "small": _one(notice=900.0, second_opinion=True),
     "hub-400": _one(people=530),
     "hub-10000": _one(people=13_500, interval=300),
     "exporter-down": _one(exporter_down_for=HOUR),

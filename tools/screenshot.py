@@ -36,6 +36,7 @@ DASHBOARD = REPO / "grafana" / "dashboards" / "idle-servers.json"
 CACHE = REPO / ".cache"
 ROW_PIXELS, FRAME_PIXELS = 38, 130
 WIDTHS = (1280, 1920)
+SPARE_QUERY = "jupyterhub_server_spare_query_value"
 FOLDED = "folded"
 WHOLE = "whole"
 
@@ -103,8 +104,9 @@ def write_history(folder: Path, scenario: Scenario) -> None:
 
 def as_drawn(board: dict[str, Any], rows: str, cost: str) -> dict[str, Any]:
     """Give the dashboard with a price typed, and its rows folded or not."""
-    # The renderer knows no $__range.
-    drawn: dict[str, Any] = json.loads(json.dumps(board).replace("$__range", "6h"))
+    # The renderer knows no $__range, and no text that is pasted as it is.
+    text = json.dumps(board).replace("$__range", "6h").replace("${spare_query:raw}", SPARE_QUERY)
+    drawn: dict[str, Any] = json.loads(text)
     for variable in drawn["templating"]["list"]:
         if variable["name"] == "cost":
             variable["query"] = cost

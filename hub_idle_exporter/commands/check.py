@@ -18,6 +18,7 @@ from ..hub.client import Hub
 from ..hub.errors import HubError
 from ..sidecar import assemble, prepared, web_config
 from ..watched_file import FileError, exposed_to_others
+from .check_opinion import check_opinion
 from .check_page import check_page
 from .check_promises import check_promises
 from .report import Report
@@ -32,7 +33,8 @@ _TRIAL_SECONDS = 60
 def check(settings: Settings, environ: Mapping[str, str]) -> int:
     """Check everything once; return 0 if the sidecar would work as configured, else 1."""
     sidecar = assemble(settings, prepared(settings, environ), only_reads=True)
-    state = sidecar.observer.observe(sidecar.latest.state)
+    asks = settings.spare_query is not None
+    state = sidecar.observer.observe(sidecar.latest.state, keep_all=asks)
     report = Report()
     _variables(report, settings)
     _exposed_files(report, settings)
@@ -47,6 +49,7 @@ def check(settings: Settings, environ: Mapping[str, str]) -> int:
     _blind_spots(report, settings, state)
     _roles(state)
     if state.snapshot is not None:
+        check_opinion(report, settings.spare_query, state)
         _servers(report, settings.cull, state, state.snapshot)
         if settings.cull.users.delete:
             _idle_users(report, settings.cull, state, sidecar.hub)
@@ -60,7 +63,7 @@ def _variables(report: Report, settings: Settings) -> None:
 
 
 def _exposed_files(report: Report, settings: Settings) -> None:
-    for exposed in map(exposed_to_others, (settings.token_file, settings.notify_file)):
+    for exposed in map(exposed_to_others, settings.secret_files):
         if exposed is not None:
             report.warning(exposed)
 
@@ -216,7 +219,8 @@ def _servers(report: Report, cull: CullSettings, state: PollState, snapshot: Sna
         )
     total = snapshot.census.total
     report.good(f"{total} server{'' if total == 1 else 's'} seen")
-    candidates = snapshot.census.candidates
+    candidates = [one for one in snapshot.census.candidates if one.would_stop]
+    spared = len(snapshot.census.candidates) - len(candidates)
     asked = _will_ask(cull, state)
     report.good(_would_be_stopped(candidates, cull, asked, report.failed))
     for candidate in candidates[:_MOST_SHOWN]:
@@ -224,6 +228,8 @@ def _servers(report: Report, cull: CullSettings, state: PollState, snapshot: Sna
     if len(candidates) > _MOST_SHOWN:
         left = len(candidates) - _MOST_SHOWN
         report.more(f"... and {left} more: see `hub-idle-exporter servers`")
+    if spared:
+        report.note(f"spared by --spare-query: {spared}, see `hub-idle-exporter servers`")
 
 
 def _will_ask(cull: CullSettings, state: PollState) -> bool:

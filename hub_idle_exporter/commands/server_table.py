@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ..domain.columns import ELLIPSIS, cut, padded, width
 from ..domain.durations import roughly, shown
+from ..domain.labels import Withheld
 from ..domain.policy import JudgedServer, NotCandidate, Reason
 from ..domain.text import printable
 
@@ -15,7 +16,7 @@ _GAP = "  "
 _CUT = "Names are cut to fit. A wider terminal, a pipe or --json shows them whole."
 
 # The reasons in the words of a narrow table; what these may leave open is told below it.
-SHORT: Mapping[Reason | NotCandidate | None, str] = {
+SHORT: Mapping[Reason | NotCandidate | Withheld | None, str] = {
     Reason.IDLE: "idle",
     Reason.MAX_AGE: "max age",
     NotCandidate.PENDING: "not ready",
@@ -26,6 +27,12 @@ SHORT: Mapping[Reason | NotCandidate | None, str] = {
     NotCandidate.OUTSIDE_SCOPE: "no scope",
     NotCandidate.KEPT: "kept",
     NotCandidate.UNDECIDED: "undecided",
+    Withheld.IN_USE: "in use",
+    Withheld.QUERY_FAILED: "no answer",
+}
+_OPINIONS = {
+    Withheld.IN_USE: "the spare query does not say 0 for it",
+    Withheld.QUERY_FAILED: "the spare query has no answer",
 }
 _UNCLEAR = (
     NotCandidate.UNKNOWN,
@@ -47,7 +54,7 @@ class Table:
 
 def verdict(one: JudgedServer) -> str:
     """Say what is to become of a server: nobody has asked the server itself yet."""
-    return "candidate" if one.reason else "keep"
+    return "candidate" if one.would_stop else "keep"
 
 
 def table(servers: Sequence[JudgedServer], room: int | None = None) -> Table:
@@ -134,11 +141,14 @@ def aligned(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _reason(one: JudgedServer) -> Reason | NotCandidate | None:
+def _reason(one: JudgedServer) -> Reason | NotCandidate | Withheld | None:
+    if one.reason and one.spared is not None:
+        return one.spared.cause
     return one.reason or one.not_candidate
 
 
 def _explained(servers: Sequence[JudgedServer]) -> list[str]:
     """Explain the short reasons in a table that leave something open."""
     there = {_reason(one) for one in servers}
-    return [f"{SHORT[reason]}: the server {reason}." for reason in _UNCLEAR if reason in there]
+    unclear = {reason: f"the server {reason}" for reason in _UNCLEAR} | _OPINIONS
+    return [f"{SHORT[one]}: {what}." for one, what in unclear.items() if one in there]

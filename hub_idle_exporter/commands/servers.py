@@ -112,7 +112,7 @@ def _rounded(seconds: float | None) -> float | None:
 
 def _on_candidates(servers: Sequence[JudgedServer], cull: CullSettings) -> list[str]:
     """Say what becomes of candidates: this command asks no server, the exporter does."""
-    reasons = {one.reason for one in servers}
+    reasons = {one.reason for one in servers if one.would_stop}
     notes = []
     if Reason.IDLE in reasons:
         notes.append(_on_idle_ones(cull.busy_check))
@@ -164,7 +164,7 @@ def _frame(
 ) -> Frame:
     """Lay out what a poll found."""
     servers = snapshot.census.named
-    candidates = sum(one.reason is not None for one in servers)
+    candidates = sum(one.would_stop for one in servers)
     found = table(servers, room)
     notes = [
         *([printable(state.policy_error)] if state.policy_error else []),

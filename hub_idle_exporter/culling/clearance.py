@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from textwrap import shorten
 from typing import NoReturn
 
 import structlog
@@ -13,7 +14,7 @@ from ..domain.keeping import Start
 from ..domain.labels import ProbeResult, Withheld
 from ..domain.model import Route, Server
 from ..domain.notices import due_soon
-from ..domain.policy import Judge, JudgedServer, NotCandidate, Reason
+from ..domain.policy import Judge, JudgedServer, NotCandidate, Reason, needs_opinion
 from ..domain.poll_state import LatestState
 from ..domain.settings import CullSettings
 from ..hub.client import Hub, UserReading
@@ -36,6 +37,7 @@ _ASKING_SECONDS = 1.0
 _ROUTES_SECONDS, _TRAFFIC_SECONDS = 30.0, 5.0
 
 _SHUTDOWN = "the exporter is shutting down"
+_LONGEST_QUERY = 1000  # characters of the spare query in a line of the log
 _ONLY_IF_ASKED = "--once stops only servers whose busy check found them idle"
 _POLICIES_CHANGED = "the policies, or the scopes of the token, have changed since it was judged"
 
@@ -167,6 +169,7 @@ class Clearance:
 
     def open(self, current: CullPass, candidate: JudgedServer) -> Case:
         """Ask the server what runs in it; raise WithheldError if that protects it."""
+        _check_spared(current, candidate)
         if not current.announces:
             self._check_told(candidate)
         asks = current.safeguards.asks_servers
@@ -250,6 +253,7 @@ class Clearance:
             self._ask_last(case, unused, now, good_until)
         elif case.must_answer:
             good_until = self._clock()  # too late to ask once more: the stop is prepared anew
+        _check_spared(case.current, fresh)
         self._check_gate(judge)
         if permit is None:
             return Cleared(case, fresh, None, good_until, now, now + LOOK_SECONDS)
@@ -261,6 +265,7 @@ class Clearance:
         fresh, now = self._check_again(case, judge)
         if case.must_answer:
             self._ask_last(case, case.limit, now, self._clock() + DEADLINE_SECONDS)
+        _check_spared(case.current, fresh)
         self._check_gate(judge)
         self._notices.announce(fresh, now)
 
@@ -332,7 +337,8 @@ class Clearance:
         """Ask what runs in the server; raise WithheldError if it is in use."""
         if case.interview is None or not case.must_answer:
             return
-        answer = case.interview.ask_work(case.limit)
+        protects_terminals = case.candidate.policy.protect_terminals
+        answer = case.interview.ask_work(case.limit, protects_terminals)
         if case.interview.is_known_kind:
             with self._kinds_lock:
                 self._kinds.answered(*case.start)
@@ -432,3 +438,17 @@ class Clearance:
                 why="the proxy's routes have no last_activity (Traefik has none), so nothing tells "
                 "whether a server is in use that is not a Jupyter server: these are not stopped",
             )
+
+
+def _check_spared(current: CullPass, one: JudgedServer) -> None:
+    """Raise WithheldError if the second opinion spares a candidate.
+
+    That costs a request each 30 s, for all servers together.
+    """
+    if not needs_opinion(one.policy, one.reason):
+        return
+    opinion = current.opinion.now()
+    spared = None if opinion is None else opinion.spares(one.user, one.server)
+    if opinion is not None and spared is not None:
+        query = shorten(opinion.query, _LONGEST_QUERY, placeholder=" …")
+        raise WithheldError(spared.cause, f"{spared.why} (--spare-query {query})")

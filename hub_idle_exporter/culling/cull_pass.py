@@ -10,8 +10,13 @@ from ..domain.model import Route
 from ..domain.policy import JudgedServer
 from ..domain.probe_user import Safeguards
 from ..domain.settings import CullSettings
+from ..domain.spare_query import Opinion
 from ..hub.client import Hub
 from ..hub.errors import HubError
+from ..prometheus.second_opinion import SecondOpinion
+
+# How old a second opinion may be at a stop.
+_OPINION_SECONDS = 30.0
 
 
 class CullPass:
@@ -28,11 +33,13 @@ class CullPass:
         settings: CullSettings,
         hub: Hub,
         safeguards: Safeguards,
+        second_opinion: SecondOpinion | None = None,
         clock: Callable[[], float] = steady,
         announces: bool = False,
     ) -> None:
         self.safeguards, self.announces = safeguards, announces
         self.routes = RouteTable(hub, clock)
+        self.opinion = PassOpinion(second_opinion)
         self.done = threading.Event()
         self.stopped = self.failed = 0
         self.withheld: Counter[Withheld] = Counter()
@@ -118,3 +125,21 @@ class RouteTable:
             return {(r.data.user, r.data.server_name or ""): r for r in self._hub.routes()}
         except HubError as error:
             return error
+
+
+class PassOpinion:
+    """The second opinion for all candidates of a pass; a failed query fails for all of them."""
+
+    def __init__(self, source: SecondOpinion | None) -> None:
+        self._source, self._lock = source, threading.Lock()
+        self._failed = source.failed if source is not None else None  # of the poll before
+
+    def now(self) -> Opinion | None:
+        """Return an opinion that is young enough for a stop; None without any."""
+        if self._source is None:
+            return None
+        with self._lock:
+            opinion = self._failed or self._source.newest(_OPINION_SECONDS)
+            if opinion.problem is not None:
+                self._failed = opinion
+            return opinion

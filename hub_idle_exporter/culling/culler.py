@@ -20,6 +20,7 @@ from ..domain.probe_user import Safeguards
 from ..domain.settings import CullSettings
 from ..hub.client import Hub
 from ..people.promises import Promises
+from ..prometheus.second_opinion import SecondOpinion
 from . import audit
 from .audit import Audit
 from .backlog import Backlog
@@ -36,7 +37,7 @@ _WORKERS_APART_SECONDS, _LAST_WORKER_SECONDS = 0.06, 0.6
 # How often a stop is prepared anew if it came too late.
 _TRIES = 3
 # Why a server is not stopped that means that somebody may use it: then no stop is due any more.
-_IN_USE = (Withheld.BUSY, Withheld.ACTIVE_AGAIN, Withheld.KEPT)
+_IN_USE = (Withheld.BUSY, Withheld.ACTIVE_AGAIN, Withheld.IN_USE, Withheld.KEPT)
 _TOO_LATE = f"what was known about it was too old when its stop reached the Hub, {_TRIES} times"
 # How often the Hub is asked whether a slow stop has ended: at first, and at most.
 _FOLLOW_SECONDS, _LONGEST_FOLLOW_SECONDS = 1.0, 5.0
@@ -83,6 +84,7 @@ class Culler:
         later: follows slow stops.
         trail: records each outcome.
         gatekeeper: knows the Hub's clock.
+        second_opinion: knows who is at work; None without one.
         settings: how many at once, and how many per poll.
         stopping: set when the sidecar shuts down.
         clock: our clock.
@@ -98,6 +100,7 @@ class Culler:
         later: Later,
         trail: Audit,
         gatekeeper: Gatekeeper,
+        second_opinion: SecondOpinion | None,
         settings: CullSettings,
         stopping: threading.Event,
         clock: Callable[[], float] = steady,
@@ -106,7 +109,7 @@ class Culler:
         self._clearance, self._stopper, self._remover = clearance, stopper, remover
         self._promises = promises
         self._later, self._audit, self._clock = later, trail, clock
-        self._gatekeeper = gatekeeper
+        self._gatekeeper, self._second_opinion = gatekeeper, second_opinion
         self._claimed: set[ServerKey] = set()
         self._announcing: set[tuple[ServerKey, Reason | None]] = set()
         self._failures = Failures()
@@ -130,7 +133,7 @@ class Culler:
             (failed if self._failures.holds_off(one, now) else fresh).append(one)
         self._audit.begin_pass(fresh, failed)
         self._claimed.update(one.key for one in fresh)
-        new = CullPass(fresh, self._settings, self._hub, safeguards, self._clock)
+        new = self._pass(fresh, safeguards)
         if not fresh:
             new.done.set()
         self._backlog.add(new, fresh)
@@ -145,11 +148,24 @@ class Culler:
             if notices.is_needed(one, now) and (one.key, one.reason) not in self._announcing
         ]
         self._announcing.update((one.key, one.reason) for one in new)
-        begun = CullPass(new, self._settings, self._hub, safeguards, self._clock, announces=True)
+        begun = self._pass(new, safeguards, announces=True)
         if not new:
             begun.done.set()
         self._backlog.add(begun, new)
         return begun
+
+    def _pass(
+        self, servers: list[JudgedServer], safeguards: Safeguards, announces: bool = False
+    ) -> CullPass:
+        return CullPass(
+            servers,
+            self._settings,
+            self._hub,
+            safeguards,
+            self._second_opinion,
+            self._clock,
+            announces,
+        )
 
     def update(self, candidates: Iterable[JudgedServer], due_soon: Iterable[JudgedServer]) -> None:
         """Take note of who is a candidate by the newest poll, or will be when it was announced."""

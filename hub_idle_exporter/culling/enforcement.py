@@ -12,6 +12,7 @@ from ..domain.settings import CullSettings
 from ..hub.client import Hub
 from ..metrics import Metrics
 from ..people.promises import Promises
+from ..prometheus.second_opinion import SecondOpinion
 from .audit import Audit
 from .clearance import Clearance
 from .culler import Culler
@@ -67,6 +68,7 @@ def enforcement_of(
     later: Later,
     stopping: threading.Event,
     clock: Callable[[], float] = steady,
+    second_opinion: SecondOpinion | None = None,
 ) -> Enforcement:
     """Wire it together.
 
@@ -82,6 +84,7 @@ def enforcement_of(
         later: runs what is due later.
         stopping: set when the sidecar shuts down.
         clock: our clock.
+        second_opinion: knows who is at work; None without one.
     """
     owner, audit = settings.probe_user, Audit(metrics)
     election = Election(hub, owner, latest, gatekeeper, stopping, clock)
@@ -112,6 +115,7 @@ def enforcement_of(
         later=later,
         trail=audit,
         gatekeeper=gatekeeper,
+        second_opinion=second_opinion,
         settings=settings,
         stopping=stopping,
         clock=clock,

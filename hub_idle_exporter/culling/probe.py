@@ -117,8 +117,11 @@ class Interview:
         """Revoke the token."""
         self._prober.revoke(self._minted, self._asked)
 
-    def ask_work(self, limit: float) -> ProbeAnswer:
-        """Ask what runs in the server; `limit` is the idle limit in seconds."""
+    def ask_work(self, limit: float, protects_terminals: bool = False) -> ProbeAnswer:
+        """Ask what runs in the server; `limit` is the idle limit in seconds.
+
+        `protects_terminals` tells whether an open terminal counts as work.
+        """
         self._kind, self.work_asked = None, self._prober.clock()
         deadline = self.work_asked + DEADLINE_SECONDS
         try:
@@ -129,7 +132,7 @@ class Interview:
                 )
                 if work is not None:
                     self._kind = kind
-                    return judge_work(work, limit)
+                    return judge_work(work, limit, protects_terminals)
         except (ServerUnreachableError, ValueError) as error:
             return ProbeAnswer(ProbeResult.FAILED, str(error))
         names = " or ".join(kind.name for kind in self._prober.kinds)

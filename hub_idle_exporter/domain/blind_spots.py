@@ -3,7 +3,7 @@
 from .durations import shown
 from .gate import UNTIL_ALL_REPORTED
 from .policy import Policy, Rules
-from .settings import CullSettings
+from .settings import BusyCheck, CullSettings
 
 # Below this a server in use may look idle: the Hub learns about activity about every 300 s.
 _SHORT_TIMEOUT = 600.0
@@ -48,6 +48,7 @@ def _of_enforcing(cull: CullSettings, rules: Rules) -> list[str]:
     grace, busy = shown(cull.grace), shown(cull.max_busy)
     unanswered, usual = shown(cull.max_unanswered), CullSettings()
     aged = [_aged(one) for one in rules.policies if one.max_age and not one.exempt]
+    terminals = [one.name for one in rules.policies if one.protect_terminals]
     sentences = {
         f"--grace={grace}: for {shown(UNTIL_ALL_REPORTED)} after an outage of the Hub people at "
         "work look idle, and whoever cannot be asked is stopped": (cull.grace < UNTIL_ALL_REPORTED),
@@ -60,6 +61,10 @@ def _of_enforcing(cull: CullSettings, rules: Rules) -> list[str]:
         ),
         f"max age ({', '.join(aged)}): a server that is older is stopped even if it is in use": (
             bool(aged)
+        ),
+        f"--busy-check=off: no server is asked, so an open terminal does not protect it, whatever "
+        f"protect_terminals says (policy {', '.join(terminals)})": (
+            bool(terminals) and cull.busy_check is BusyCheck.OFF
         ),
     }
     return [sentence for sentence, holds in sentences.items() if holds]

@@ -54,12 +54,14 @@ class Work:
     """What a server said about its work.
 
     `idle` is the time since its newest activity in seconds, None if it told of none; `busy` says
-    what is busy (None: nothing), and `at_rest` is the sentence for a server where nothing is busy.
+    what is busy (None: nothing), `terminals` how many are open, and `at_rest` is the sentence for a
+    server where nothing is busy.
     """
 
     idle: float | None
     busy: str | None
     at_rest: str
+    terminals: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,18 @@ class ProbeAnswer:
     why: str
 
 
-def judge_work(work: Work, limit: float) -> ProbeAnswer:
-    """Judge a server by its work; `limit` is the idle limit in seconds."""
+def judge_work(work: Work, limit: float, protects_terminals: bool = False) -> ProbeAnswer:
+    """Judge a server by its work; `limit` is the idle limit in seconds.
+
+    `protects_terminals` tells whether an open terminal counts as work: a server does not say what
+    runs in it.
+    """
     if work.idle is not None and work.idle < limit:
         return _active(work.idle)
     if work.busy is not None:
         return ProbeAnswer(ProbeResult.BUSY, work.busy)
+    if protects_terminals and work.terminals:
+        return ProbeAnswer(ProbeResult.BUSY, f"terminals open: {work.terminals}")
     return ProbeAnswer(ProbeResult.IDLE, f"asked: {work.at_rest}")
 
 
@@ -152,6 +160,7 @@ def _read_jupyter_work(replies: Sequence[Reply]) -> Work | None:
         idle=min((seconds for seconds in idle if seconds is not None), default=None),
         busy=f"{len(working)} of {len(kernels)} kernels busy" if working else None,
         at_rest=f"{len(kernels)} kernels, none busy",
+        terminals=len(terminals),
     )
 
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from heapq import heappush, heapreplace
 from math import inf
 
+from .labels import Withheld
 from .model import User
 from .notices import due_soon
 from .policy import WITHIN_LIMITS, Judge, JudgedServer, Policy, Reason, Rules, State
@@ -93,6 +94,22 @@ class Census:
     def candidate_counts(self) -> Mapping[tuple[str, Reason], int]:
         """Candidates by policy and reason, counted once for all scrapes."""
         return Counter((one.policy.name, one.reason) for one in self.candidates if one.reason)
+
+    @cached_property
+    def would_stop(self) -> Mapping[tuple[str, Reason], int]:
+        """Count by policy and reason the candidates that nothing known spares."""
+        return Counter(
+            (one.policy.name, one.reason)
+            for one in self.candidates
+            if one.reason and one.would_stop
+        )
+
+    @cached_property
+    def spared(self) -> Mapping[tuple[str, Withheld], int]:
+        """Count by policy and cause the candidates that the second opinion spares."""
+        return Counter(
+            (one.policy.name, one.spared.cause) for one in self.candidates if one.spared is not None
+        )
 
     @property
     def total(self) -> int:

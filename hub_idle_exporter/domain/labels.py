@@ -56,8 +56,21 @@ class Withheld(StrEnum):
     LIST = "list"
     UNASKED = "unasked"
     STALE = "stale"
+    IN_USE = "in_use"
+    QUERY_FAILED = "query_failed"
     KEPT = "kept"
     NOTICE = "notice"
+
+
+# What the second opinion withholds a stop by.
+OF_OPINION = (Withheld.IN_USE, Withheld.QUERY_FAILED)
+
+
+class QueryResult(StrEnum):
+    """The result of an evaluation of the spare query."""
+
+    OK = "ok"
+    FAILED = "failed"
 
 
 class UserKept(StrEnum):

@@ -111,17 +111,18 @@ def due_soon(one: JudgedServer) -> Iterator[JudgedServer]:
 
 
 def _as_candidate(one: JudgedServer, reason: Reason) -> JudgedServer:
-    return msgspec.structs.replace(one, reason=reason, not_candidate=None)
+    return msgspec.structs.replace(one, reason=reason, not_candidate=None, spared=None)
 
 
 def stop_due(one: JudgedServer, found: Announcements, now: float) -> float | None:
     """Return when a server will be stopped unless it is used; None if it could be no candidate.
 
-    That is the latest of its limit, the end of its keep, and its notice, or its maximum age.
+    That is the latest of its limit, the end of its keep, and its notice, or its maximum age. While
+    the second opinion spares it, only its maximum age counts.
     """
     if one.protection is not None or one.state is State.PENDING:
         return None
-    idle = deadline(one, Reason.IDLE, now)
+    idle = deadline(one, Reason.IDLE, now) if one.spared is None else inf
     made = standing(found, one, Reason.IDLE, now)
     if made is not None:
         idle = max(idle, stop_from(made, one.policy.notice))

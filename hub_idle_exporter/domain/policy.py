@@ -20,6 +20,7 @@ from .durations import roughly
 from .keeping import Keeps, Start, kept_for
 from .model import Server, User, utc
 from .scopes import Granted, Scope
+from .spare_query import Opinion, Spared
 from .str_enum import StrEnum
 
 DEFAULT = "default"
@@ -157,8 +158,9 @@ class Policy:
     """Limits in seconds for the servers that it matches; `max_age` 0 is no limit.
 
     `notice` is how long before its stop a server is announced (0: not at all), `keep_max` for how
-    long people may keep a server at a time (0: not at all), in seconds. `own_timeout` tells that
-    `timeout` is its own, and not that of the options.
+    long people may keep a server at a time (0: not at all), in seconds. `spare_query` tells whether
+    the second opinion counts, `protect_terminals` whether an open terminal protects. `own_timeout`
+    tells that `timeout` is its own, and not that of the options.
     """
 
     name: str
@@ -169,6 +171,8 @@ class Policy:
     own_timeout: bool = False
     notice: float = 0.0
     keep_max: float = 0.0
+    spare_query: bool = True
+    protect_terminals: bool = False
 
     @property
     def limit_within_notice(self) -> tuple[str, float] | None:
@@ -204,7 +208,8 @@ class JudgedServer(msgspec.Struct, frozen=True, gc=False):
     `seen` is what the Hub said of it. `idle` and `age` are seconds, None where unknown. Exactly
     one of `reason` (stop it) and `not_candidate` (do not, and why) is set. `protection` is what
     protects it whatever its idle time and age are, None if nothing does. `kept` is for how many
-    seconds it is still kept, None if it is not.
+    seconds it is still kept, None if it is not. `spared` is why the second opinion withholds a stop
+    for idleness, None if it does not, or there is none: a candidate stays one.
     """
 
     user: str
@@ -218,6 +223,7 @@ class JudgedServer(msgspec.Struct, frozen=True, gc=False):
     not_candidate: NotCandidate | None
     protection: NotCandidate | None = None
     kept: float | None = None
+    spared: Spared | None = None
 
     @property
     def key(self) -> ServerKey:
@@ -235,19 +241,29 @@ class JudgedServer(msgspec.Struct, frozen=True, gc=False):
         """Say why it is to be stopped, or why not, as words that follow "it"."""
         if self.not_candidate is NotCandidate.KEPT and self.kept is not None:
             return f"is kept for another {roughly(self.kept)}"
-        return f"is past its {self.reason} limit" if self.reason else f"{self.not_candidate}"
+        if self.reason is None:
+            return f"{self.not_candidate}"
+        but = "" if self.spared is None else f", but {self.spared.why}"
+        return f"is past its {self.reason} limit{but}"
+
+    @property
+    def would_stop(self) -> bool:
+        """Tell whether it is to be stopped by all that is known before it is asked itself."""
+        return self.reason is not None and self.spared is None
 
 
 @dataclass(frozen=True)
 class Judge:
     """Judges servers by the rules, by what the token may stop, and by what people keep.
 
-    Two are equal if the rules and the token are: people may keep a server at any time.
+    `opinion` is the second one, None without any. Two judges are equal if the rules and the token
+    are: people may keep a server at any time, and opinions change.
     """
 
     rules: Rules
     granted: Granted
     keeps: Keeps = field(default_factory=dict, compare=False)
+    opinion: Opinion | None = field(default=None, compare=False)
 
     def verdict(self, user: User, name: str, server: Server, now: float) -> JudgedServer:
         """Judge one server; `now` is the Hub's clock in seconds since 1970."""
@@ -259,8 +275,21 @@ class Judge:
             protection = self._protection(user, name, policy, undecided)
             if protection is not None and reason is not None:
                 reason, why_not = None, protection
+        spared = None
+        if self.opinion is not None and needs_opinion(policy, reason):
+            spared = self.opinion.spares(user.name, name)
         one = JudgedServer(
-            user.name, name, server, policy, state, idle, age, reason, why_not, protection
+            user=user.name,
+            server=name,
+            seen=server,
+            policy=policy,
+            state=state,
+            idle=idle,
+            age=age,
+            reason=reason,
+            not_candidate=why_not,
+            protection=protection,
+            spared=spared,
         )
         return with_keep(one, kept_for(self.keeps, one.start, now)) if self.keeps else one
 
@@ -315,6 +344,11 @@ class Judge:
         if not self.granted.may_stop(user.name, user.groups, name):
             return NotCandidate.OUTSIDE_SCOPE
         return None
+
+
+def needs_opinion(policy: Policy, reason: Reason | None) -> bool:
+    """Tell whether the second opinion can spare a server; its maximum age is not held up."""
+    return reason is Reason.IDLE and policy.spare_query
 
 
 def with_keep(one: JudgedServer, kept: float | None) -> JudgedServer:

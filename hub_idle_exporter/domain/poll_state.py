@@ -19,6 +19,7 @@ from .requirements import Finding, Requirement, Severity, requirements
 from .roles import roles
 from .scopes import Granted, Scope
 from .settings import CullSettings
+from .spare_query import Opinion
 
 INTERVALS_UNTIL_STALE = 3
 # The name of the service in the roles to paste, if the Hub has not said whose token this is.
@@ -66,8 +67,8 @@ class PollState:
 
     What the Hub last said about itself and the token (`version`, `identity`, `granted`) is kept
     after a failed poll, and so is the number of `unreadable_users`. `keeps` and `announcements` are
-    what people had been promised when it began. `duration` and `clock_skew`
-    (the Hub's clock minus ours) are seconds.
+    what people had been promised when it began, `opinion` is the second one, None without any.
+    `duration` and `clock_skew` (the Hub's clock minus ours) are seconds.
     """
 
     rules: Rules
@@ -89,6 +90,7 @@ class PollState:
     unreadable_users: int = 0
     keeps: Keeps = field(default_factory=dict)
     announcements: Announcements = field(default_factory=dict)
+    opinion: Opinion | None = None
 
     @classmethod
     def at_start(cls, rules: Rules, cull: CullSettings) -> "PollState":
@@ -109,7 +111,7 @@ class PollState:
     @property
     def judge(self) -> Judge:
         """Return the judge that decides on servers now."""
-        return Judge(self.rules, self.granted or Granted(), self.keeps)
+        return Judge(self.rules, self.granted or Granted(), self.keeps, self.opinion)
 
     @property
     def suspended_by(self) -> tuple[str, ...] | None:

@@ -82,6 +82,17 @@ class CullSettings:
 
 
 @dataclass(frozen=True)
+class SpareQuerySettings:
+    """The second opinion: a PromQL query, and the Prometheus that is asked."""
+
+    query: str
+    url: str
+    token_file: str | None = None
+    ca_file: str | None = None
+    timeout: float = 10.0  # seconds, for an evaluation with its whole answer
+
+
+@dataclass(frozen=True)
 class WebSettings:
     """Where metrics and the page are served."""
 
@@ -111,5 +122,12 @@ class Settings:
     policy_file: str | None = None
     state_file: str | None = None
     notify_file: str | None = None
+    spare_query: SpareQuerySettings | None = None
     tls_directory: str | None = None  # the Hub's internal_ssl certificates
     unknown_variables: tuple[str, ...] = ()  # look like options, and are none
+
+    @property
+    def secret_files(self) -> tuple[str | None, ...]:
+        """Give the files that nobody else should be able to read."""
+        of_opinion = self.spare_query.token_file if self.spare_query else None
+        return self.token_file, of_opinion, self.notify_file

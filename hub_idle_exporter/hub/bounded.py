@@ -31,23 +31,28 @@ class BoundedAdapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
 
 
-def read_whole(answer: requests.Response, where: str) -> bytes:
-    """Read the body of an answer; raise HubError for one that is too large or compressed."""
+def read_whole(
+    answer: requests.Response, where: str, if_large: str, largest: int = LARGEST_ANSWER
+) -> bytes:
+    """Read the body of an answer; raise HubError for one that is too large or compressed.
+
+    `largest` is in bytes; `if_large` says what to do about an answer that is larger.
+    """
     if answer.headers.get("Content-Encoding", "").lower() not in ("", "identity"):
         raise HubError(
             Cause.RESPONSE,
             f"{where} sent a compressed answer, although none was asked for, and it was not read: "
-            "turn off compression in the proxy in front of the Hub",
+            "turn off compression in the proxy in front of it",
         )
     pieces, size = list[bytes](), 0
     while piece := answer.raw.read(_PIECE, decode_content=False):
         pieces.append(piece)
         size += len(piece)
-        if size > LARGEST_ANSWER:
+        if size > largest:
             raise HubError(
                 Cause.RESPONSE,
-                f"{where} sent an answer larger than {LARGEST_ANSWER >> 20} MiB, and it was not "
-                "read to its end: lower --api-page-size, or look for users with huge user_options",
+                f"{where} sent an answer larger than {largest >> 20} MiB, and it was not "
+                f"read to its end: {if_large}",
             )
     return b"".join(pieces)
 

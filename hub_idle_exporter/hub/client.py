@@ -48,6 +48,7 @@ PAGINATED = "application/jupyterhub-pagination+json"
 NOTE_PREFIX = "hub-idle-exporter: "
 LISTING_SECONDS = 300.0  # for all pages of a list together
 _ROUTES_PER_PAGE = 200
+_IF_LARGE = "lower --api-page-size, or look for users with huge user_options"
 # What the Hub answers at once, if it can.
 _QUICK = frozenset(
     {Operation.VERSION, Operation.IDENTITY, Operation.GET_USER, Operation.MINT_TOKEN}
@@ -403,7 +404,7 @@ class Hub:
                 verify=connection.ca_file or True,
                 cert=connection.client_certificate,
             ) as answer:
-                content = read_whole(answer, self._base)
+                content = read_whole(answer, self._base, _IF_LARGE)
         except (OSError, HTTPError) as error:  # requests does not wrap every error of urllib3
             raise unreachable(error, self._base, seconds) from None
         finally:

@@ -23,19 +23,27 @@ class HubError(Exception):
         self.cause, self.status, self.retry_after = cause, status, retry_after
 
 
-def unreachable(error: Exception, base: str, timeout: float) -> HubError:
-    """Describe a failure below HTTP. The library's text may contain URLs, so it is not used."""
+_IF_NO_TLS = "is it http://, or does it need --ssl-enabled (internal_ssl)?"
+
+
+def unreachable(
+    error: Exception, base: str, timeout: float, if_no_tls: str = _IF_NO_TLS
+) -> HubError:
+    """Describe a failure below HTTP. The library's text may contain URLs, so it is not used.
+
+    `if_no_tls` says what to look at if there was no TLS handshake.
+    """
     if isinstance(error, requests.Timeout | Urllib3TimeoutError):
         return HubError(Cause.TIMEOUT, f"{base} did not answer within {timeout:g} s")
     if isinstance(error, requests.exceptions.SSLError):
-        return HubError(Cause.CONNECTION, f"{base} {_tls_problem(error)}")
+        return HubError(Cause.CONNECTION, f"{base} {_tls_problem(error, if_no_tls)}")
     return HubError(Cause.CONNECTION, f"{base} cannot be reached: {_system_error(error)}")
 
 
-def _tls_problem(error: BaseException) -> str:
+def _tls_problem(error: BaseException, if_no_tls: str) -> str:
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
         return "has a TLS certificate that is not trusted: see --ca-file"
-    return "failed the TLS handshake: is it http://, or does it need --ssl-enabled (internal_ssl)?"
+    return f"failed the TLS handshake: {if_no_tls}"
 
 
 def _system_error(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""The sidecar's own token: where it comes from, how it is sent, and how it is masked."""
+"""A token of the sidecar's own: where it comes from, how it is sent, and how it is masked."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,7 +11,7 @@ _LONGEST = 4096  # characters of a token's file
 
 
 class Token:
-    """The sidecar's token; read again from its file when the Hub refuses it (rotation)."""
+    """A token; read again from its file when it is refused (rotation)."""
 
     def __init__(self, value: str, read: Callable[[], str]) -> None:
         self._value, self._read = value, read
@@ -26,8 +26,13 @@ class Token:
 
     @property
     def header(self) -> str:
-        """Return the `Authorization` header."""
+        """Return the `Authorization` header for the Hub."""
         return f"token {self._value}"
+
+    @property
+    def bearer(self) -> str:
+        """Return the `Authorization` header for others than a Hub."""
+        return f"Bearer {self._value}"
 
     def mask(self, text: str) -> str:
         """Mask the token in a text."""
@@ -46,7 +51,7 @@ class Token:
 def find_token(token_file: str | None, environ: Mapping[str, str]) -> Token:
     """Find the token in its file or in the environment; raise ConfigError if there is none."""
     if token_file is not None:
-        return _token_in_file(Path(token_file))
+        return token_in_file("--api-token-file", Path(token_file))
     for variable in VARIABLES:
         value = environ.get(variable, "").strip()
         if value:
@@ -55,29 +60,31 @@ def find_token(token_file: str | None, environ: Mapping[str, str]) -> Token:
     raise ConfigError("no API token: set $JUPYTERHUB_API_TOKEN, or use --api-token-file")
 
 
-def _token_in_file(path: Path) -> Token:
+def token_in_file(option: str, path: Path) -> Token:
+    """Read the token in the file of an option; raise ConfigError if it cannot be used."""
+    where = f"{option} {path}"
+
     def read() -> str:
-        where = f"--api-token-file {path}"
         with path.open() as file:  # perhaps one without end
             text = file.read(_LONGEST + 1)
         if len(text) > _LONGEST:
-            raise ConfigError(f"{where} has more than {_LONGEST} characters: it is no API token")
+            raise ConfigError(f"{where} has more than {_LONGEST} characters: it is no token")
         return checked_token(text.strip(), where)
 
     try:
         return Token.read_by(read)
     except OSError as error:
-        raise ConfigError(f"--api-token-file {path} cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{where} cannot be read: {error.strerror}") from None
     except UnicodeError:
-        raise ConfigError(f"--api-token-file {path} is not a text file") from None
+        raise ConfigError(f"{where} is not a text file") from None
 
 
 def checked_token(value: str, where: str) -> str:
     """Refuse a value that cannot be sent in a header, without showing it."""
     if not value:
-        raise ConfigError(f"{where} is empty: it must contain the API token")
+        raise ConfigError(f"{where} is empty: it must contain a token")
     if not (value.isascii() and value.isprintable() and " " not in value):
         raise ConfigError(
-            f"{where} is not an API token: it has spaces, line breaks or other invalid characters"
+            f"{where} is not a token: it has spaces, line breaks or other invalid characters"
         )
     return value

@@ -48,7 +48,7 @@ class PolicyRow:
 
     policy: Policy
     servers: Mapping[State, int] | None
-    candidates: int | None
+    would_stop: int | None
     idle_seconds: float
 
 
@@ -66,13 +66,15 @@ class NextRow:
 class Facts:
     """What the last poll found.
 
+    `would_stop_by_reason` are candidates without those that the second opinion spares (`spared`).
     `next_due` are the servers that reach a limit next; `listed` those that were asked for, as far
     as `listable` ones are kept, and `matching` how many there are.
     """
 
     hub_version: str
     states: Mapping[State, int]
-    candidates: Mapping[Reason, int]
+    would_stop_by_reason: Mapping[Reason, int]
+    spared: int
     idle_kept: int  # idle servers that are no candidates
     limits: tuple[LimitBar, ...]
     idle_times: tuple[IdleBar, ...]
@@ -88,8 +90,8 @@ class Facts:
 
     @property
     def would_stop(self) -> int:
-        """Count the candidates."""
-        return sum(self.candidates.values())
+        """Count the servers that would be stopped."""
+        return sum(self.would_stop_by_reason.values())
 
 
 def facts_of(reading: Reading) -> Facts | None:
@@ -100,14 +102,17 @@ def facts_of(reading: Reading) -> Facts | None:
 
 def _facts(reading: Reading, snapshot: Snapshot) -> Facts:
     census = snapshot.census
-    candidates = {r: sum(_candidates(census, p, [r]) for p in census.policies) for r in Reason}
     matching = _known(reading, census)
     if reading.asked:
         matching = [one for one in matching if reading.asked.holds(one)]
     return Facts(
         hub_version=reading.state.version or "",
         states={s: sum(_states(census, p)[s] for p in census.policies) for s in State},
-        candidates=candidates,
+        would_stop_by_reason={
+            reason: sum(_would_stop(census, policy, [reason]) for policy in census.policies)
+            for reason in Reason
+        },
+        spared=sum(census.spared.values()),
         idle_kept=census.idle_kept,
         limits=limit_bars(census),
         idle_times=idle_bars(census),
@@ -164,7 +169,7 @@ def policy_rows(reading: Reading) -> tuple[PolicyRow, ...]:
         PolicyRow(
             policy,
             None if census is None else _states(census, policy),
-            None if census is None else _candidates(census, policy, Reason),
+            None if census is None else _would_stop(census, policy, Reason),
             reading.totals.idle_server_seconds.get((policy.name,), 0.0),
         )
         for policy in policies
@@ -175,5 +180,5 @@ def _states(census: Census, policy: Policy) -> Mapping[State, int]:
     return {state: census.servers.get((policy.name, state), 0) for state in State}
 
 
-def _candidates(census: Census, policy: Policy, reasons: Iterable[Reason]) -> int:
-    return sum(census.candidate_counts.get((policy.name, reason), 0) for reason in reasons)
+def _would_stop(census: Census, policy: Policy, reasons: Iterable[Reason]) -> int:
+    return sum(census.would_stop.get((policy.name, reason), 0) for reason in reasons)

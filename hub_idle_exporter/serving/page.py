@@ -20,7 +20,7 @@ from .wording import FAILED, MEANINGS, REASONS
 # The settings about polling and culling; each is the name of an option.
 _SHOWN = ("interval", "grace", "concurrency", "max_culls", "max_busy", "max_unanswered",
           "notice", "keep_max", "cull_default_servers", "cull_named_servers",
-          "remove_named_servers")  # fmt: skip
+          "remove_named_servers", "spare_query")  # fmt: skip
 _SHOWN_OF_USERS = ("cull_users", "user_timeout", "cull_admin_users")  # with --cull-users
 
 MOST_RECENT = 20
@@ -36,6 +36,10 @@ def _template() -> Template:
         "reasons": REASONS, "states": [*Listed],
     }  # fmt: skip
     return found.get_template("page.html")
+
+
+def _written(value: object) -> str:
+    return f"{value}".lower() if isinstance(value, bool) else f"{value}"
 
 
 def html(view: View) -> str:
@@ -70,7 +74,7 @@ class Page:
             now=now,
             exporter_version=__version__,
             settings=self._settings,
-            shown={f"--{name.replace('_', '-')}": f"{shown[name]}".lower() for name in names},
+            shown={f"--{name.replace('_', '-')}": _written(shown[name]) for name in names},
             state=state,
             gate=self._gatekeeper.read(state),
             stands_by=self._gatekeeper.stands_by(state),

@@ -49,7 +49,7 @@ class ServerFilter:
     def holds(self, one: JudgedServer) -> bool:
         """Tell whether a server is listed."""
         if self.state is Listed.CANDIDATE:
-            state_fits = one.reason is not None
+            state_fits = one.would_stop
         else:
             state_fits = self.state is None or one.state == self.state.value
         policy_fits = self.policy is None or one.policy.name == self.policy
@@ -110,6 +110,12 @@ class Reading:
     def enforces(self) -> bool:
         """Tell whether servers are to be stopped."""
         return self.settings.cull.enforce
+
+    @property
+    def opinion_failed(self) -> bool:
+        """Tell whether the second opinion was asked for by the last poll, in vain."""
+        opinion = self.state.opinion if self.state.snapshot else None
+        return opinion is not None and opinion.problem is not None
 
     @property
     def last_success_age(self) -> float | None:

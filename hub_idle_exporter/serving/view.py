@@ -24,7 +24,7 @@ from .wording import ANSWERS, FAILED, MEANINGS, POLL_FAILURES, WITHHELD
 _REFRESH_SECONDS = (5, 60)
 # A pass in which nothing else happened has neither stopped nor rightly spared a server.
 _IN_VAIN: frozenset[Outcome | Withheld] = frozenset(
-    (Outcome.FAILED, Withheld.PROBE_FAILED, Withheld.LIST, Withheld.STALE)
+    (Outcome.FAILED, Withheld.PROBE_FAILED, Withheld.LIST, Withheld.STALE, Withheld.QUERY_FAILED)
 )
 
 
@@ -128,7 +128,7 @@ class View:
             return "red"
         well = self.freshness is Freshness.FRESH and self.mode.tone is not Tone.WARN
         broken = self.reading.state.policy_error or not self.reading.web_config_valid
-        broken = broken or self.reading.listing_failed
+        broken = broken or self.reading.listing_failed or self.reading.opinion_failed
         unmet = self.unmet.findings or broken or self.reading.undelivered.count
         left_out = self.facts is not None and self.facts.unreadable_users
         return "green" if well and not (unmet or left_out) else "amber"

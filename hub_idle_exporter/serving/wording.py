@@ -14,7 +14,7 @@ OUTCOMES = {
 REASONS = {Reason.IDLE: "idle", Reason.MAX_AGE: "too old"}
 WITHHELD = {
     Withheld.ACTIVE_AGAIN: "used in the meantime",
-    Withheld.BUSY: "a kernel was busy",
+    Withheld.BUSY: "a kernel was busy, or a terminal was open",
     Withheld.PROBE_FAILED: "no usable answer from the Hub or the server",
     Withheld.PENDING: "starting or stopping",
     Withheld.RESTARTED: "restarted in the meantime",
@@ -25,6 +25,8 @@ WITHHELD = {
     Withheld.LIST: "the list of users may have had gaps",
     Withheld.UNASKED: "not asked, in a single run",
     Withheld.STALE: "what was known was too old when the stop arrived",
+    Withheld.IN_USE: "in use, by the spare query",
+    Withheld.QUERY_FAILED: "the spare query had no answer",
     Withheld.KEPT: "somebody keeps it",
     Withheld.NOTICE: "its notice is not over, or could not be delivered",
 }
@@ -39,7 +41,7 @@ FAILED = {
 }
 ANSWERS = {
     ProbeResult.IDLE: "idle",
-    ProbeResult.BUSY: "a kernel is busy",
+    ProbeResult.BUSY: "a kernel is busy, or a terminal is open",
     ProbeResult.ACTIVE: "active",
     ProbeResult.NO_JUPYTER: "not a Jupyter server",
     ProbeResult.FAILED: "no usable answer",

@@ -315,6 +315,16 @@ def test_warnings_name_the_policy(hub: FakeHub, tmp_path: Path) -> None:
     assert aged.startswith("max age (2d by policy gpu)")
 
 
+def test_terminals_that_nobody_asks_for_protect_nobody(hub: FakeHub, tmp_path: Path) -> None:
+    file = tmp_path / "policies.yaml"
+    file.write_text("policies:\n  - {name: shells, match: {users: a*}, protect_terminals: true}\n")
+    options = ("--enforce", f"--policy-file={file}")
+    assert Check(tmp_path, allow(hub, ENFORCE), *options).said("warning") == []
+    *_, warning = Check(tmp_path, allow(hub, ENFORCE), *options, "--busy-check=off").said("warning")
+    assert warning.startswith("--busy-check=off: no server is asked, so an open terminal does not")
+    assert warning.endswith("(policy shells)")
+
+
 def test_warnings_are_told_though_the_hub_cannot_be_read(hub: FakeHub, tmp_path: Path) -> None:
     with closed_port() as port:
         found = Check(tmp_path, hub, "--enforce", *BLIND, url=f"http://127.0.0.1:{port}/hub/api")

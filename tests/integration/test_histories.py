@@ -14,6 +14,7 @@ import fake_hub as faults
 import pytest
 from culling_rig import Rig
 from fake_hub import FakeHub
+from fake_prometheus import FakePrometheus
 from people_world import PeopleWorld
 from world import BAD_STOPS, LIMIT, MAX_BUSY, SETTINGS, Act, Disturbance, World, iso
 
@@ -36,10 +37,15 @@ MakeWorld = Callable[..., World]
 def make_world() -> Iterator[MakeWorld]:
     with ExitStack() as stack:
 
-        def make(*people: dict[str, Any], grace: float = 0.0, **settings: Any) -> World:
-            hub = stack.enter_context(FakeHub())
+        def make(
+            *people: dict[str, Any], grace: float = 0.0, hears: bool = False, **settings: Any
+        ) -> World:
+            hub, prometheus = stack.enter_context(FakeHub()), None
+            if hears:
+                prometheus = stack.enter_context(FakePrometheus())
+                settings["prometheus"] = prometheus.origin
             rig = stack.enter_context(Rig(hub, grace=grace, **SETTINGS | settings))
-            world = World(rig, grace)
+            world = World(rig, grace, prometheus=prometheus)
             for one in people or ({},):
                 world.begin(IDLE | one)
             world.do("wait", 30.0)
@@ -84,6 +90,19 @@ def test_after_a_pause_nobody_is_stopped_who_has_come_back(
     world = make_world(person)
     poll(world, pause(kind, bool(late), 20.0, act))
     assert world.stopped == []
+
+
+@pytest.mark.parametrize(("kind", "late"), [("query", 0), *UP_TO_THE_STOP])
+@pytest.mark.parametrize("act", [("says", 0, "in use"), ("query", "error")], ids=["works", "fails"])
+def test_after_a_pause_nobody_is_stopped_of_whom_prometheus_no_longer_says_0(
+    make_world: MakeWorld, kind: str, late: bool, act: Act
+) -> None:
+    world = make_world(hears=True)
+    poll(world, pause(kind, bool(late), 31.0, act))
+    assert world.stopped == []
+    world.do("says", 0, "idle")
+    world.settle()
+    assert world.stopped == STOPPED
 
 
 @pytest.mark.parametrize(("kind", "late"), [*BEFORE_ASKING, *LOOKING[:4], ("delete", 0)])
@@ -259,6 +278,17 @@ def test_without_anything_that_records_its_activity_no_other_program_is_stopped(
     poll(world)
     assert world.stopped == ["user 1@ü/"]
     assert world.rig.withheld("probe_failed") == 1
+
+
+def test_an_open_terminal_protects_until_it_is_closed(make_world: MakeWorld) -> None:
+    world = make_world({"options": {"profile": "gpu-a"}}, {"name": "gpu", "kernel": None})
+    for number in (0, 1):
+        world.do("terminal", number)
+    poll(world)
+    assert world.stopped == ["user 1@ü/gpu"]  # only one of the policies lets terminals protect
+    world.do("terminal", 0)
+    world.settle()
+    assert world.stopped == ["user 1@ü/gpu", *STOPPED]
 
 
 def be_busy(world: World) -> None:

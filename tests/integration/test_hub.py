@@ -1177,8 +1177,7 @@ def tls_hub(fake_hub: FakeHub, certificates: Path) -> FakeHub:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority)
     context.load_cert_chain(certificate, key)
     context.verify_mode = ssl.CERT_REQUIRED
-    assert fake_hub._http is not None
-    fake_hub._http.socket = context.wrap_socket(fake_hub._http.socket, server_side=True)
+    fake_hub.speak_tls(context)
     fake_hub.add_server("ana")
     return fake_hub
 

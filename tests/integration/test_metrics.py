@@ -36,6 +36,7 @@ from hub_idle_exporter.domain.labels import (
     CullFailure,
     Operation,
     ProbeResult,
+    QueryResult,
     UserKept,
     Withheld,
 )
@@ -45,6 +46,7 @@ from hub_idle_exporter.domain.poll_state import LatestState, PollState, Snapshot
 from hub_idle_exporter.domain.probe_user import Safeguards
 from hub_idle_exporter.domain.scopes import Granted, Scope
 from hub_idle_exporter.domain.settings import PollSettings
+from hub_idle_exporter.domain.spare_query import Opinion, Series
 from hub_idle_exporter.metrics import Metrics
 from hub_idle_exporter.policy_file import parse
 
@@ -61,6 +63,7 @@ policies:
 )
 NOW = 1_763_800_000.0
 HOUR = 3600.0
+OPINION = Opinion.of("q", 0.0, [Series({"user": "ana"}, 0.0), Series({"user": "gina"}, 0.5)])
 
 # The contract's tables: name, type, labels with all their values (None: whatever there is).
 Labels = Mapping[str, Iterable[str] | None]
@@ -71,7 +74,8 @@ SCOPES = ("list:users", "read:servers", "read:users:groups", "delete:servers", "
 CAUSES = ("connection", "timeout", "http", "auth", "scope", "response")
 LISTED = ("unknown", "own", "hidden", "server", "admin", "exempt", "scope", "protected")
 WITHHELD = ("active_again", "busy", "probe_failed", "pending", "restarted", "gone", "limit", "gate",
-            "policy", "list", "unasked", "stale", "kept", "notice")  # fmt: skip
+            "policy", "list", "unasked", "stale", "in_use", "query_failed", "kept",
+            "notice")  # fmt: skip
 FACTS: dict[str, tuple[str, Labels]] = {
     "jupyterhub_info": ("gauge", {"version": None}),
     "jupyterhub_idle_users": ("gauge", {"verdict": ("candidate", *LISTED)}),
@@ -79,6 +83,9 @@ FACTS: dict[str, tuple[str, Labels]] = {
     "jupyterhub_server_idle_seconds": ("gaugehistogram", {"le": None}),
     "jupyterhub_server_age_seconds": ("gaugehistogram", {"le": None}),
     "jupyterhub_cull_candidates": ("gauge", {"policy": None, "reason": REASONS}),
+    "jupyterhub_cull_candidates_spared": (
+        "gauge", {"policy": None, "cause": ("in_use", "query_failed")},
+    ),
     "jupyterhub_policy_timeout_seconds": ("gauge", {"policy": None}),
     "jupyterhub_policy_max_age_seconds": ("gauge", {"policy": None}),
     "jupyterhub_policy_exempt": ("gauge", {"policy": None}),
@@ -91,6 +98,7 @@ PER_SERVER: dict[str, tuple[str, Labels]] = {
     "jupyterhub_server_last_activity_timestamp_seconds": ("gauge", {"user": None, "server": None}),
     "jupyterhub_server_started_timestamp_seconds": ("gauge", {"user": None, "server": None}),
     "jupyterhub_server_stop_due_timestamp_seconds": ("gauge", {"user": None, "server": None}),
+    "jupyterhub_server_spare_query_value": ("gauge", {"user": None, "server": None}),
 }
 OWN: dict[str, tuple[str, Labels]] = {
     "jupyterhub_up": ("gauge", {}),
@@ -120,6 +128,7 @@ OWN: dict[str, tuple[str, Labels]] = {
     "hub_idle_exporter_busy_checks": (
         "counter", {"result": ("idle", "busy", "active", "no_jupyter", "failed")},
     ),
+    "hub_idle_exporter_spare_queries": ("counter", {"result": ("ok", "failed")}),
     "hub_idle_exporter_cull_attempts": ("counter", {"policy": None, "reason": REASONS}),
     "hub_idle_exporter_culls": ("counter", {"policy": None, "reason": REASONS}),
     "hub_idle_exporter_cull_failures": (
@@ -231,7 +240,9 @@ def hub() -> list[User]:
 
 def judged(users: list[User] | None = None) -> list[JudgedServer]:
     rules = Rules(POLICIES)
-    return list(judge_all(Judge(rules, Granted()), hub() if users is None else users, NOW))
+    return list(
+        judge_all(Judge(rules, Granted(), opinion=OPINION), hub() if users is None else users, NOW)
+    )
 
 
 def snapshot(users: list[User] | None = None) -> Snapshot:
@@ -254,6 +265,7 @@ def busy(per_server: bool = False) -> Metrics:
         metrics,
         replace(
             state,
+            opinion=OPINION,
             granted=Granted.of(scopes),
             safeguards=Safeguards(asks_servers=True, stop_tokens=True, lease=True),
             duration=0.25,
@@ -263,6 +275,7 @@ def busy(per_server: bool = False) -> Metrics:
     metrics.polls.inc(42)
     metrics.poll_failures.labels(Cause.SCOPE).inc(2)
     metrics.busy_checks.labels(ProbeResult.BUSY).inc(3)
+    metrics.spare_queries.labels(QueryResult.FAILED).inc(2)
     metrics.attempts.labels("default", "idle").inc(5)
     metrics.culls.labels("default", "idle").inc(4)
     metrics.cull_failures.labels(CullFailure.NOT_STOPPED).inc()

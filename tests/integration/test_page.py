@@ -51,7 +51,7 @@ from prometheus_client import CollectorRegistry
 from hub_idle_exporter.clocks import read_clocks
 from hub_idle_exporter.culling.audit import Audit
 from hub_idle_exporter.culling.gatekeeper import Gatekeeper
-from hub_idle_exporter.domain.census import judge_all
+from hub_idle_exporter.domain.census import census_of, judge_all
 from hub_idle_exporter.domain.gate import GateState
 from hub_idle_exporter.domain.idle_users import IdleUsers
 from hub_idle_exporter.domain.labels import (
@@ -64,7 +64,7 @@ from hub_idle_exporter.domain.labels import (
 )
 from hub_idle_exporter.domain.model import User
 from hub_idle_exporter.domain.policy import Judge, Policy, Reason, Rules, State
-from hub_idle_exporter.domain.poll_state import LatestState, PollError
+from hub_idle_exporter.domain.poll_state import LatestState, PollError, Snapshot
 from hub_idle_exporter.domain.probe_user import NO_SAFEGUARDS
 from hub_idle_exporter.domain.requirements import (
     Finding,
@@ -75,6 +75,7 @@ from hub_idle_exporter.domain.requirements import (
 )
 from hub_idle_exporter.domain.scopes import Granted, Scope
 from hub_idle_exporter.domain.settings import BusyCheck, ConnectionSettings, CullSettings
+from hub_idle_exporter.domain.spare_query import Opinion, Series
 from hub_idle_exporter.domain.totals import Counts, Totals
 from hub_idle_exporter.journal import LastPass
 from hub_idle_exporter.metrics import Metrics
@@ -108,9 +109,38 @@ def test_states_candidates_and_who_is_kept_are_counted() -> None:
     assert facts is not None
     assert facts.states == {State.ACTIVE: 2, State.IDLE: 3, State.PENDING: 1}
     assert facts.running == 6
-    assert facts.candidates == {Reason.IDLE: 2, Reason.MAX_AGE: 1}
+    assert facts.would_stop_by_reason == {Reason.IDLE: 2, Reason.MAX_AGE: 1}
     assert facts.would_stop == 3
     assert facts.idle_kept == 1  # the one of staff
+
+
+def spared(opinion: Opinion, **changes: Any) -> Reading:
+    """The reading with a second opinion."""
+    good = reading(**changes)
+    judged = judge_all(Judge(RULES, Granted(), opinion=opinion), people(), NOW)
+    snapshot = Snapshot(NOW, census_of(judged, RULES, good.names_servers))
+    return replace(good, state=replace(good.state, snapshot=snapshot, opinion=opinion))
+
+
+def test_who_is_spared_by_the_second_opinion_is_not_said_to_be_stopped() -> None:
+    facts = view_of(given := spared(Opinion.of("q", 0.0, [Series({"user": "bob"}, 1.0)]))).facts
+    assert facts is not None
+    assert (facts.would_stop_by_reason, facts.spared) == ({Reason.IDLE: 0, Reason.MAX_AGE: 1}, 2)
+    assert [row.would_stop for row in view_of(given).policies] == [0, 1, 0]
+    assert "Would stop now 1 1 too old, 2 spared by the spare query" in text_of(given)
+    assert "The spare query has no answer" not in text_of(given)
+    named = spared(given.state.opinion or Opinion(""), per_server=True)
+    assert "is past its idle limit, but Prometheus says 1 for it" in text_of(named)
+    candidates = replace(named, asked=ServerFilter(Listed.CANDIDATE))
+    assert [one.user for one in view_of(candidates).facts.listed] == ["gpu-1"]  # type: ignore[union-attr]
+
+
+def test_a_spare_query_without_an_answer_is_told() -> None:
+    given = spared(Opinion("q", problem="http://prometheus is gone"))
+    said = "The spare query has no answer. Until Prometheus answers it, only servers of policies"
+    assert said in text_of(given)
+    assert "Would stop now 1 1 too old, 2 spared by the spare query" in text_of(given)
+    assert view_of(given).light == "amber"
 
 
 def test_users_who_cannot_be_decoded_are_counted_and_not_named() -> None:
@@ -126,7 +156,7 @@ def test_users_who_cannot_be_decoded_are_counted_and_not_named() -> None:
 def test_policies_stand_in_their_order_with_limits_and_counts() -> None:
     rows = view_of(reading()).policies
     assert [row.policy.name for row in rows] == ["staff", "gpu", "default"]
-    assert [row.candidates for row in rows] == [0, 1, 2]
+    assert [row.would_stop for row in rows] == [0, 1, 2]
     assert rows[2].servers == {State.ACTIVE: 1, State.IDLE: 2, State.PENDING: 1}
 
 
@@ -208,7 +238,7 @@ def test_without_a_good_poll_no_number_of_the_hub_is_shown() -> None:
     for given in (failed(), first()):
         view = view_of(given)
         assert view.facts is None
-        assert all(row.servers is None and row.candidates is None for row in view.policies)
+        assert all(row.servers is None and row.would_stop is None for row in view.policies)
         assert "Idle for" not in text_of(given)
         assert "6.1.1" not in text_of(given)
 
@@ -429,7 +459,8 @@ def test_a_good_poll_is_told() -> None:
         "1 protected: exempt, kept, excluded, outside the token's scope or undecided",
         "Since 09:06 UTC: 9 stopped, 1.5 server-hours idle past the limit.",
         "1 h (in force) 3", "staff exempt 1 h none", "gpu 2 h 1 d", "default 1 h none 1 2 2 1.5",
-        "Since the start: 9 stopped", "gone from the file 0 2", "a kernel was busy 5",
+        "Since the start: 9 stopped", "gone from the file 0 2",
+        "a kernel was busy, or a terminal was open 5",
         "+0.4 s compared with ours", "took 125 ms", "Enforcement on", "--grace 10m",
         "hub-idle-exporter 1.2.3",
     ):  # fmt: skip
@@ -444,7 +475,7 @@ def test_the_last_pass_is_told_and_no_sum_over_polls() -> None:
         "11:06 UTC: 4 candidates What became of the candidates of the last pass stopped 1 a kernel"
         in said
     )
-    assert said.index("a kernel was busy 3") < said.index("194")
+    assert said.index("a kernel was busy, or a terminal was open 3") < said.index("194")
     assert "A candidate that stays withheld is counted at each poll." in said
     assert "No culling pass has begun yet." in text_of(reading())
     nobody = reading(last_pass=LastPass(NOW, {}))
@@ -454,7 +485,8 @@ def test_the_last_pass_is_told_and_no_sum_over_polls() -> None:
 def test_the_last_stops_and_withheld_candidates_are_told() -> None:
     said = text_of(after_a_pass())
     assert "11:06 UTC default idle 2 h stopped" in said
-    assert "10:57 UTC default idle 2 h withheld a kernel was busy, 10 times, last 11:06 UTC" in said
+    withheld = "withheld a kernel was busy, or a terminal was open, 10 times, last 11:06 UTC"
+    assert f"10:57 UTC default idle 2 h {withheld}" in said
     assert "09:10 UTC default idle 2 h failed still stopping after 5 minutes" in said
 
 

@@ -5,6 +5,7 @@ import operator
 import random
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -20,9 +21,22 @@ import user_oracle
 from culling_rig import START, Rig
 from example_counts import examples
 from fake_hub import FakeHub
+from fake_prometheus import FakePrometheus
 from hypothesis import assume, event, given
 from people_world import RULES, PeopleWorld
-from world import BAD_LISTS, BAD_STOPS, KERNELS, KINDS, ODD, SETTINGS, Act, Disturbance, World
+from world import (
+    BAD_LISTS,
+    BAD_STOPS,
+    KERNELS,
+    KINDS,
+    NO_ANSWERS,
+    ODD,
+    SAYINGS,
+    SETTINGS,
+    Act,
+    Disturbance,
+    World,
+)
 
 from hub_idle_exporter.culling.gatekeeper import Gatekeeper
 from hub_idle_exporter.domain.census import MOST_NEXT, census_of, judge_all
@@ -36,6 +50,7 @@ from hub_idle_exporter.domain.poll_state import LatestState
 from hub_idle_exporter.domain.requirements import clock_findings
 from hub_idle_exporter.domain.scopes import Granted
 from hub_idle_exporter.domain.settings import CullSettings, UserSettings
+from hub_idle_exporter.domain.spare_query import Opinion, QueryError, read_answer
 from hub_idle_exporter.policy_file import parse
 
 Json = dict[str, Any]
@@ -86,7 +101,8 @@ def some_match() -> Json:
 
 def some_policy() -> Json:
     policy: Json = {"match": some_match()}
-    for key, values in (("timeout", LIMITS), ("max_age", [0, *LIMITS]), ("exempt", [True, False])):
+    keys: Json = {"timeout": LIMITS, "max_age": [0, *LIMITS], "exempt": [True, False]}
+    for key, values in (keys | {"spare_query": [True, False]}).items():
         if DICE.random() < 0.4:
             policy[key] = DICE.choice(values)
     return policy
@@ -207,6 +223,60 @@ def test_the_census_is_the_oracles(hub: list[Json], given: Json, held: list[str]
     if len({sent["name"] for sent in hub}) == len(hub):
         found = {(one.user, one.server): one.reason for one in census.candidates}
         assert found == {key: one.reason for key, one in opinions.items() if one.reason}
+
+
+# Answers to the spare query: of people and servers that run, and of others.
+def some_sample() -> Json:
+    labels = {"user": DICE.choice(NAMES), "server": DICE.choice(SERVERS), "container": "a"}
+    kept = [key for key in labels if DICE.random() < 0.9]
+    value = DICE.choice(["0"] * 8 + ["1", "-0", "-1", "NaN", "+Inf", "1e-400", "0.01"])
+    return {"metric": {key: labels[key] for key in kept}, "value": [1, value]}
+
+
+def some_answer() -> tuple[int, Json]:
+    kind = DICE.choice(["vector"] * 12 + ["scalar", "matrix", "string"])
+    samples = [some_sample() for _ in range(DICE.choice([0, 1, 10, 40, 40, 40, 40, 40]))]
+    odd: list[Json] = [{"warnings": ["w"]}, {"isPartial": True}, {"infos": ["i"]}]
+    more = DICE.choice([{}] * 12 + odd)
+    status, word = DICE.choice([(200, "success")] * 12 + [(503, "success"), (200, "error")])
+    return status, {"status": word, "data": {"resultType": kind, "result": samples}, **more}
+
+
+spare_answers = st.sampled_from([some_answer() for _ in range(600)])
+
+
+anas = users.map(lambda sent: sent | {"name": "ana"})
+
+
+@examples(400)
+@given(st.lists(anas | users | anas, min_size=1, max_size=4), options, scopes, spare_answers)
+def test_whom_the_second_opinion_spares_is_the_oracles(
+    hub: list[Json], given: Json, held: list[str], answer: tuple[int, Json]
+) -> None:
+    status, sent_back = answer
+    try:
+        heard = Opinion.of("q", 0.0, read_answer(status, json.dumps(sent_back).encode()))
+    except QueryError as error:
+        heard = Opinion("q", problem=str(error))
+    judge = replace(judge_of(given, held), opinion=heard)
+    for sent in hub:
+        user = msgspec.json.decode(json.dumps(sent), type=User)
+        for name, server in user.seen_servers.items():
+            verdict = judge.verdict(user, name, server, NOW.timestamp())
+            expected = oracle.opinion(sent, name, given, held, NOW)
+            assert verdict.reason == expected.reason
+            if expected.reason is None:
+                assert not verdict.would_stop
+                continue
+            policy = {"name": "default"} | next(
+                (one for one in given["policies"] if [one["name"]] == expected.policies), {}
+            )
+            said = oracle.Said(status, sent_back)
+            withheld = oracle.withheld_by_prometheus(user.name, name, policy, said)
+            withheld = None if expected.reason == "max_age" else withheld
+            event(f"{expected.reason}, {withheld}")
+            assert (verdict.spared and verdict.spared.cause) == withheld
+            assert verdict.would_stop == (withheld is None)
 
 
 # What was promised to the people of each server: for how many seconds it is kept; how long ago they
@@ -563,12 +633,15 @@ work = st.tuples(st.just("work"), indexes, st.sampled_from(["all", "server", "ro
 restart = st.tuples(st.just("restart"), indexes)
 pending = st.tuples(st.just("pending"), indexes, st.sampled_from([None, "spawn", "stop"]))
 kernel = st.tuples(st.just("kernel"), indexes, st.sampled_from(KERNELS))
+says = st.tuples(st.just("says"), indexes, st.sampled_from([*SAYINGS]))
+query = st.tuples(st.just("query"), st.sampled_from([None, None, *NO_ANSWERS]))
+terminal = st.tuples(st.just("terminal"), indexes)
 disturbances = st.builds(
     Disturbance,
-    st.sampled_from(KINDS),
+    st.sampled_from([*KINDS, "query"]),
     late=st.booleans(),
-    seconds=st.sampled_from([0.0, 0.0, 2.0, 6.0, 20.0, 20.0, 70.0, 4000.0]),
-    act=st.one_of(work, work, st.none(), restart, pending, kernel),
+    seconds=st.sampled_from([0.0, 0.0, 2.0, 6.0, 20.0, 20.0, 31.0, 70.0, 4000.0]),
+    act=st.one_of(work, work, st.none(), restart, pending, kernel, says, query),
 )
 polls = st.tuples(
     st.just("poll"),
@@ -580,6 +653,9 @@ acts = st.one_of(
     restart,
     pending,
     kernel,
+    says,
+    query,
+    terminal,
     polls,
     st.tuples(st.just("wait"), st.sampled_from([30.0, 300.0, 450.0, 900.0, 1750.0, 2400.0])),
     st.tuples(st.just("sleep"), st.sampled_from([45.0, 61.0, 4000.0])),
@@ -596,7 +672,8 @@ beginnings = st.fixed_dictionaries(
     {
         "idle": st.sampled_from([40000.0, 40000.0, 900.0, 0.0, 449.0, 450.0, 899.0]),
         "name": st.sampled_from(["", "gpu"]),
-        "groups": st.sampled_from([(), (), (), (), ("staff",)]),
+        "groups": st.sampled_from([(), (), (), (), ("staff",), ("unheard",)]),
+        "says": st.sampled_from(["idle", "idle", "idle", *SAYINGS]),
         "options": st.sampled_from([{}, {}, {"profile": "gpu-a"}]),
         "kernel": st.sampled_from([None, None, "idle", "idle", *KERNELS]),
         "jupyter": st.sampled_from([True, True, False]),
@@ -618,6 +695,8 @@ TROUBLES: list[Act] = [
     ("scope", False),
     ("another", 120.0),
     ("work", 0, "all"),
+    ("says", 0, "in use"),
+    ("query", "error"),
 ]
 OPENINGS: list[list[Act]] = [
     [],
@@ -632,6 +711,7 @@ OPENINGS: list[list[Act]] = [
     st.sampled_from([0.0, 600.0]),
     st.sampled_from([0, 1]),
     st.sampled_from(["require", "require", "require", "off"]),
+    st.sampled_from([True, True, False]),
     st.builds(
         operator.add,
         st.sampled_from(OPENINGS),
@@ -639,11 +719,21 @@ OPENINGS: list[list[Act]] = [
     ),
 )
 def test_nobody_is_stopped_whom_the_oracle_keeps_and_nobody_is_kept_for_ever(
-    people: list[Json], grace: float, max_culls: int, busy_check: str, history: list[Act]
+    people: list[Json],
+    grace: float,
+    max_culls: int,
+    busy_check: str,
+    hears: bool,
+    history: list[Act],
 ) -> None:
     more: Json = {"concurrency": 3, "max_culls": max_culls, "busy_check": busy_check}
-    with FakeHub() as hub, Rig(hub, grace=grace, **SETTINGS, **more) as rig:
-        world = World(rig, grace, max_culls)
+    with ExitStack() as stack:
+        hub, prometheus = stack.enter_context(FakeHub()), None
+        if hears:
+            prometheus = stack.enter_context(FakePrometheus())
+            more["prometheus"] = prometheus.origin
+        rig = stack.enter_context(Rig(hub, grace=grace, **SETTINGS, **more))
+        world = World(rig, grace, max_culls, prometheus=prometheus)
         for given_ in people:
             world.begin(given_)
         for act in history:
@@ -660,8 +750,12 @@ def test_nobody_is_stopped_whom_the_oracle_keeps_and_nobody_is_kept_for_ever(
 def test_monitor_mode_touches_nothing_whatever_happens(
     people: list[Json], history: list[Act]
 ) -> None:
-    with FakeHub() as hub, Rig(hub, enforce=False, **SETTINGS) as rig:
-        world = World(rig, 0.0)
+    with (
+        FakeHub() as hub,
+        FakePrometheus() as prometheus,
+        Rig(hub, enforce=False, prometheus=prometheus.origin, **SETTINGS) as rig,
+    ):
+        world = World(rig, 0.0, prometheus=prometheus)
         for given_ in people:
             world.begin(given_)
         for act in history:
@@ -686,7 +780,7 @@ people_polls = st.tuples(
             st.sampled_from(KINDS),
             late=st.booleans(),
             seconds=st.sampled_from([0.0, 0.0, 2.0, 20.0]),
-            act=st.one_of(work, asked_for, asked_for, kernel, restart, pending),
+            act=st.one_of(work, asked_for, asked_for, kernel, restart, pending, says, query),
         ),
         max_size=2,
     ),
@@ -714,6 +808,7 @@ near_the_notice = beginnings.map(lambda one: one | {"idle": 620.0})
     st.sampled_from([0.0, 600.0]),
     st.booleans(),
     st.sampled_from(["require", "require", "require", "off"]),
+    st.sampled_from([True, True, False]),
     st.builds(
         operator.add,
         st.sampled_from([[("poll", None, [])], [("wait", 630.0), ("poll", None, [])]]),
@@ -721,13 +816,24 @@ near_the_notice = beginnings.map(lambda one: one | {"idle": 620.0})
     ),
 )
 def test_nobody_is_stopped_who_was_not_told_or_keeps_the_server_and_all_others_are(
-    people: list[Json], grace: float, has_file: bool, busy_check: str, history: list[Act]
+    people: list[Json],
+    grace: float,
+    has_file: bool,
+    busy_check: str,
+    hears: bool,
+    history: list[Act],
 ) -> None:
     with (
         TemporaryDirectory() as below,
         FakeHub() as hub,
+        FakePrometheus() as prometheus,
         PeopleWorld.begun(
-            hub, grace, folder_of_state(below, has_file), concurrency=3, busy_check=busy_check
+            hub,
+            grace,
+            folder_of_state(below, has_file),
+            prometheus if hears else None,
+            concurrency=3,
+            busy_check=busy_check,
         ) as world,
     ):
         for given_ in people:

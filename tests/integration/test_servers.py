@@ -20,6 +20,7 @@ from terminal import Terminal
 from hub_idle_exporter.commands.server_table import SHORT
 from hub_idle_exporter.domain.columns import width
 from hub_idle_exporter.domain.keeping import Keep
+from hub_idle_exporter.domain.labels import OF_OPINION
 from hub_idle_exporter.domain.policy import NotCandidate, Reason
 from hub_idle_exporter.people.state_file import StateFile
 
@@ -273,7 +274,7 @@ def test_off_a_terminal_nothing_is_cut(crowd: FakeHub, tmp_path: Path) -> None:
 
 
 def test_each_reason_has_short_words() -> None:
-    assert set(SHORT) == {*Reason, *NotCandidate}
+    assert set(SHORT) == {*Reason, *NotCandidate, *OF_OPINION}
     assert max(map(len, SHORT.values())) <= 9
 
 

@@ -63,6 +63,7 @@ def test_dashboard_opens_on_what_people_ask_first() -> None:
         "Limits and policies",
         "Idle times and ages",
         "Culls",
+        "Second opinion",
         "Keeps and notices",
         "Idle users",
         "Cost of idle servers",

@@ -96,6 +96,18 @@ def well(when: float) -> Samples:
     }
 
 
+def past_their_limit(**candidates: int) -> Samples:
+    """Say how many candidates each policy has."""
+    name = 'jupyterhub_cull_candidates{{policy="{}",reason="idle"}}'
+    return {name.format(policy): count for policy, count in candidates.items()}
+
+
+def spared(**servers: int) -> Samples:
+    """Say how many candidates of each policy the second opinion spares."""
+    name = 'jupyterhub_cull_candidates_spared{{policy="{}",cause="in_use"}}'
+    return {name.format(policy): count for policy, count in servers.items()}
+
+
 # Half a minute off the whole ones, at which the dashboard samples its range: no sample is exactly
 # at the edge of what still counts, where a pod and the one in its place would both be there.
 END = time.time() // 60 * 60 - 30
@@ -108,6 +120,9 @@ STATES: dict[str, Samples] = {
     "not-told": {f"{OWN}notices_undelivered_since_timestamp_seconds": END - 2000},
     "told-later": {f"{OWN}notices_undelivered_since_timestamp_seconds": END - 1600},
     "all-told": {f"{OWN}notices_undelivered_since_timestamp_seconds": 0},
+    "spares": {**past_their_limit(gpu=2, default=3), **spared(gpu=2, default=1)},
+    "spares-nobody": {**past_their_limit(gpu=2, default=3), **spared(gpu=0, default=0)},
+    "no-spare-query": past_their_limit(gpu=2, default=3),
     "first-poll": started(90),
     "first-poll-failed": started(90, failed=1),
     "first-poll-hangs": started(HOUR),
@@ -317,6 +332,28 @@ def test_each_exporter_has_a_row_though_job_and_instance_are_the_same(dashboard:
     }
     chosen = dashboard.table("Hubs: does it work?", cluster="healthy|nobody")
     assert chosen.keys() == {"healthy / h / hub:9899", "nobody / h / hub:9899"}
+
+
+@pytest.mark.parametrize(
+    ("cluster", "shown"),
+    [
+        ("spares", {"gpu": 0, "default": 2}),
+        ("spares-nobody", {"gpu": 2, "default": 3}),
+        ("no-spare-query", {"gpu": 2, "default": 3}),
+        ("spares|no-spare-query", None),
+    ],
+)
+def test_who_is_spared_is_not_among_those_that_would_be_stopped(
+    dashboard: Dashboard, cluster: str, shown: dict[str, int] | None
+) -> None:
+    """Whether each Hub has a spare query, or only one of them, or none."""
+    total = sum(shown.values()) if shown else 2 + 5
+    assert dashboard.numbers("Would stop now", cluster=cluster) == {"would stop": total}
+    rows = dashboard.table("Hubs: does it work?", cluster=cluster)
+    assert sum(row["Would stop"] for row in rows.values()) == total
+    if shown:
+        policies = dashboard.table("Policies", "policy", cluster=cluster)
+        assert {name: row["Would stop now"] for name, row in policies.items()} == shown
 
 
 @pytest.mark.parametrize("cluster", ["exporter-down", "forgotten", "hub-down", "hangs"])

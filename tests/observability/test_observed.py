@@ -46,6 +46,8 @@ LIMIT_OF = {"staff": HOUR, "gpu": 2 * HOUR, "default": HOUR}
 # As the dashboard names them; exempt ones are told apart.
 NAME_OF = {"staff": "staff (exempt)", "gpu": "gpu", "default": "default"}
 ON, GRACE = 1, 2  # as the column Culling has them
+# The query needs a scrape of what it asks for: so the first polls spare everybody, in grace.
+NOBODY_WORKS = "0 * max by (user, server) (jupyterhub_server_started_timestamp_seconds)"
 LIMITS = {"15 min": 15, "30 min": 30, "1 h": 60, "2 h": 120, "4 h": 240, "8 h": 480, "1 d": 1440}
 
 
@@ -96,6 +98,7 @@ class Run:
         """
         expression = expression.replace("[$__range:1m]) / 60", "[$__range:1s]) / 3600")
         expression = expression.replace("[$__range:1m]", "[$__range:1s]")
+        expression = expression.replace("[1h:1m]", "[2m:1s]")
         window = f"{math.ceil(self.after - self.start)}s"
         return dashboard_checks.expanded(expression, window, "0.12")
 
@@ -225,10 +228,16 @@ def run(paper_hub: RealHub, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         *("--enforce", "--interval=2s", "--grace=10s", f"--policy-file={folder}/policies.yaml"),
         *("--cull-users", f"--web.listen-address={address}"),
         *("--notice=1s", f"--state-file={state}"),
+        *("--per-server-metrics", f"--spare-query={NOBODY_WORKS}"),
     )
     with (
         PrometheusServer(program, folder / "prometheus", jobs, REPO / RULES) as prometheus,
-        Exporter(hub.url, hub.add_token(SCOPES), options, directory=folder) as exporter,
+        Exporter(
+            hub.url,
+            hub.add_token(SCOPES),
+            (*options, f"--prometheus-url={prometheus.url}"),
+            directory=folder,
+        ) as exporter,
     ):
         yield observed(start, hub, prometheus, exporter)
     cleaned(hub)
@@ -252,6 +261,7 @@ def observed(start: float, hub: RealHub, prometheus: PrometheusServer, exporter:
     in_grace = (
         'sum(jupyterhub_servers) > 0 and on () hub_idle_exporter_enforcement{state="grace"} == 1'
         " and on () jupyterhub_running_servers"
+        " and on () sum(jupyterhub_cull_candidates_spared) == 0"
     )
     prometheus.wait(scraped(in_grace), 30, "scraped in grace")
     before, servers_before = time.time(), seen(hub)
@@ -481,7 +491,7 @@ def test_the_page_shows_the_same_numbers_as_the_dashboard_and_the_hub(run: Run) 
         f"Servers {len(run.servers_after)} In use {states['active']} Idle {states['idle']} ",
         f"Would stop now {candidates} ",
         f"Starting or stopping {states['pending']}",
-        "a kernel was busy 1",
+        "a kernel was busy, or a terminal was open 1",
         "1 server may still be running although it was stopped.",
         "Since the start: 3 stopped, 1 failed",
     ):
@@ -559,6 +569,21 @@ def test_last_pass_is_that_of_the_log(run: Run) -> None:
     assert causes == {("busy",), ("active_again",), ("notice",)}
     asked = run.panel("Servers asked, by answer")
     assert {answer for answer, value in asked.items() if value} == {"idle", "busy", "active"}
+
+
+def test_what_the_query_says_and_spares_is_told(run: Run) -> None:
+    """It says 0 of everybody, once it has been scraped."""
+    spared = run.panel("Would stop now, and spared")
+    assert spared.pop("would stop") == run.number("Would stop now")
+    assert spared == {"spared: in_use": 0, "spared: query_failed": 0}
+    answers = run.panel("Answers to the spare query")
+    assert answers["ok"] > 0 == answers["failed"]
+    rows = run.table("What the query says of each server", "who", run.before)
+    assert {"cy/thesis", "dan", "eve"} <= rows.keys()
+    assert rows["eve"]["Idle"] == pytest.approx(550 * MINUTE, abs=2 * MINUTE)
+    after = run.table("What the query says of each server", "who")
+    for row in after.values():
+        assert row["Query, now"] == row["Query, highest in 1 h"] == 0
 
 
 def test_keeps_and_notices_are_those_of_the_state_file_and_the_log(run: Run) -> None:

@@ -89,7 +89,7 @@ def test_people_see_their_own_servers_and_nobody_elses(page: Inside) -> None:
     assert "1 h without activity" in html
     assert "in 30 min, at" in html
     assert "Your server: stopped after 1 h without activity, 2 h ago" in html
-    assert "a kernel was busy: 1 of 2 kernels busy" in html
+    assert "a kernel was busy, or a terminal was open: 1 of 2 kernels busy" in html
     assert "bob" not in html
     assert "secret" not in html
     assert "All servers" not in html

@@ -18,7 +18,7 @@ Labels = dict[str, str]
 END = 1500  # minutes; longer than any case
 CAUSES = ("connection", "timeout", "http", "scope")
 WITHHELD = ("busy", "active_again", "probe_failed", "limit", "gate", "list", "stale", "policy",
-            "kept", "notice")  # fmt: skip
+            "in_use", "query_failed", "kept", "notice")  # fmt: skip
 STATES = ("off", "grace", "suspended", "on")
 SAFEGUARDS = ("busy_check", "stop_token", "lease")
 SERVERS = 4
@@ -60,6 +60,8 @@ INTERVAL = own("poll_interval_seconds")
 UP = hubs("up")
 NOT_DELETED = own("user_deletion_failures_total", cause="http")
 STARTED = "process_start_time_seconds{}"
+QUERY_OK = own("spare_queries_total", result="ok")
+QUERY_FAILED = own("spare_queries_total", result="failed")
 UNTOLD = own("notices_undelivered")
 UNTOLD_SINCE = own("notices_undelivered_since_timestamp_seconds")
 
@@ -153,6 +155,8 @@ def good() -> Series:
         **{own("cull_failures_total", cause=c): always(0) for c in ("http", "slow", "not_stopped")},
         **{own("user_deletion_failures_total", cause=c): always(0) for c in ("http", "timeout")},
         **{withheld(cause): always(0) for cause in WITHHELD},
+        QUERY_OK: each(1),
+        QUERY_FAILED: always(0),
         UNTOLD: always(0),
         UNTOLD_SINCE: always(0),
         withheld("busy"): each(1),

@@ -11,6 +11,8 @@ from alert_cases import (
     INTERVAL,
     LAST_SUCCESS,
     NOT_DELETED,
+    QUERY_FAILED,
+    QUERY_OK,
     SERVERS,
     STARTED,
     UNTOLD,
@@ -89,7 +91,7 @@ def _by_interval(minutes: int) -> Series:
         INTERVAL: always(60 * minutes),
         LAST_SUCCESS: steps(minutes, (60 * minutes * number for number in range(polls))),
         own("polls_total"): counts,
-        **dict.fromkeys(stops_nothing(), counts),
+        **dict.fromkeys([QUERY_OK, *stops_nothing()], counts),
     }
 
 
@@ -145,6 +147,19 @@ def _failing_probes(a_poll: int) -> Series:
         CANDIDATES: then(3, 60, a_poll),
         own("busy_checks_total", result="failed"): grows_from(60, a_poll),
         withheld("probe_failed"): grows_from(60, a_poll),
+    }
+
+
+def _query_fails(minutes: int, minute: int) -> Series:
+    """From a minute on the spare query fails at each poll, of so many minutes."""
+    polls = minute // minutes
+    return {
+        QUERY_OK: f"{steps(minutes, range(polls))} {always(polls - 1)}",
+        QUERY_FAILED: f"0x{minute - 1} {steps(minutes, range(1, (END - minute) // minutes))}",
+        CANDIDATES: then(3, minute, 8),
+        **{name: f"{steps(minutes, range(polls))} {always(polls - 1)}" for name in stops_nothing()},
+        withheld("query_failed"): f"0x{minute - 1} "
+        + steps(minutes, range(8, 8 * ((END - minute) // minutes), 8)),
     }
 
 
@@ -505,6 +520,60 @@ FAULTS = [
         },
         silent=(200, 250),
     ),
+    # -- the second opinion
+    Case(
+        "the spare query fails at each poll",
+        _query_fails(1, 60),
+        {"HubIdleSpareQueryFailed": WARNING},
+        at=(95, 170, 300),
+        silent=(50, 72),
+    ),
+    Case(
+        "the spare query fails at each poll, in monitor mode",
+        watching() | {QUERY_OK: f"0+1x59 {always(59)}", QUERY_FAILED: grows_from(60, 1)},
+        {"HubIdleSpareQueryFailed": WARNING},
+        at=(95,),
+    ),
+    Case(
+        "the spare query fails at each poll, of an hour",
+        _by_interval(60) | _query_fails(60, 480),
+        {"HubIdleSpareQueryFailed": WARNING},
+        at=(680, 800),
+        silent=(470, 500),
+    ),
+    Case(
+        "the spare query fails once, after the start, at an interval of an hour",
+        _by_interval(60)
+        | {QUERY_OK: f"0x64 {steps(60, range(1, 24))}", QUERY_FAILED: then(0, 5, 1)},
+        silent=(30, 60, 100),
+    ),
+    Case(
+        "the spare query fails twice, at an interval of 20 minutes",
+        _by_interval(20)
+        | {
+            QUERY_OK: f"{steps(20, range(12))} 11x39 {steps(20, range(12, 70))}",
+            QUERY_FAILED: f"0x239 1x19 {always(2)}",
+        },
+        silent=(250, 300, 340, 400),
+    ),
+    Case(
+        "the Prometheus that is asked starts anew, for eight minutes",
+        {
+            QUERY_OK: f"0+1x59 59x7 {each(1, 60)}",
+            QUERY_FAILED: f"0x59 1+1x7 {always(8)}",
+        },
+        silent=(65, 75, 90, 120),
+    ),
+    Case(
+        "no spare query",
+        {QUERY_OK: always(0)},
+        silent=(50, 100, 300),
+    ),
+    Case(
+        "the second opinion spares a hundred servers all along",
+        {CANDIDATES: then(3, 60, 103), withheld("in_use"): grows_from(60, 100)},
+        silent=(120, 200, 300),
+    ),
     # -- people who are told before
     Case(
         "nobody can be told any more",
@@ -681,6 +750,7 @@ _BEFORE_DEATH = {
     "stops are refused": "every stop is refused",
     "no server can be asked": "no server can be asked",
     "servers wait": "more servers become idle than may be stopped",
+    "the spare query fails": "the spare query fails at each poll",
     "a user cannot be deleted": "a user cannot be deleted",
 }
 _BY_NAME = {case.name: case for case in FAULTS}

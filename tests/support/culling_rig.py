@@ -39,6 +39,7 @@ from hub_idle_exporter.domain.settings import (
     ConnectionSettings,
     CullSettings,
     PollSettings,
+    SpareQuerySettings,
 )
 from hub_idle_exporter.hub.client import Hub
 from hub_idle_exporter.hub.token import Token
@@ -50,12 +51,15 @@ from hub_idle_exporter.people.state_file import StateFile
 from hub_idle_exporter.people.tells import OnThePage
 from hub_idle_exporter.policy_file import PolicySource, parse
 from hub_idle_exporter.poller import Poller
+from hub_idle_exporter.prometheus.client import Prometheus
+from hub_idle_exporter.prometheus.second_opinion import SecondOpinion
 
 START = 1_800_000_000.0
 # What is due later (following slow stops, removals) is not waited for in the rig's time.
 LATER_SPEED = 100.0
 HOUR = 3600.0
 PREFIX = "hub_idle_exporter_"
+SPARE_QUERY, PROMETHEUS_TOKEN = "rate(cpu[5m]) > bool 0.1", "s3cret-bearer"
 
 
 class FixedPolicies(PolicySource):
@@ -105,6 +109,9 @@ class Rig:
         ca_file: str | None = None,
         tls: ssl.SSLContext | None = None,
         after: "Rig | None" = None,
+        prometheus: str | None = None,
+        spare_query: str = SPARE_QUERY,
+        query_timeout: float = 10.0,
         **cull: Any,
     ) -> None:
         self.time: float = after.time if after else START
@@ -147,6 +154,11 @@ class Rig:
             self.gatekeeper.hub_answered,
             clock=lambda: self.time,
         )
+        opinion = None
+        if prometheus is not None:
+            asked = SpareQuerySettings(spare_query, prometheus, timeout=query_timeout)
+            asks = Prometheus(asked, Token.read_by(lambda: PROMETHEUS_TOKEN))
+            opinion = SecondOpinion(spare_query, asks, self.metrics.count_query, self._steady)
         self.enforcement = enforcement_of(
             self.client,
             self.gatekeeper,
@@ -164,6 +176,7 @@ class Rig:
             ),
             stopping=self.stopping,
             clock=lambda: self.time,
+            second_opinion=opinion,
         )
         self.enforcement.culler.start()
         self.trail = DeletionTrail(self.metrics)
@@ -190,6 +203,7 @@ class Rig:
             self.gatekeeper,
             self.file,
             self._clocks,
+            opinion,
         )
         self.poller = Poller(
             observer,

@@ -28,6 +28,7 @@ MOST_OPEN = 10
 OF_A_MOMENT = frozenset({"stat", "bargauge", "table"})
 CHOICES = {"cluster": ".*", "hub": ".*", "job": ".+", "instance": ".+", "hub_job": ".+"}
 PRICE = "${cost:doublequote}"
+SPARE_QUERY, DEFAULT_QUERY = "${spare_query:raw}", "jupyterhub_server_spare_query_value"
 POLICY_LEGENDS = frozenset({"{{policy}}", "{{policy}} (exempt)"})
 BY_NAME = "palette-classic-by-name"
 
@@ -72,6 +73,7 @@ def queries(board: Board) -> Iterator[Query]:
 def expanded(expression: str, window: str, cost: str = "", **chosen: str) -> str:
     """Put values where Grafana does: everything but what is `chosen`, and a window as the range."""
     values = CHOICES | {"__range": window, "__rate_interval": "10s"} | chosen
+    expression = expression.replace(SPARE_QUERY, chosen.pop("spare_query", DEFAULT_QUERY))
     expression = expression.replace(PRICE, '"{}"'.format(cost.replace('"', '\\"')))
     return re.sub(r"\$(\w+)", lambda found: values.get(found[1], found[0]), expression)
 

@@ -8,6 +8,7 @@ times as text. Where these rules and the code disagree, the contract says who is
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -270,9 +271,18 @@ def promised(
 
 
 def due(
-    user: Json, name: str, options: Json, scopes: list[str], now: datetime, people: PeopleHistory
+    user: Json,
+    name: str,
+    options: Json,
+    scopes: list[str],
+    now: datetime,
+    people: PeopleHistory,
+    spared: bool = False,
 ) -> datetime | None:
-    """Tell when a server is past its limits; None: it could not be stopped then either."""
+    """Tell when a server is past its limits; None: it could not be stopped then either.
+
+    Once it is past its idle limit and Prometheus spares it, only its age counts.
+    """
     possible, server = possible_policies(user, name, options), user["servers"][name]
     policy = options | possible[0]
     switched_on = options["cull_named_servers" if name else "cull_default_servers"]
@@ -283,7 +293,7 @@ def due(
     if not delete_reaches(user, name, scopes):
         return None
     started = moment(server.get("started"))
-    ends = [people.idle_from(start_of(user, name), server, policy, now)]
+    ends = [] if spared else [people.idle_from(start_of(user, name), server, policy, now)]
     if policy["max_age"] and started is not None:
         ends.append(min(started, now) + timedelta(seconds=float(policy["max_age"])))
     return min((end for end in ends if end is not None), default=None)
@@ -420,16 +430,16 @@ class Said:
     clock: datetime | None = None
 
 
-def own_word(said: dict[str, Said], limit: float) -> str:
+def own_word(said: dict[str, Said], limit: float, terminals_protect: bool = False) -> str:
     """Say what a server's answers mean: idle, busy, active, no_jupyter or failed."""
-    words = {word_on_work(said, limit), word_on_activity(said, limit)}
+    words = {word_on_work(said, limit, terminals_protect), word_on_activity(said, limit)}
     if "failed" in words or ("no_jupyter" in words and len(words) > 1):
         return "failed"
     (worst,) = [word for word in ("no_jupyter", "active", "busy", "idle") if word in words][:1]
     return worst
 
 
-def word_on_work(said: dict[str, Said], limit: float) -> str:
+def word_on_work(said: dict[str, Said], limit: float, terminals_protect: bool = False) -> str:
     """Say what the answers on kernels and terminals mean."""
     kernels, terminals = said["kernels"], said["terminals"]
     if kernels.status == 404:
@@ -440,7 +450,8 @@ def word_on_work(said: dict[str, Said], limit: float) -> str:
     if "failed" in recent or "active" in recent:
         return "failed" if "failed" in recent else "active"
     at_rest = all(kernel["execution_state"] in ("idle", "dead") for kernel in kernels.value)
-    return "idle" if at_rest else "busy"
+    is_open = terminals_protect and bool(terminals.value)
+    return "idle" if at_rest and not is_open else "busy"
 
 
 def word_on_activity(said: dict[str, Said], limit: float) -> str:
@@ -467,8 +478,43 @@ def inside(times: list[str | None], limit: float, now: datetime) -> bool:
     return any(each is not None and each.total_seconds() < limit for each in ago)
 
 
+# ---- the second opinion -------------------------------------------------------------------------
+
+
+def withheld_by_prometheus(user: str, name: str, policy: Json, heard: Said) -> str | None:
+    """Say why what a Prometheus answered withholds a stop for idleness; None: it does not.
+
+    Only a vector in which something is said of this server, and nothing but 0, lets it go.
+    """
+    if not policy.get("spare_query", True):
+        return None
+    try:
+        values = values_about(user, name, heard)
+    except (KeyError, TypeError, ValueError, AttributeError, InvalidOperation):
+        return "query_failed"
+    return None if values and all(value == 0 for value in values) else "in_use"
+
+
+def values_about(user: str, name: str, heard: Said) -> list[Decimal]:
+    """List the values about a server; any error means that the query failed."""
+    answer = heard.value
+    whole = heard.status == 200 and answer["status"] == "success"
+    if not whole or answer.get("warnings") or answer.get("isPartial"):
+        raise ValueError(answer)
+    if answer["data"]["resultType"] != "vector":
+        raise ValueError(answer)
+    values = []
+    for sample in answer["data"]["result"]:
+        labels, value = sample["metric"], Decimal(sample["value"][1])
+        if user and labels.get("user") == user and labels.get("server", "") in ("", name):
+            values.append(value)
+    return values
+
+
 # ---- what a stop may rest on --------------------------------------------------------------------
 
 # Seconds: how old what the Hub said of the server, and the server of its last activity, may be when
 # the stop takes effect; what runs in the server, when it is sent; the proxy's routes, when it is.
 OLDEST_LOOK, OLDEST_WORK, OLDEST_ROUTES = 10.0, 10.0, 20.0
+# The second opinion may be 30 s old after the look, and the stop takes effect within 10 s.
+OLDEST_OPINION = 40.0

@@ -21,6 +21,7 @@ from typing import Any
 import oracle
 from culling_rig import FixedPolicies, Rig
 from fake_hub import FakeHub, Reply, Request
+from fake_prometheus import FakePrometheus
 from oracle import Happening, PeopleHistory
 from world import (
     ENFORCING,
@@ -34,6 +35,7 @@ from world import (
     SLACK,
     TOLD,
     Json,
+    Look,
     World,
     iso,
 )
@@ -49,9 +51,10 @@ from hub_idle_exporter.people.state_file import StateFile
 
 NOTICE, KEEP_MAX = 300.0, 1800.0
 ROUNDED = 2.0  # seconds: the Hub writes its clock without fractions
-EXEMPT, SHORT, NAMED = POLICIES
+EXEMPT, SHORT, NAMED, UNHEARD = POLICIES
 RULES: dict[str, Json] = {
-    name: TOLD | {"notice": NOTICE, "keep_max": KEEP_MAX, "policies": [EXEMPT, short, named]}
+    name: TOLD
+    | {"notice": NOTICE, "keep_max": KEEP_MAX, "policies": [EXEMPT, short, named, UNHEARD]}
     for name, short, named in (
         ("usual", SHORT | {"notice": 120, "keep_max": 600}, NAMED),
         ("longer", SHORT | {"notice": 120, "timeout": 2 * LIMIT}, NAMED | {"keep_max": 0}),
@@ -115,7 +118,12 @@ class PeopleWorld(World):
     @classmethod
     @contextmanager
     def begun(
-        cls, hub: FakeHub, grace: float, folder: Path | None, **settings: Any
+        cls,
+        hub: FakeHub,
+        grace: float,
+        folder: Path | None,
+        prometheus: FakePrometheus | None = None,
+        **settings: Any,
     ) -> Iterator["PeopleWorld"]:
         """Begin with a first exporter; all that are begun later end with it."""
         post, rules = Post(), RULES["usual"]
@@ -124,6 +132,7 @@ class PeopleWorld(World):
             "notice": NOTICE,
             "keep_max": KEEP_MAX,
             "poll": {"interval": INTERVAL, "per_server_metrics": True},
+            "prometheus": prometheus and prometheus.origin,
         }
         with ExitStack() as stack:
 
@@ -135,7 +144,16 @@ class PeopleWorld(World):
 
             max_culls = settings.get("max_culls", 0)
             rig = begin_rig()
-            yield cls(rig, grace, max_culls, rules, post=post, begin_rig=begin_rig, folder=folder)
+            yield cls(
+                rig,
+                grace,
+                max_culls,
+                rules,
+                prometheus=prometheus,
+                post=post,
+                begin_rig=begin_rig,
+                folder=folder,
+            )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -231,6 +249,9 @@ class PeopleWorld(World):
             return "nothing may be stopped"
         if reason == "max_age":
             return None
+        unheard = self.wrong_opinion(number, self.looks[number]) if self.prometheus else None
+        if unheard is not None:
+            return unheard
         near = self.now + timedelta(seconds=float(policy["notice"]) + ROUNDED)
         due = PeopleHistory([one for one in self.people.happened if one.what != "told"]).idle_from(
             self.start_in(look, number), self.server_in(look, number), policy, self.now
@@ -251,6 +272,18 @@ class PeopleWorld(World):
 
     # ---- what the exporter learns ---------------------------------------------------------------
 
+    def at_prometheus(self, request: Request, answer: Callable[[], Reply]) -> Reply:
+        """Note who is in use: that takes back what was announced, if he is a candidate then."""
+        answered = super().at_prometheus(request, answer)
+        for number in range(len(self.servers)):
+            if self.withheld_by(number, self.heard[-1][1]) == "in_use":
+                self.happened("unclear", number)
+        return answered
+
+    def of_this_pass(self, _look: Look) -> list[tuple[float, oracle.Said]]:
+        """Give nothing: it may have been asked for the announcements."""
+        return []
+
     def answer_of_hub(
         self, kind: str, request: Request, answer: Callable[[], Reply], asked: float
     ) -> Reply:
@@ -265,7 +298,10 @@ class PeopleWorld(World):
         super().note_answer(number, kind)
         whole = kind == "status" or number not in self.half_told
         work, limit = self.told_by(number), self.limit_of(number)
-        word = (oracle.word_on_activity if kind == "status" else oracle.word_on_work)(work, limit)
+        if kind == "status":
+            word = oracle.word_on_activity(work, limit)
+        else:
+            word = oracle.word_on_work(work, limit, self.terminals_protect(number))
         if whole and word in ("busy", "active"):
             seconds = self.busy.get(self.start_of(number), (0.0, 0.0))[0]
             unclear = word == "busy" and seconds + SLACK >= MAX_BUSY
@@ -327,10 +363,15 @@ class PeopleWorld(World):
         unclear = not since.isdisjoint(("unclear", "not due"))
         sent, name = self.sent(number), self.servers[number].name
         histories = [self.people, untold] if unclear else [self.people]
-        return [
+        found = [
             oracle.due(sent, name, self.rules, ENFORCING, self.now, history)
             for history in histories
         ]
+        idle = super().opinion(number).reason == "idle"  # though it may be kept
+        if idle and (self.planned or self.spared_by_prometheus(number)):
+            aged = oracle.due(sent, name, self.rules, ENFORCING, self.now, self.people, spared=True)
+            found = [*found, aged] if self.planned else [aged]
+        return found
 
     # ---- the oracle ------------------------------------------------------------------------------
 

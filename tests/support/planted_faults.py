@@ -183,8 +183,12 @@ _LEFT_BEHIND = {
     "stops are refused": "(increase(hub_idle_exporter_cull_attempts_total[2h]))",
     "no server can be asked": "1.5\n                " + _POLLS_ARE_RARE.format("unless", "<="),
     "servers wait": "== 1\n                " + _POLLS_ARE_RARE.format("unless", "<="),
+    "the spare query fails": "_spare_queries_total[3h]))\n                "
+    + _POLLS_ARE_RARE.format("unless", "<="),
     "a user cannot be deleted": "[90m] offset 90m)\n          )\n            > 0",
 }
+_FAILED_QUERIES = 'hub_idle_exporter_spare_queries_total{result="failed"}'
+_SPARE_QUERIES = "increase(hub_idle_exporter_spare_queries_total["
 _LABELS_OF_DELETIONS = """
         labels:
           severity: warning
@@ -593,6 +597,42 @@ IN_RULES = [
         "candidates wait, at an interval of 60 minutes",
         "instance:hub_idle_exporter_candidates_waiting:avg3h > 1.5",
         "instance:hub_idle_exporter_candidates_waiting:avg3h > 150",
+    ),
+    _played(
+        "servers that the second opinion spares wait",
+        "the second opinion spares a hundred servers all along",
+        'cause!~"limit|probe_failed|gate|list|stale"',
+        'cause!~"limit|probe_failed|gate|list|stale|in_use"',
+    ),
+    _played(
+        "servers wait besides while the spare query fails",
+        "the spare query fails at each poll",
+        'cause!~"limit|probe_failed|gate|list|stale"',
+        'cause!~"limit|probe_failed|gate|list|stale|query_failed"',
+    ),
+    _played(
+        "a spare query that fails for some minutes alarms",
+        "the Prometheus that is asked starts anew, for eight minutes",
+        f"{_SPARE_QUERIES}30m])",
+        f"0 * {_SPARE_QUERIES}30m])",
+    ),
+    _played(
+        "two failures of a spare query at rare polls alarm",
+        "the spare query fails twice, at an interval of 20 minutes",
+        f"{_SPARE_QUERIES}3h])",
+        f"0 * {_SPARE_QUERIES}3h])",
+    ),
+    _played(
+        "the first failure of a spare query alarms",
+        "the spare query fails once, after the start, at an interval of an hour",
+        f"{_FAILED_QUERIES}[3h])\n                )\n                  > 1.5",
+        f"{_FAILED_QUERIES}[3h])\n                )\n                  > 0.5",
+    ),
+    _played(
+        "a spare query is looked for at frequent polls only",
+        "the spare query fails at each poll, of an hour",
+        f"{_SPARE_QUERIES}3h]))\n                unless hub",
+        f"{_SPARE_QUERIES}3h]))\n                and hub",
     ),
     _played(
         "one listing whose deletions fail alarms",

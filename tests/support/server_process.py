@@ -1,5 +1,6 @@
 """A server of its own for a test, in a folder of its own: started, waited for, and ended."""
 
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -48,20 +49,25 @@ class ServerProcess:
         self._session = requests.Session()
         self._session.trust_env = False
         self._log = (directory / "server.log").open("wb")
-        self._process = subprocess.Popen(
-            [program, *options, f"--web.listen-address={self.address}"],
-            cwd=directory,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
+        self._directory = directory
+        self._command = [program, *options, f"--web.listen-address={self.address}"]
+        self._process = self._launched()
+
+    def _launched(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            self._command, cwd=self._directory, stdout=self._log, stderr=subprocess.STDOUT
         )
 
     def __enter__(self) -> "Self":
         try:
-            self.wait(self._is_ready, 30, f"{type(self).__name__} ready")
+            self._wait_ready()
         except BaseException:
             self.close()
             raise
         return self
+
+    def _wait_ready(self) -> None:
+        self.wait(self._is_ready, 30, f"{type(self).__name__} ready")
 
     def __exit__(self, *error: object) -> None:
         self.close()
@@ -71,6 +77,25 @@ class ServerProcess:
         end(self._process, patience=20)
         self._log.close()
         self._session.close()
+
+    def kill(self) -> None:
+        """End it as the kernel does when memory runs out."""
+        self._process.kill()
+        self._process.wait()
+
+    def restart(self) -> None:
+        """Kill it, and start it again: at the same address, over what it has written."""
+        self.kill()
+        self._process = self._launched()
+        self._wait_ready()
+
+    def pause(self) -> None:
+        """Let it accept connections, and answer nothing, until `go_on`."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """End a pause."""
+        self._process.send_signal(signal.SIGCONT)
 
     def wait(self, holds: Callable[[], object], timeout: float, what: str) -> None:
         """Poll until something holds; AssertionError after `timeout` seconds."""

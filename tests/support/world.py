@@ -27,6 +27,7 @@ import fake_hub as faults
 import oracle
 from culling_rig import START, Rig
 from fake_hub import PROBER, FakeHub, Fault, Jupyter, Reply, Request, Server, reply
+from fake_prometheus import QUERY, FakePrometheus, answering, refusing
 
 Json = dict[str, Any]
 Act = tuple[Any, ...]
@@ -38,8 +39,14 @@ SETTLE_EVERY, LONGEST_BACK_OFF = 300.0, 3600.0
 ENFORCING = [*faults.ENFORCE]
 POLICIES: list[Json] = [
     {"name": "exempt", "match": {"groups": ["staff"]}, "exempt": True},
-    {"name": "short", "match": {"user_options": {"profile": "gpu-*"}}, "timeout": SHORT_LIMIT},
+    {
+        "name": "short",
+        "match": {"user_options": {"profile": "gpu-*"}},
+        "timeout": SHORT_LIMIT,
+        "protect_terminals": True,
+    },
     {"name": "named", "match": {"named": True}, "max_age": 2 * 3600},
+    {"name": "unheard", "match": {"groups": ["unheard"]}, "spare_query": False},
 ]
 TOLD: Json = {
     "timeout": LIMIT,
@@ -69,13 +76,37 @@ BAD_LISTS: dict[str, Fault] = {
     "half": faults.half_body(),
     "closed": faults.close(),
 }
+# What a Prometheus says of a server: by its own label, by none, or of another of the same user.
+SAYINGS: dict[str, list[tuple[str, str]]] = {
+    "idle": [("it", "0")],
+    "idle by user": [("all", "0"), ("another", "1")],
+    "idle twice": [("it", "0"), ("all", "0"), ("it", "-0")],
+    "in use": [("it", "0.7")],
+    "in use by user": [("it", "0"), ("all", "3")],
+    "in use among others": [("it", "0"), ("it", "1e-9"), ("it", "0")],
+    "negative": [("all", "-1")],
+    "no number": [("it", "NaN")],
+    "another is idle": [("another", "0")],
+    "nothing": [],
+}
+NO_ANSWERS: dict[str, Fault] = {
+    "error": refusing(503),
+    "bad query": refusing(400),
+    "scalar": answering([1, "0"], "scalar"),
+    "empty": answering([]),
+    "html": faults.html(),
+    "half": faults.half_body(),
+    "closed": faults.close(),
+    "warning": faults.rewritten(lambda answer: answer | {"warnings": ["a store is away"]}),
+    "partial": faults.rewritten(lambda answer: answer | {"isPartial": True}),
+}
 # What becomes of a DELETE: refused as if it came too late, lost on its way or on its way back, or
 # answered 504 by a proxy in front of the Hub, which may have carried it out or not.
 BAD_STOPS = ["403", "lost", "answer lost", "504", "504 done"]
 OF_SERVERS = ["kernels", "terminals", "status"]
 KINDS = [
     *("list", "routes", "look", "verify", "delete", "prober", "identity"),
-    *("mint", "stop token", "lease", "tokens", "revoke", *OF_SERVERS),
+    *("mint", "stop token", "lease", "tokens", "revoke", "query", *OF_SERVERS),
 ]
 LEASE, OTHERS = "hub-idle-exporter: lease ", "hub-idle-exporter: lease of another"
 
@@ -96,10 +127,11 @@ class Disturbance:
 
 @dataclass(frozen=True)
 class Look:
-    """What the Hub said of a server, and when."""
+    """What the Hub said of a server, and when; `heard` answers of Prometheus were there then."""
 
     at: float
     opinion: oracle.Opinion
+    heard: int
 
 
 @dataclass
@@ -132,6 +164,13 @@ class World:
     once_jupyter: set[tuple[int, Any]] = field(default_factory=set)
     half_told: dict[int, str] = field(default_factory=dict)  # kernels or terminals, asked together
 
+    # What a Prometheus says, where there is one, and what was heard from it: (asked, answer).
+    prometheus: FakePrometheus | None = None
+    sayings: dict[int, str] = field(default_factory=dict)
+    no_answer: str | None = None
+    heard: list[tuple[float, oracle.Said]] = field(default_factory=list)
+    of_pass: int = 0  # how much was heard when the culling pass began
+
     list_fault: str | None = None
     planned: list[Disturbance] = field(default_factory=list)
     hub_takes: float = 0.0  # seconds for an answer
@@ -146,6 +185,8 @@ class World:
         self.hub.slow_stop_timeout = 0.02
         self.hub.plan("*", "*", self.at_hub)
         self.rig.target.plan("*", "*", self.at_server)
+        if self.prometheus is not None:
+            self.prometheus.plan("POST", QUERY, self.at_prometheus)
 
     @property
     def hub(self) -> FakeHub:
@@ -174,6 +215,7 @@ class World:
             self.unfed.add(number)
         if given["slow"]:
             self.slow[number] = given["slow"]
+        self.do_says(number, given.get("says", "idle"))
 
     # ---- requests, as they pass ----------------------------------------------------------------
 
@@ -197,6 +239,17 @@ class World:
                 self.said[number, kind] = (self.rig.time, _said(answered))
             self.note_answer(number, kind)
         return answered
+
+    def at_prometheus(self, request: Request, answer: Callable[[], Reply]) -> Reply:
+        asked = self.rig.time
+        with self.lock, self.disturbed("query"):
+            answered = self.answer_of_prometheus(request, answer)
+            self.heard.append((asked, _said(answered)))
+        return answered
+
+    def answer_of_prometheus(self, request: Request, answer: Callable[[], Reply]) -> Reply:
+        odd = NO_ANSWERS.get(self.no_answer or "")
+        return odd(request, answer) if odd else answer()
 
     @contextmanager
     def disturbed(self, kind: str) -> Iterator[None]:
@@ -231,7 +284,7 @@ class World:
             self.go_on_stopping(number)
         found = answer()
         if kind == "look":
-            self.looks[number] = Look(self.rig.time, self.opinion(number))
+            self.looks[number] = Look(self.rig.time, self.opinion(number), len(self.heard))
         return found
 
     def number_of(self, request: Request) -> int | None:
@@ -288,7 +341,7 @@ class World:
             return  # the other one is yet to come
         else:
             del self.half_told[number]
-            word = oracle.word_on_work(self.told_by(number), limit)
+            word = oracle.word_on_work(self.told_by(number), limit, self.terminals_protect(number))
         if word in ("idle", "busy", "active"):
             self.once_jupyter.add(key)
         if word == "busy":
@@ -342,9 +395,12 @@ class World:
     def limit_of(self, number: int) -> float:
         return float(self.policy_of(number)["timeout"])
 
+    def terminals_protect(self, number: int) -> bool:
+        return bool(self.policy_of(number).get("protect_terminals"))
+
     def word_of(self, number: int, said: dict[str, oracle.Said]) -> str:
         """Say what a server's answers mean, given what is known of it."""
-        word = oracle.own_word(said, self.limit_of(number))
+        word = oracle.own_word(said, self.limit_of(number), self.terminals_protect(number))
         if word == "no_jupyter" and self.start_of(number) in self.once_jupyter:
             return "no longer Jupyter"
         if word == "no_jupyter" and number in self.unfed:
@@ -356,8 +412,9 @@ class World:
         found = self.opinion(number)
         if found.reason is None:
             return f"judged {found}"
-        if found.reason == "max_age" or not self.asks:
-            return None
+        spared = None if found.reason == "max_age" else self.spared_by_prometheus(number)
+        if found.reason == "max_age" or spared or not self.asks:
+            return spared
         server = self.servers[number]
         route = server.route_activity if server.route_activity is not None else server.last_activity
         if number not in self.unfed and oracle.inside(
@@ -366,6 +423,18 @@ class World:
             return "the route was used"
         word = self.word_of(number, self.says_now(number))
         return None if word in ("idle", "no_jupyter") else word
+
+    def spared_by_prometheus(self, number: int) -> str | None:
+        """Say why what Prometheus would answer now withholds a stop."""
+        if self.prometheus is None:
+            return None
+        request = Request("POST", QUERY, {}, {}, b"", 0.0)
+        found = self.answer_of_prometheus(request, partial(self.prometheus.answer, request))
+        return self.withheld_by(number, _said(found))
+
+    def withheld_by(self, number: int, heard: oracle.Said) -> str | None:
+        server, policy = self.servers[number], self.policy_of(number)
+        return oracle.withheld_by_prometheus(server.user.name, server.name, policy, heard)
 
     @property
     def asks(self) -> bool:
@@ -392,7 +461,22 @@ class World:
         problem = self.wrong_lease()
         if problem is None and self.asks and look.opinion.reason == "idle":
             problem = self.wrong_answers(number, asked)
+        if problem is None and self.prometheus and look.opinion.reason == "idle":
+            problem = self.wrong_opinion(number, look)
         return problem
+
+    def wrong_opinion(self, number: int, look: Look) -> str | None:
+        """Say what is wrong with what Prometheus said: it is heard at some time after the look."""
+        known = self.heard[max(look.heard - 1, 0) :]
+        good = [asked for asked, heard in known if not self.withheld_by(number, heard)]
+        if not any(self.rig.time - asked <= oracle.OLDEST_OPINION for asked in good):
+            return f"Prometheus said {known}"
+        of_pass = [self.withheld_by(number, heard) for _, heard in self.of_this_pass(look)]
+        return "a query failed in its pass" if "query_failed" in of_pass else None
+
+    def of_this_pass(self, look: Look) -> list[tuple[float, oracle.Said]]:
+        """Give what was certainly asked for this culling pass before a look."""
+        return self.heard[self.of_pass : look.heard]
 
     def wrong_lease(self) -> str | None:
         notes = [
@@ -525,6 +609,32 @@ class World:
             jupyter.kernels.clear()
             jupyter.add_kernel(state, last_activity=iso(START - 50000) or "")
 
+    def do_terminal(self, number: int) -> None:
+        """Open a terminal in which nothing happens, or close it."""
+        jupyter = self.jupyter(number % len(self.servers))
+        if jupyter is None:
+            return
+        if jupyter.terminals:
+            jupyter.terminals.clear()
+        else:
+            jupyter.add_terminal(last_activity=iso(START - 50000) or "")
+
+    def do_says(self, number: int, what: str) -> None:
+        """Let Prometheus say something else of a server."""
+        self.sayings[number % len(self.servers)] = what
+        if self.prometheus is None:
+            return
+        self.prometheus.series.clear()
+        for each, saying in self.sayings.items():
+            server = self.servers[each]
+            names = {"it": server.name, "all": "", "another": f"{server.name} 2"}
+            for whose, value in SAYINGS[saying]:
+                self.prometheus.says(server.user.name, value, names[whose])
+
+    def do_query(self, how: str | None) -> None:
+        """Let the query fail in some way, or work."""
+        self.no_answer = how
+
     def do_odd(self, number: int, how: str | None) -> None:
         _set(self.odd, number % len(self.servers), how)
 
@@ -578,6 +688,7 @@ class World:
     def do_poll(self, fault: str | None, disturbances: list[Disturbance]) -> None:
         """Poll, and see the pass to its end; what is left of `planned` then did not happen."""
         self.list_fault, self.planned = fault, [*disturbances]
+        self.of_pass = len(self.heard) + 1  # the poll's own comes first
         ended, failed = self.ended, self.counted("cull_failures")
         worked = self.rig.poll(within=30)
         self.list_fault = None
@@ -607,6 +718,7 @@ class World:
         """Let everything be well."""
         self.do_scope(True)
         self.bad_stops.clear()
+        self.do_query(None)
         self.hub.clock_offset = self.rig.wall_ahead = 0.0
         self.end_another()
 

@@ -237,6 +237,38 @@ def test_work_is_judged_by_its_activity_and_then_by_what_is_busy(
 
 
 @pytest.mark.parametrize(
+    ("protects", "work", "result"),
+    [
+        (True, Work(LIMIT, None, "", terminals=1), BUSY),
+        (True, Work(None, None, "", terminals=3), BUSY),
+        (True, Work(LIMIT, None, "", terminals=0), IDLE),
+        (True, Work(LIMIT - 1, None, "", terminals=1), ACTIVE),
+        (True, Work(LIMIT, "a job runs", "", terminals=0), BUSY),
+        (False, Work(LIMIT, None, "", terminals=1), IDLE),
+    ],
+)
+def test_an_open_terminal_counts_as_work_where_it_protects(
+    protects: bool, work: Work, result: ProbeResult
+) -> None:
+    assert judge_work(work, LIMIT, protects).result is result
+    assert protects or judge_work(work, LIMIT).result is result
+
+
+SILENT = {"name": "1", "last_activity": LONG_AGO}
+
+
+@pytest.mark.parametrize(
+    ("terminals", "count"), [(NONE, 0), (MISSING, 0), (said([SILENT, SILENT]), 2)]
+)
+def test_open_terminals_are_counted_however_long_they_were_silent(
+    terminals: Reply, count: int
+) -> None:
+    work = JUPYTER.read_work([REST, terminals])
+    assert work is not None
+    assert work.terminals == count
+
+
+@pytest.mark.parametrize(
     ("idle", "judged"), [(0.0, ACTIVE), (LIMIT - 0.001, ACTIVE), (LIMIT, None)]
 )
 def test_activity_within_the_limit_protects(idle: float, judged: ProbeResult | None) -> None:

@@ -40,6 +40,7 @@ def token_of(settings: Settings, environ: Mapping[str, str]) -> Token:
 def value_of(settings: Settings, name: str) -> object:
     """Find an option's value in the configuration."""
     poll, cull, connection = settings.poll, settings.cull, settings.connection
+    opinion = settings.spare_query
     places: dict[str, object] = {
         "url": connection.url,
         "api-token-file": settings.token_file,
@@ -54,6 +55,9 @@ def value_of(settings: Settings, name: str) -> object:
         "probe-user": cull.probe_user,
         "max-busy": cull.max_busy,
         "max-unanswered": cull.max_unanswered,
+        "prometheus-url": opinion and opinion.url,
+        "spare-query": opinion and opinion.query,
+        "prometheus-token-file": opinion and opinion.token_file,
         "policy-file": settings.policy_file,
         "notice": poll.default.notice,
         "state-file": settings.state_file,
@@ -112,6 +116,14 @@ TABLE: list[tuple[str, object, str, object]] = [
 ]
 
 
+# These need each other.
+OPINION = {
+    "prometheus-url": ("https://prometheus.example/x/", "https://prometheus.example/x"),
+    "spare-query": ("cpu > bool 0.1", "cpu > bool 0.1"),
+    "prometheus-token-file": ("token", "token"),
+}
+
+
 def variable(name: str) -> str:
     return "HUB_IDLE_EXPORTER_" + name.upper().replace("-", "_").replace(".", "_")
 
@@ -157,7 +169,7 @@ class TestEachOption:
 
 def test_the_table_is_all_there_is() -> None:
     apart = {"ssl-enabled", "internal-certs-location", "ca-file"}  # they need files
-    apart |= {"keep-max"}  # it needs another option
+    apart |= {"keep-max", *OPINION}  # they need another option
     shown = {
         parameter.opts[0].removeprefix("--")
         for parameter in cli.cli.params
@@ -166,6 +178,39 @@ def test_the_table_is_all_there_is() -> None:
     assert (
         shown - {"once", "json", "watch", "users", "version"} == {row[0] for row in TABLE} | apart
     )
+
+
+def test_the_second_opinion_is_read_from_options_and_from_variables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert parsed().spare_query is None
+    by_options = parsed(*(f"--{name}={written}" for name, (written, _) in OPINION.items()))
+    for name, (written, _) in OPINION.items():
+        monkeypatch.setenv(variable(name), written)
+    for name, (_, arrived) in OPINION.items():
+        assert value_of(by_options, name) == value_of(parsed(), name) == arrived
+    assert shown_settings(by_options)["spare_query"] == "cpu > bool 0.1"
+
+
+@pytest.mark.parametrize(
+    ("given", "needed"),
+    [
+        (["spare-query"], "--spare-query needs --prometheus-url"),
+        (["prometheus-url"], "--prometheus-url needs --spare-query"),
+        (["prometheus-token-file"], "--prometheus-token-file needs --prometheus-url"),
+        (["prometheus-url", "prometheus-token-file"], "--prometheus-url needs --spare-query"),
+    ],
+)
+def test_half_a_second_opinion_is_refused_and_not_ignored(given: list[str], needed: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parsed(*(f"--{name}={OPINION[name][0]}" for name in given))
+    assert str(caught.value) == needed
+
+
+@pytest.mark.parametrize("query", [" ", "\n", "up{user='\udcff'}"])
+def test_a_query_that_cannot_be_sent_is_refused(query: str) -> None:
+    with pytest.raises(click.UsageError, match="must be a PromQL query, in UTF-8"):
+        parsed(f"--spare-query={query}", "--prometheus-url=http://prometheus.example")
 
 
 @pytest.mark.parametrize("option", ["--ca-file", "--internal-certs-location"])
@@ -277,7 +322,7 @@ def test_a_token_that_cannot_be_sent_is_refused_unseen(value: str, tmp_path: Pat
         (parsed(), {"JUPYTERHUB_API_TOKEN": value}),
         (parsed(f"--api-token-file={file}"), {}),
     ):
-        with pytest.raises(ConfigError, match="not an API token") as caught:
+        with pytest.raises(ConfigError, match="is not a token: it has") as caught:
             token_of(config, environ)
         assert "s3cr" not in str(caught.value)
         assert "\n" not in str(caught.value)

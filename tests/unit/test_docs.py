@@ -126,7 +126,9 @@ def test_a_fixed_variable_is_listed_and_read() -> None:
 
 OF_OTHER_PROGRAMS = {
     "--query.replica-label",  # Thanos
-    "--metric-labels-allowlist",  # kube-state-metrics
+    "--metric-annotations-allowlist", "--metric-labels-allowlist",  # kube-state-metrics
+    "--docker_only", "--env_metadata_whitelist",  # cAdvisor
+    "--Culling",  # of no program: docs/second-opinion.md
     "--build", "--build-arg", "--cap-drop", "--detach", "--env", "--file", "--format", "--name",
     "--network", "--publish", "--read-only", "--restart", "--rm", "--security-opt", "--tag",
     "--user", "--volume", "--volumes",  # docker

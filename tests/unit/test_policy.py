@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -20,6 +21,7 @@ from hub_idle_exporter.domain.policy import (
     State,
 )
 from hub_idle_exporter.domain.scopes import Granted
+from hub_idle_exporter.domain.spare_query import Opinion
 from hub_idle_exporter.policy_file import parse
 
 NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z
@@ -404,3 +406,53 @@ def test_exactly_one_of_reason_and_spared_is_set() -> None:
     for someone in (user(), user(idle=1), user(pending="spawn"), user(idle=None, started=None)):
         verdict = verdict_on(someone)
         assert (verdict.reason is None) != (verdict.not_candidate is None)
+
+
+# ---- the second opinion -------------------------------------------------------------------------
+
+SAYS_1 = Opinion("q", values={"ana": {"": [1.0]}})
+SAYS_0 = Opinion("q", values={"ana": {"": [0.0]}})
+FAILED = Opinion("q", problem="HTTP 503")
+
+
+def by_opinion(given: Opinion | None, *policies: Json, default: Policy = DEFAULT) -> Judge:
+    return replace(judge(*policies, default=default), opinion=given)
+
+
+@pytest.mark.parametrize(
+    ("given", "would_stop"),
+    [(None, True), (SAYS_0, True), (SAYS_1, False), (FAILED, False), (Opinion("q"), False)],
+)
+def test_who_is_spared_stays_a_candidate_that_would_not_be_stopped(
+    given: Opinion | None, would_stop: bool
+) -> None:
+    verdict = verdict_on(user(), by_opinion(given))
+    assert (verdict.reason, verdict.would_stop) == (Reason.IDLE, would_stop)
+    assert (" but Prometheus" in verdict.why) == (not would_stop)
+
+
+@pytest.mark.parametrize("given", [SAYS_1, FAILED, Opinion("q")])
+def test_a_policy_that_goes_without_the_second_opinion_does_not_hear_it(given: Opinion) -> None:
+    without = {"match": {"users": "ana"}, "spare_query": False}
+    assert verdict_on(user(), by_opinion(given, without)).would_stop
+
+
+@pytest.mark.parametrize("given", [SAYS_1, FAILED, Opinion("q")])
+def test_the_maximum_age_does_not_wait_for_the_second_opinion(given: Opinion) -> None:
+    verdict = verdict_on(user(), by_opinion(given, default=Policy("default", HOUR, 10)))
+    assert (verdict.reason, verdict.would_stop) == (Reason.MAX_AGE, True)
+    assert verdict.why == "is past its max_age limit"
+
+
+@pytest.mark.parametrize("given", [None, SAYS_0, SAYS_1, FAILED])
+def test_the_second_opinion_stops_nobody(given: Opinion | None) -> None:
+    for someone in (user(idle=1), user(pending="spawn"), user(idle=None, started=None)):
+        verdict = verdict_on(someone, by_opinion(given))
+        assert (verdict.reason, verdict.would_stop) == (None, False)
+
+
+def test_another_opinion_is_no_other_judge() -> None:
+    """A stop is prepared by one, and sent by the next: the rules are the same."""
+    assert by_opinion(SAYS_0) == by_opinion(SAYS_1) == judge()
+    others = {"match": {"users": "ana"}, "spare_query": False}
+    assert by_opinion(SAYS_0, others) != by_opinion(SAYS_0, others | {"spare_query": True})

@@ -187,6 +187,8 @@ MISTAKES: dict[str, tuple[str | bytes, list[str]]] = {
     "timeout is a list": (entry(*FINE, "timeout: [5]"), ["'gpu'", "timeout", "list"]),
     "bad max_age": (entry(*FINE, "max_age: 1x"), ["line 4", "'gpu'", "max_age", "'1x'"]),
     "exempt is a string": (entry(*FINE, 'exempt: "yes"'), ["'gpu'", "exempt", "without quotes"]),
+    "spare_query is a string": (entry(*FINE, 'spare_query: "no"'), ["'gpu'", "spare_query"]),
+    "protect_terminals is a number": (entry(*FINE, "protect_terminals: 1"), ["protect_terminals"]),
     "exempt is a list": (entry(*FINE, "exempt: [true]"), ["'gpu'", "exempt", "list"]),
     "named is a string": (entry("name: gpu", 'match: {named: "yes"}'), ["'gpu'", "match.named"]),
     "admin is a number": (entry("name: gpu", "match: {admin: 1}"), ["'gpu'", "match.admin"]),
@@ -459,3 +461,18 @@ def test_a_policy_that_lets_people_keep_needs_a_state_file() -> None:
     assert promised(*FINE, "keep_max: 0", may_keep=False).keep_max == 0
     with pytest.raises(FileError, match=r"keep_max needs --state-file, which is not set$"):
         promised(*FINE, "keep_max: 8h", may_keep=False)
+
+
+# ---- what else protects -------------------------------------------------------------------------
+
+
+def test_a_policy_may_go_without_the_second_opinion() -> None:
+    assert only(*FINE).spare_query
+    assert not only(*FINE, "spare_query: false").spare_query
+    assert DEFAULT.spare_query
+
+
+def test_a_policy_may_let_terminals_protect() -> None:
+    assert not only(*FINE).protect_terminals
+    assert only(*FINE, "protect_terminals: true").protect_terminals
+    assert not DEFAULT.protect_terminals

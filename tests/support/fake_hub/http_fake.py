@@ -1,6 +1,7 @@
 """A threaded HTTP server with a request log and planned faults."""
 
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -66,6 +67,11 @@ class HttpFake:
     ) -> None:
         self.close()
         assert error is not None or not self.errors, f"while answering: {self.errors}"
+
+    def speak_tls(self, context: ssl.SSLContext) -> None:
+        """Speak TLS from now on."""
+        assert self._http is not None
+        self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
 
     @property
     def origin(self) -> str:

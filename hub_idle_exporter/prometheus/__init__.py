@@ -1,0 +1,1 @@
+"""The Prometheus that is asked for a second opinion."""
