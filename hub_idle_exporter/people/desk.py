@@ -22,7 +22,7 @@ from .promises import Promises
 # How many stops and withheld ones administrators see.
 _MOST_ENDED = 100
 # What the second opinion says is for whoever runs the Hub: it has addresses, numbers and queries.
-_OF_OPINION: Mapping[Outcome | Withheld, str] = {
+SAID_OF_OPINION: Mapping[Outcome | Withheld, str] = {
     Withheld.IN_USE: "the monitoring of this JupyterHub does not say that it is idle",
     Withheld.QUERY_FAILED: "the monitoring of this JupyterHub does not answer",
 }
@@ -182,7 +182,7 @@ def _why(one: JudgedServer, due: float | None, entry: Entry | None, moment: _Mom
     if moment.gate is GateState.OFF:
         return "Nothing is stopped here: this exporter only watches."
     if one.reason is not None and one.spared is not None:
-        return f"It is past its limit, and is not stopped now: {_OF_OPINION[one.spared.cause]}."
+        return f"It is past its limit, and is not stopped now: {SAID_OF_OPINION[one.spared.cause]}."
     if due is None:
         return f"It is not stopped: it {one.why}."
     left = roughly(max(0.0, due - moment.now))
@@ -193,7 +193,7 @@ def _why(one: JudgedServer, due: float | None, entry: Entry | None, moment: _Mom
     if moment.gate is not GateState.ON:
         return "It is past its limit, but nothing is stopped at the moment."
     if entry is not None and not by_age:
-        why = _OF_OPINION.get(entry.outcome, entry.why)
+        why = SAID_OF_OPINION.get(entry.outcome, entry.why)
         return f"It is past its limit, and was not stopped: {why}."
     if due > moment.now:
         return f"It is past its limit, and is stopped in {left}, {unless}."

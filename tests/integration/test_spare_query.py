@@ -23,6 +23,7 @@ from hub_idle_exporter.hub.token import token_in_file
 from hub_idle_exporter.people.desk import Desk
 from hub_idle_exporter.prometheus.client import Prometheus
 from hub_idle_exporter.prometheus.second_opinion import SecondOpinion
+from hub_idle_exporter.serving.hub_page.words import became
 
 Events = list[MutableMapping[str, Any]]
 TIMEOUT = 0.3  # seconds for a query, where it is to run out
@@ -592,10 +593,12 @@ def test_an_open_terminal_protects_no_longer_than_max_busy(make_rig: MakeRig) ->
 
 
 def told(rig: Rig, user: str) -> str:
-    """Give what the page inside the Hub says to a user about their server."""
+    """Give what the page inside the Hub says to a user about their server, and its last stop."""
     journal = rig.metrics.journal
     desk = Desk(rig.client, rig.latest, rig.gatekeeper.read, rig.promises, journal)
     (one,) = desk.servers_of(user)
+    assert one.withheld is not None
+    assert "Prometheus" not in became(one.withheld)
     return one.why
 
 

@@ -4336,14 +4336,21 @@ MUTANTS = [
     Mutant(
         "people do not see the query",
         "people/desk.py",
-        "_OF_OPINION.get(entry.outcome, entry.why)",
+        "SAID_OF_OPINION.get(entry.outcome, entry.why)",
         "entry.why",
+        "integration/test_spare_query.py::test_people_see_neither_query_nor_prometheus",
+    ),
+    Mutant(
+        "the list of last stops does not show the query",
+        "serving/hub_page/words.py",
+        "if entry.outcome in SAID_OF_OPINION:",
+        "if False:",
         "integration/test_spare_query.py::test_people_see_neither_query_nor_prometheus",
     ),
     Mutant(
         "people do not see what prometheus answers",
         "people/desk.py",
-        "{_OF_OPINION[one.spared.cause]}",
+        "{SAID_OF_OPINION[one.spared.cause]}",
         "{one.spared.why}",
         "integration/test_spare_query.py::test_people_see_neither_query_nor_prometheus",
     ),

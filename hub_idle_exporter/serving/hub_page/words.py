@@ -6,7 +6,7 @@ from ...domain.labels import Outcome
 from ...domain.policy import Policy, Reason, State
 from ...domain.text import printable
 from ...journal import Entry
-from ...people.desk import Visitor
+from ...people.desk import SAID_OF_OPINION, Visitor
 from ..wording import FAILED, MEANINGS, about, spoken
 
 
@@ -113,6 +113,8 @@ def became(entry: Entry) -> str:
         return f"stopped {_after(entry)}"
     if entry.outcome is Outcome.FAILED:
         return f"could not be stopped: {FAILED[entry.cause]}" if entry.cause else "not stopped"
+    if entry.outcome in SAID_OF_OPINION:
+        return f"not stopped: {SAID_OF_OPINION[entry.outcome]}"
     why = f": {printable(entry.why)}" if entry.why else ""
     return f"not stopped, {MEANINGS[entry.outcome]}{why}"
 
