@@ -4,6 +4,7 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -58,7 +59,14 @@ def compute(hub: RealHub, key: Key) -> JupyterTerminal:
 
 def computes(hub: RealHub, key: Key) -> bool:
     server = psutil.Process(hub.rows()[key].state["pid"])
-    return any(WORK in process.cmdline() for process in server.children(recursive=True))
+    return any(WORK in command(process) for process in server.children(recursive=True))
+
+
+def command(process: psutil.Process) -> list[str]:
+    """Give its command line, if it has not ended meanwhile."""
+    with suppress(psutil.Error):
+        return process.cmdline()
+    return []
 
 
 def keys(prometheus: PrometheusServer, query: str) -> set[str]:
