@@ -282,9 +282,8 @@ def after_work(rig: Rig, seconds: float, happening: Callable[[], object]) -> Non
     rig.after_work(passes)
 
 
-def test_an_opinion_that_is_old_at_a_stop_is_asked_for_anew(
-    ana: Rig, prometheus: FakePrometheus
-) -> None:
+def poll_while_work_begins(ana: Rig, prometheus: FakePrometheus) -> None:
+    """Poll while Prometheus says 0; when the opinion of that poll has grown old, it says 1."""
     prometheus.says("ana", 0)
 
     def works() -> None:
@@ -293,6 +292,12 @@ def test_an_opinion_that_is_old_at_a_stop_is_asked_for_anew(
 
     after_work(ana, 31, works)
     ana.poll()
+
+
+def test_an_opinion_that_is_old_at_a_stop_is_asked_for_anew(
+    ana: Rig, prometheus: FakePrometheus
+) -> None:
+    poll_while_work_begins(ana, prometheus)
     assert ana.stops() == []
     assert ana.withheld("in_use") == 1
     assert len(prometheus.asked()) == 2
@@ -603,14 +608,7 @@ def told(rig: Rig, user: str) -> str:
 
 
 def test_people_see_neither_query_nor_prometheus(ana: Rig, prometheus: FakePrometheus) -> None:
-    prometheus.says("ana", 0)
-
-    def works() -> None:
-        prometheus.series.clear()
-        prometheus.says("ana", 1)
-
-    after_work(ana, 31, works)
-    ana.poll()
+    poll_while_work_begins(ana, prometheus)
     is_used = "the monitoring of this JupyterHub does not say that it is idle."
     assert told(ana, "ana") == f"It is past its limit, and was not stopped: {is_used}"
     ana.poll()

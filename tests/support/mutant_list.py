@@ -4299,6 +4299,13 @@ MUTANTS = [
         "integration/test_spare_query.py::test_an_opinion_that_is_young_at_a_stop_is_not",
     ),
     Mutant(
+        "the exporter culls by the second opinion",
+        "sidecar.py",
+        "            second_opinion=opinion,\n",
+        "",
+        "integration/test_spare_query.py::test_once_ends_with_1_if_the_query_failed_and_not_if_a_server_is_in_use",
+    ),
+    Mutant(
         "a query has a connection of its own",
         "prometheus/client.py",
         '"Connection": "close"',
