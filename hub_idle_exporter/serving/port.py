@@ -21,6 +21,7 @@ from .crowd import Limits
 _BACKLOG = 4096  # or less, as the system is configured
 _MOST_FILES = 4096
 _ACCEPTS_AT_ONCE = 64
+_SPARE_FILES = 8
 _PAUSE_SECONDS = 0.2
 _WARN_EVERY = 60.0
 _USUAL = Limits()
@@ -39,24 +40,27 @@ def _files() -> int:
 
 
 class _Spare:
-    """A file descriptor in reserve: with it a connection is accepted when no other is left."""
+    """File descriptors in reserve: with one a connection is accepted when no other is left.
+
+    They are some, because another thread may be quicker to take one that was given up.
+    """
 
     def __init__(self) -> None:
-        self._number: int | None = None
+        self._numbers: list[int] = []
         self.keep()
 
     def keep(self) -> None:
-        """Have one, if there is one to be had."""
-        if self._number is None:
-            with suppress(OSError):
-                self._number = os.open(os.devnull, os.O_RDONLY)
+        """Have some, as far as they are to be had."""
+        with suppress(OSError):
+            while len(self._numbers) < _SPARE_FILES:
+                self._numbers.append(os.open(os.devnull, os.O_RDONLY))
 
     def use(self) -> bool:
-        """Give it up for something else; tell whether there was one."""
-        number, self._number = self._number, None
-        if number is not None:
-            os.close(number)
-        return number is not None
+        """Give one up for something else; tell whether there was one."""
+        if not self._numbers:
+            return False
+        os.close(self._numbers.pop())
+        return True
 
 
 class Port:

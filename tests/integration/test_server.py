@@ -4,6 +4,7 @@ import asyncio
 import errno
 import gzip
 import http.client
+import os
 import re
 import select
 import socket
@@ -35,7 +36,7 @@ from hub_idle_exporter.config import settings_from
 from hub_idle_exporter.domain.gate import ClockReading
 from hub_idle_exporter.domain.settings import ConfigError
 from hub_idle_exporter.hub.token import Token
-from hub_idle_exporter.serving import application, connections
+from hub_idle_exporter.serving import application, connections, port
 from hub_idle_exporter.serving.crowd import Limits
 from hub_idle_exporter.serving.rendering import MOST_FILTERED
 from hub_idle_exporter.sidecar import Sidecar, assemble
@@ -559,23 +560,36 @@ def test_a_body_that_comes_too_late_is_not_read_on() -> None:
 
 
 class Failing(socket.socket):
-    """A port at which nobody can be accepted, though there are file descriptors."""
+    """A port at which nobody can be accepted."""
+
+    number = errno.EPERM
 
     def accept(self) -> tuple[socket.socket, Any]:
-        raise OSError(errno.EPERM, "Operation not permitted")
+        raise OSError(self.number, os.strerror(self.number))
 
 
-def test_what_else_is_wrong_with_a_newcomer_cuts_nobody() -> None:
+def nobody_is_cut_by(failing: Failing, times: int) -> None:
+    """Accept so many times where that fails, with somebody connected."""
+
     async def accept(service: Service) -> None:
-        with Failing() as failing:
-            service.listening._spare.use()
+        for _ in range(times):
             service.listening._accept(failing)
 
-    with serving() as service, service.connect() as waiting:
+    with failing, serving() as service, service.connect() as waiting:
         assert service.ask("/-/healthy")[0].status == 200
         asyncio.run_coroutine_threadsafe(accept(service), service.web._loop).result(PATIENCE)
         waiting.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
         assert waiting.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_what_else_is_wrong_with_a_newcomer_cuts_nobody() -> None:
+    nobody_is_cut_by(Failing(), 2 * port._SPARE_FILES)
+
+
+def test_a_descriptor_in_reserve_that_another_thread_took_costs_nobody_the_connection() -> None:
+    without = Failing()
+    without.number = errno.EMFILE
+    nobody_is_cut_by(without, 4)
 
 
 def test_at_the_end_nothing_more_is_rendered() -> None:

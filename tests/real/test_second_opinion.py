@@ -24,8 +24,8 @@ LIMIT = 4  # seconds
 # All users here are of this run alone: process-exporter sees each server on this machine.
 ANA, CY = f"ana-{secrets.token_hex(3)}", f"cy-{secrets.token_hex(3)}"
 POLICIES = f"policies: [{{name: without, match: {{users: [{CY}]}}, spare_query: false}}]"
-# Silent work for some minutes at most, that leaves the machine to others.
-WORK = "import time; [(sum(range(3 * 10**6)), time.sleep(0.1)) for _ in range(900)]"
+# Silent work for some minutes at most; beside all other tests it still gets its share.
+WORK = "[sum(range(3 * 10**6)) for _ in range(5000)]"
 # The page's hook takes the place of the arguments that the tests' Hubs have.
 CONFIG = "c.Spawner.cmd = [*c.Spawner.cmd, *c.Spawner.args]\n"
 
@@ -36,17 +36,19 @@ def prometheus(tmp_path: Path) -> Iterator[PrometheusServer]:
     program = tool_or_skip("prometheus-process-exporter")
     groups = block(PAGE, "(?P<server>", "yaml")
     with ProcessExporter(program, tmp_path / "processes", groups) as processes:
-        jobs = {"processes": Scraped(processes.address)}
+        # A busy machine may take longer than a second to list its processes.
+        slowly = {"scrape_interval": "3s", "scrape_timeout": "3s"}
+        jobs = {"processes": Scraped(processes.address, more=slowly)}
         with PrometheusServer(tool_or_skip("prometheus"), tmp_path / "prometheus", jobs) as server:
             yield server
 
 
 @pytest.fixture
 def spare_query() -> str:
-    """The page's query, in one line, over seconds instead of minutes, for a machine under load."""
+    """The page's query, in one line, over seconds instead of minutes."""
     query = block(PAGE, '{groupname=~".+/.*"}', "promql")
     assert "> bool 0.01)" in query
-    return " ".join(query.split()).replace("[5m]", "[5s]").replace("bool 0.01", "bool 0.05")
+    return " ".join(query.split()).replace("[5m]", "[10s]").replace("bool 0.01", "bool 0.03")
 
 
 def compute(hub: RealHub, key: Key) -> JupyterTerminal:
@@ -92,13 +94,13 @@ def test_silent_work_in_a_terminal_is_spared_and_goes_when_it_has_ended(
     options = (*NOW, f"--timeout={LIMIT}s", f"--policy-file={tmp_path / 'policies.yaml'}")
     asking = (f"--prometheus-url={prometheus.url}", f"--spare-query={spare_query}")
     measured = f'label_join({spare_query}, "key", "/", "user", "server") == 1'
-    prometheus.wait(lambda: f"{ANA}/lab" in keys(prometheus, measured), 30, "the work measured")
+    prometheus.wait(lambda: f"{ANA}/lab" in keys(prometheus, measured), 60, "the work measured")
     assert computes(hub, without)
     exporter = run_exporter(hub, *options, *asking)
     # Without the query such work is stopped: the server itself says that it is idle.
-    exporter.wait_event("culled", user=CY, policy="without", timeout=40)
+    exporter.wait_event("culled", user=CY, policy="without", timeout=60)
     # With it, what is idle is stopped, and its user's other server is not.
-    exporter.wait_event("culled", user=ANA, server="", timeout=40)
+    exporter.wait_event("culled", user=ANA, server="", timeout=60)
     why = f"Prometheus says 1 for it (--spare-query {spare_query})"
     exporter.wait_event("cull_withheld", user=ANA, server="lab", cause="in_use", why=why, count=2)
     hub.wait(lambda: terminal.quiet_for() > LIMIT, 20, "the work is silent for the limit")
@@ -106,7 +108,7 @@ def test_silent_work_in_a_terminal_is_spared_and_goes_when_it_has_ended(
     assert computes(hub, working)
     ended = time.monotonic()
     terminal.type(CTRL_C)
-    exporter.wait_event("culled", user=ANA, server="lab", timeout=40)
+    exporter.wait_event("culled", user=ANA, server="lab", timeout=60)
     assert time.monotonic() - ended > LIMIT
     metrics = exporter.metrics()
     assert metrics.value(CULLS, reason="idle") == 3

@@ -2644,6 +2644,14 @@ MUTANTS = [
         "integration/test_server.py::test_what_else_is_wrong_with_a_newcomer_cuts_nobody",
     ),
     Mutant(
+        "there are descriptors in reserve, for another thread may take one",
+        "serving/port.py",
+        "_SPARE_FILES = 8\n",
+        "_SPARE_FILES = 1\n",
+        "integration/test_server.py"
+        "::test_a_descriptor_in_reserve_that_another_thread_took_costs_nobody_the_connection",
+    ),
+    Mutant(
         "without a thread for it the exporter ends all the same",
         "culling/enforcement.py",
         "with suppress(RuntimeError):",
