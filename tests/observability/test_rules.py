@@ -1,5 +1,6 @@
 """The Prometheus rules: promtool's checks and tests, names, runbooks, planted faults."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -41,8 +42,14 @@ def promtool(require_tool: Callable[[str], str]) -> str:
 
 def promtool_says(promtool: str, directory: Path, *arguments: str) -> list[str]:
     """Let promtool check or test in a directory; give the lines when something is wrong."""
+    environment = os.environ | {"GOGC": "400"}  # a fifth less CPU time
     finished = subprocess.run(
-        [promtool, *arguments], cwd=directory, capture_output=True, text=True, check=False
+        [promtool, *arguments],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return (finished.stdout + finished.stderr).splitlines() if finished.returncode else []
 
