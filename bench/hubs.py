@@ -31,21 +31,24 @@ class Process:
 
     process: "subprocess.Popen[str]"
 
-    def ask(self, line: object = 1) -> dict[str, Any]:
+    def ask(self, line: object = 1) -> Any:
         """Send a line and wait for the answer."""
+        self.tell(line)
+        return self.read()
+
+    def tell(self, line: object = 1) -> None:
+        """Send a line."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
-        return self.read()
 
-    def read(self) -> dict[str, Any]:
-        """Wait for a line."""
+    def read(self) -> Any:
+        """Wait for a line, and decode it."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(f"{self.process.args!r} ended with {self.process.wait()}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        return json.loads(line)
 
 
 @contextmanager
