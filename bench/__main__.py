@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import ROOT, picture, polls, port, real, report, scrapes, users
+from . import ROOT, picture, polls, port, real, report, scrapes, unnoticed, users
 from .figures import machine
 
 _JSON = ROOT / ".cache" / "bench.json"
@@ -30,6 +30,7 @@ def _parts(quick: bool, long: bool) -> dict[str, Callable[[], Any]]:
         "scrape": lambda: scrapes.latencies(scraping),
         "port": lambda: port.crowded(crowd),
         "hub": lambda: real.hub_cpu(hub),
+        "unnoticed": lambda: unnoticed.waits(unnoticed.QUICK if quick else unnoticed.FULL),
         "users": lambda: users.listings(listing),
         "drain": lambda: real.drains(real.LONG if long else hub.drains),
         "soak": lambda: polls.soak(polling),

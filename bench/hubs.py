@@ -102,6 +102,11 @@ def large_hub(running_servers: int, **options: object) -> Iterator[Address]:
         yield Address(said["url"], said["token"])
 
 
+def idle_user(number: int) -> str:
+    """Name a user whose server is idle and to be stopped."""
+    return f"idle-{number:04d}"
+
+
 def fill(hub: FakeHub, count: int, idle_share: float) -> None:
     """Run servers of many ages; that share of them was idle for one hour to a day."""
     chance = random.Random(1)  # noqa: S311 - the same Hub every time

@@ -2,7 +2,8 @@
 
     python -m bench.neighbour URL
 
-A line begins, the next one ends, and is answered with the waits in seconds, as JSON.
+A line begins, the next one ends, and is answered with when each request was sent, by the machine's
+monotonic clock, and the seconds it took, as JSON.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 
 EVERY = 0.010  # seconds between two requests, whatever became of the ones before
 _CONNECTIONS = 64
+_Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Neighbour:
@@ -23,55 +25,47 @@ class Neighbour:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname, parts.port
-        self._request = (f"GET {parts.path}/ HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n").encode()
-        self.waits: list[float] = []
+        self._request = f"GET {parts.path}/ HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode()
+        self._free: list[_Streams] = []
+        self.waits: list[tuple[float, float]] = []
 
     async def run(self, is_over: Callable[[], bool]) -> None:
         """Ask until it is over, and wait for the last answers."""
-        self.waits = []
-        free = [
-            await asyncio.open_connection(self._host, self._port) for _ in range(_CONNECTIONS)
-        ]
+        for _ in range(_CONNECTIONS):
+            self._free.append(await asyncio.open_connection(self._host, self._port))
         asking = set[asyncio.Task[None]]()
-        due = time.perf_counter()
+        due = time.monotonic()
         while not is_over():
-            asking.add(task := asyncio.create_task(self._ask(*free.pop(0), free)))
-            task.add_done_callback(asking.discard)
+            # With all connections waiting, a request is late; so many are enough for 0.6 s.
+            if self._free:
+                asking.add(task := asyncio.create_task(self._ask(self._free.pop())))
+                task.add_done_callback(asking.discard)
             due += EVERY
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
         await asyncio.gather(*asking)
-        for _, writer in free:
+        for _, writer in self._free:
             writer.close()
 
-    async def _ask(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]],
-    ) -> None:
-        begun = time.perf_counter()
+    async def _ask(self, streams: _Streams) -> None:
+        reader, writer = streams
+        begun = time.monotonic()
         writer.write(self._request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = next(
-            int(line.split(b":")[1])
-            for line in head.lower().split(b"\r\n")
-            if line.startswith(b"content-length:")
-        )
-        await reader.readexactly(length)
-        self.waits.append(time.perf_counter() - begun)
-        free.append((reader, writer))
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
+        await reader.readexactly(int(length))
+        self.waits.append((begun, time.monotonic() - begun))
+        self._free.append(streams)
 
 
 def main() -> None:
     """Ask from each line of standard input to the next."""
-    neighbour = Neighbour(sys.argv[1])
     while sys.stdin.readline():
-        over = threading.Event()
-        thread = threading.Thread(target=lambda: asyncio.run(neighbour.run(over.is_set)))  # noqa: B023
-        thread.start()
+        neighbour, over = Neighbour(sys.argv[1]), threading.Event()
+        asking = threading.Thread(target=asyncio.run, args=[neighbour.run(over.is_set)])
+        asking.start()
         sys.stdin.readline()
         over.set()
-        thread.join()
+        asking.join()
         print(json.dumps(neighbour.waits), flush=True)
 
 

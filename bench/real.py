@@ -15,7 +15,7 @@ from real_hub import PROBER, SERVICE, RealHub
 
 from . import ROOT
 from .figures import Spread
-from .hubs import Address, worker, workers
+from .hubs import Address, idle_user, worker, workers
 
 SERVERS_OWN = "by the server, which looks who asks"
 SHARED = "shared: poll, routes, probe user, lease"
@@ -41,12 +41,12 @@ LONG = ((40, 1, 3), (40, 10, 1), (400, 1, 1), (400, 10, 0))
 
 
 @contextmanager
-def real_hub() -> Iterator[RealHub]:
+def real_hub(config: str = "") -> Iterator[RealHub]:
     """Run a real Hub with paper servers below an ignored folder of this repository."""
     (ROOT / ".cache").mkdir(exist_ok=True)
     with (
         TemporaryDirectory(prefix="bench-", dir=ROOT / ".cache") as directory,
-        RealHub(Path(directory), "paper", config=_CALM) as hub,
+        RealHub(Path(directory), "paper", config=_CALM + config) as hub,
     ):
         yield hub
 
@@ -128,14 +128,10 @@ def _drain(hub: RealHub, servers: int, stop_seconds: int, peer_runs: int) -> dic
 
 
 def _run(hub: RealHub, kind: str, servers: int, stop_seconds: int) -> dict[str, Any]:
-    keys = [(f"idle-{number:04d}", "") for number in range(servers)]
-    hub.add_users(name for name, _ in keys)
-    hub.start_servers(keys, {"stop_delay": stop_seconds})
-    hub.backdate_all(keys, idle=7200, age=7200)
-    hub.paper.guard = _guard(hub)
+    idle_servers(hub, servers, stop_seconds)
     with worker(kind, Address(hub.url, hub.token), timeout=3600) as working:
         read = hub.log_path.stat().st_size
-        answer = working.ask()
+        answer: dict[str, Any] = working.ask()
     # The peer takes a 202 for an end; whoever is still stopping belongs to the drain.
     begun = time.monotonic()
     hub.wait(lambda: not hub.servers(), 60, "all servers stopped")
@@ -143,6 +139,15 @@ def _run(hub: RealHub, kind: str, servers: int, stop_seconds: int) -> dict[str, 
     answer["requests"] = _requests(hub.log_path, read, servers)
     answer["shares"] = _shares(answer, servers) if kind == "cull" else {}
     return answer
+
+
+def idle_servers(hub: RealHub, servers: int, stop_seconds: int) -> None:
+    """Start so many servers that have been idle for two hours and take so long to stop."""
+    keys = [(idle_user(number), "") for number in range(servers)]
+    hub.add_users(name for name, _ in keys)
+    hub.start_servers(keys, {"stop_delay": stop_seconds})
+    hub.backdate_all(keys, idle=7200, age=7200)
+    hub.paper.guard = _guard(hub)
 
 
 def _guard(hub: RealHub) -> Callable[[str, str], bool]:

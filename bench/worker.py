@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +35,8 @@ from hub_idle_exporter.domain.settings import (
 from hub_idle_exporter.hub.client import PAGINATED
 from hub_idle_exporter.hub.token import Token
 from hub_idle_exporter.sidecar import Sidecar, assemble
+
+from .hubs import idle_user
 
 Work = Callable[[], object]
 _Kind = TypeVar("_Kind")
@@ -158,6 +161,24 @@ def peer(
     return cull_once
 
 
+def stops(url: str, token: str, servers: int) -> Work:
+    """Stop the idle servers of the bench, ten at a time, and look at none."""
+    session = requests.Session()
+    session.trust_env = False
+    session.headers.update({"Authorization": f"token {token}"})
+
+    def stop(number: int) -> None:
+        answer = session.delete(f"{url}/users/{idle_user(number)}/server", timeout=60)
+        assert answer.status_code in (202, 204), answer.text
+
+    def stop_all() -> None:
+        with ThreadPoolExecutor(10) as workers:
+            for _ in workers.map(stop, range(servers)):
+                pass
+
+    return stop_all
+
+
 def soak(url: str, token: str, **options: Any) -> Work:
     """Poll, look whether the Hub is there, and render /metrics and the page."""
     from prometheus_client import generate_latest
@@ -178,7 +199,7 @@ def soak(url: str, token: str, **options: Any) -> Work:
 
 KINDS: dict[str, Callable[..., Work]] = {
     "floor": floor, "ours": ours, "cull": cull, "idle_users": idle_users,
-    "peer": peer, "soak": soak,
+    "peer": peer, "soak": soak, "stops": stops,
 }  # fmt: skip
 
 

@@ -238,6 +238,13 @@ def _value(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, text, value=float(value))
 
 
+def _value_if_known(name: str, text: str, value: float | None) -> Metric:
+    family = GaugeMetricFamily(name, text)
+    if value is not None:
+        family.add_metric([], value)
+    return family
+
+
 def _labelled(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
     family = GaugeMetricFamily(name, text, labels=[label])
     for key, value in values.items():
@@ -397,6 +404,17 @@ class Metrics(Collector):
                 f"{_PREFIX}last_poll_success_timestamp_seconds",
                 "When a poll last succeeded, 0: never.",
                 state.last_success.wall if state.last_success else 0,
+            ),
+            lambda state: _value_if_known(
+                f"{_PREFIX}list_timestamp_seconds",
+                "The Hub's clock when the list of the last poll was begun.",
+                state.snapshot.read_at if state.snapshot else None,
+            ),
+            lambda state: _value_if_known(
+                f"{_PREFIX}full_list_timestamp_seconds",
+                "The Hub's clock when the newest list was begun that was read in full, not only "
+                "where something had changed.",
+                state.snapshot.full_at if state.snapshot else None,
             ),
             lambda state: _value(
                 f"{_PREFIX}clock_skew_seconds",

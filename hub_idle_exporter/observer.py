@@ -25,6 +25,7 @@ from .domain.requirements import (
 )
 from .domain.scopes import Granted, Scope
 from .domain.settings import CullSettings, PollSettings
+from .hub.active_users import ActiveUsers
 from .hub.client import Hub
 from .hub.errors import HubError
 from .people.state_file import StateFile
@@ -34,7 +35,7 @@ from .watched_file import FileError
 
 
 class Observer:
-    """Reads the whole Hub once and computes the next poll state; it counts and stops nothing.
+    """Reads the Hub once and computes the next poll state; it counts and stops nothing.
 
     Args:
         hub: the Hub to read.
@@ -59,6 +60,7 @@ class Observer:
         second_opinion: SecondOpinion | None = None,
     ) -> None:
         self._hub, self._source = hub, source
+        self._active_users = ActiveUsers(hub)
         self._poll, self._cull = poll, cull
         self._gatekeeper, self._promised, self._clocks = gatekeeper, promised, clocks
         self._second_opinion = second_opinion
@@ -143,7 +145,7 @@ class Observer:
 
     def _with_servers(self, keep_all: bool, state: PollState) -> PollState:
         """Add all servers, judged, unless the Hub hides what must be visible."""
-        listing = self._hub.users()
+        listing = self._active_users.read()
         users, hidden = listing.users.values(), listing.hidden_users
         granted = state.granted or Granted()
         found = visibility_findings(users, hidden, granted, state.rules)
@@ -153,7 +155,14 @@ class Observer:
         if self._second_opinion is not None:
             state = replace(state, opinion=self._second_opinion.ask())
         census = census_of(judge_all(state.judge, users, listing.now), state.rules, keep_all)
-        snapshot = Snapshot(listing.now, census, listing.complete, hidden, listing.unreadable)
+        snapshot = Snapshot(
+            listing.now,
+            census,
+            listing.complete,
+            hidden,
+            listing.unreadable,
+            full_at=listing.full_at,
+        )
         return state.succeeded(snapshot, self._clocks())
 
     def _with_probe_user(self, state: PollState) -> PollState:

@@ -205,7 +205,13 @@ def assemble(
         cull.enforce, cull.grace, latest, orphaned=OrphanWatch(os.environ), state_lost=file.lost
     )
     metrics = Metrics(CollectorRegistry(), latest, gatekeeper.read, poll, gatekeeper.stands_by)
-    hub = Hub(settings.connection, token, gatekeeper.hub_answered, metrics.observe_request)
+    hub = Hub(
+        settings.connection,
+        token,
+        gatekeeper.hub_answered,
+        metrics.observe_request,
+        stopping.wait,
+    )
     enforcement = None
 
     def keeps_nothing() -> str | None:

@@ -51,6 +51,7 @@ class User(msgspec.Struct, frozen=True, gc=False):
     # A tuple, which the garbage collector need not walk: a poll may have ten thousand of them.
     groups: tuple[str, ...] | UnsetType = UNSET
     servers: dict[str, Server] | UnsetType = UNSET
+    last_activity: datetime | UnsetType | None = UNSET
 
     @property
     def seen_servers(self) -> dict[str, Server]:
@@ -76,7 +77,6 @@ class Account(User, frozen=True, gc=False):
     """
 
     servers: dict[str, AccountServer] | UnsetType = UNSET  # type: ignore[assignment]
-    last_activity: datetime | UnsetType | None = UNSET
     created: datetime | UnsetType | None = UNSET
 
 

@@ -34,6 +34,7 @@ class Snapshot:
     `complete` is False if the list changed so much while it was read that many servers may be
     missing. `hidden_users` counts users whose servers the token may not see. `unreadable` names
     users who cannot be decoded: their servers are not counted, not judged and not stopped.
+    `full_at` is when the newest list was that was read whole, not only where something changed.
     """
 
     read_at: float
@@ -41,6 +42,7 @@ class Snapshot:
     complete: bool = True
     hidden_users: int = 0
     unreadable: tuple[str, ...] = ()
+    full_at: float | None = None
 
     @property
     def some_unreadable(self) -> list[str]:

@@ -28,7 +28,8 @@ class ConnectionSettings:
 
     url: str
     timeout: float = 60.0
-    page_size: int = 200
+    page_size: int = 200  # users, at most
+    max_share: int = 25  # percent of the Hub's time that reading lists may take
     ca_file: str | None = None
     client_certificate: tuple[str, str] | None = None  # certificate, key (internal_ssl)
     max_connections: int = 16

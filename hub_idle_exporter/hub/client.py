@@ -7,8 +7,9 @@ the environment is used, no cookie is kept.
 
 import math
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 from urllib.parse import quote
@@ -38,15 +39,20 @@ from ..domain.model import (
 )
 from ..domain.settings import ConnectionSettings
 from .bounded import BoundedAdapter, read_whole
-from .decoding import date_of, decode, decode_users, seconds_of
+from .changes import Changes
+from .decoding import DecodedUsers, date_of, decode, decode_users, seconds_of
 from .errors import HubError, refusal, unreachable
 from .listing import UserPages, next_offset
 from .pace import Pace
+from .throttle import Throttle
 from .token import Token
 
 PAGINATED = "application/jupyterhub-pagination+json"
 NOTE_PREFIX = "hub-idle-exporter: "
 LISTING_SECONDS = 300.0  # for all pages of a list together
+# Where the Hub is so slow that pauses would keep a list from ending, there are none after so long.
+# Routes must be young when a server is stopped.
+_PAUSING_SECONDS, _ROUTES_PAUSING_SECONDS = LISTING_SECONDS / 2, 2.5
 _ROUTES_PER_PAGE = 200
 _IF_LARGE = "lower --api-page-size, or look for users with huge user_options"
 # What the Hub answers at once, if it can.
@@ -64,13 +70,15 @@ _Answer = TypeVar("_Answer")
 class UserListing:
     """All users with running or pending servers, by name.
 
-    `now` is the Hub's clock when the first page was sent. `complete` is False if the list changed
-    so much while it was read that many servers may be missing. `unreadable` names the users who
-    cannot be decoded, and gives their number in the list where there is no name.
+    `now` is the Hub's clock when the first page was sent, `full_at` when that of the newest list
+    was that was read whole. `complete` is False if the list changed so much while it was read that
+    many servers may be missing. `unreadable` names the users who cannot be decoded, and gives
+    their number in the list where there is no name.
     """
 
     users: Mapping[str, User]
     now: float
+    full_at: float
     complete: bool
     unreadable: tuple[str, ...]
 
@@ -141,6 +149,7 @@ class Hub:
         on_answer: called whenever the Hub answered, with its clock (None if unreadable) and the
             seconds that the answer took.
         on_request: called with an operation and the seconds it took, errors included.
+        wait: waits so many seconds between the pages of a list, or until the sidecar shuts down.
         clock: our clock.
     """
 
@@ -150,6 +159,7 @@ class Hub:
         token: Token,
         on_answer: Callable[[float | None, float], None] = lambda _now, _took: None,
         on_request: Callable[[Operation, float], None] = lambda _operation, _seconds: None,
+        wait: Callable[[float], object] = time.sleep,
         clock: Callable[[], float] = steady,
     ) -> None:
         self._connection, self._token = connection, token
@@ -157,6 +167,7 @@ class Hub:
         self._on_answer, self._on_request = on_answer, on_request
         self._steady = clock
         self._adapter = BoundedAdapter(pool_maxsize=connection.max_connections)
+        self._throttle = Throttle(connection.max_share / 100, connection.page_size, wait, clock)
         self._rotating = threading.Lock()
         self.pace = Pace(clock)
         self.version: str | None = None
@@ -178,8 +189,36 @@ class Hub:
         """
         pages, now = self._list(Operation.LIST_USERS, "?state=active", User)
         # Before JupyterHub 5 `total` counts servers, not users.
-        counts_users = version_numbers(self.version or "") >= (5, 0)
-        return UserListing(pages.users, now, pages.is_complete(counts_users), pages.unreadable)
+        complete = pages.is_complete(counts_users=self.sorts_users)
+        return UserListing(pages.users, now, now, complete, pages.unreadable)
+
+    def changed_users(self, before: UserListing) -> UserListing | None:
+        """Bring a complete list up to date, from the users last active (`GET /users`).
+
+        The Hub must sort users. None if only reading the whole list can tell who has servers now.
+        """
+        begun = self._steady()
+        changes, now = Changes(before.users), 0.0
+        offset: int | None = 0
+        while offset is not None:
+            wanted = "?sort=-last_activity"
+            page, response = self._user_page(Operation.LIST_USERS, wanted, offset, begun, User)
+            now = now or self._clock(response)
+            if page.unreadable or not page.users:
+                return None
+            is_enough = changes.take(page.users)
+            offset = None if is_enough else next_offset(offset, page.pagination.next, self._base)
+        if changes.is_doubtful:
+            return None
+        page, _ = self._user_page(Operation.LIST_USERS, "?state=active", 0, begun, User, limit=1)
+        if page.pagination.total != len(changes.users):
+            return None
+        return replace(before, users=changes.users, now=now)
+
+    @property
+    def sorts_users(self) -> bool:
+        """Tell whether the Hub sorts a list of users if asked to, and counts them, not servers."""
+        return version_numbers(self.version or "") >= (5, 0)
 
     def idle_users(self, limit: float, stopped_servers: bool = False) -> AccountListing:
         """Read the users without a running or pending server, page by page (`GET /users`).
@@ -188,7 +227,7 @@ class Hub:
         `limit` seconds, and a page more. With `stopped_servers` stopped servers are listed too: a
         Hub keeps a user in memory for each, so it is not to be asked for without need.
         """
-        in_order = version_numbers(self.version or "") >= (5, 0)
+        in_order = self.sorts_users
         wanted = "?state=inactive" + ("&sort=last_activity" if in_order else "")
         wanted += "&include_stopped_servers=1" if stopped_servers else ""
         pages, now = self._list(
@@ -249,11 +288,12 @@ class Hub:
     def routes(self) -> list[Route]:
         """Read all routes of the proxy, page by page (`GET /proxy`)."""
         routes: dict[str, Route] = {}
-        until = self._steady() + LISTING_SECONDS
+        begun = self._steady()
         offset: int | None = 0
         while offset is not None:
             query = f"?limit={_ROUTES_PER_PAGE}&offset={offset}"
-            response = self._page(Operation.LIST_ROUTES, "/proxy", query, until)
+            self._throttle.pause(begun + _ROUTES_PAUSING_SECONDS)
+            response = self._page(Operation.LIST_ROUTES, "/proxy", query, begun)
             page = self._decode(response, RoutePage)
             routes.update(page.items)
             offset = next_offset(offset, page.pagination.next, self._base)
@@ -305,26 +345,44 @@ class Hub:
         is_enough: Callable[[Sequence[AnyUser], float], bool] = lambda _page, _now: False,
     ) -> tuple[UserPages[AnyUser], float]:
         """List users until a page is enough; return them, and the Hub's clock at the first page."""
-        pages, until = UserPages[AnyUser](self._base), self._steady() + LISTING_SECONDS
+        pages, begun = UserPages[AnyUser](self._base), self._steady()
         offset: int | None = 0
         now = 0.0
         while offset is not None:
-            query = f"{wanted}&limit={self._connection.page_size}&offset={offset}"
-            response = self._page(operation, "/users", query, until)
-            page = decode_users(response.body, offset + 1, self._base, self._token.mask, kind)
-            self._believed(response)
+            page, response = self._user_page(operation, wanted, offset, begun, kind)
             now = now or self._clock(response)
             offset = pages.take(page, offset)
+            if page.pagination.next is not None:  # the last page is seldom a full one
+                self._throttle.resize(operation, len(page.users), response.took)
             if is_enough(page.users, now):
                 break
         return pages, now
 
-    def _page(self, operation: Operation, path: str, query: str, until: float) -> _Response:
-        """Request one page of a list that is to be read whole by then, by our clock."""
-        left = until - self._steady()
+    def _user_page(
+        self,
+        operation: Operation,
+        wanted: str,
+        offset: int,
+        begun: float,
+        kind: type[AnyUser],
+        limit: int = 0,
+    ) -> tuple[DecodedUsers[AnyUser], _Response]:
+        """Read a page of a list of users; by default as many as suit the Hub."""
+        self._throttle.pause(begun + _PAUSING_SECONDS)
+        query = f"{wanted}&limit={limit or self._throttle.page_size(operation)}&offset={offset}"
+        response = self._page(operation, "/users", query, begun)
+        page = decode_users(response.body, offset + 1, self._base, self._token.mask, kind)
+        self._believed(response)
+        return page, response
+
+    def _page(self, operation: Operation, path: str, query: str, begun: float) -> _Response:
+        """Request one page of a list that we began to read then, by our clock."""
+        left = begun + LISTING_SECONDS - self._steady()
         try:
             if left > 0:
-                return self._send(operation, "GET", path + query, within=left)
+                response = self._send(operation, "GET", path + query, within=left)
+                self._throttle.page_took(response.took)
+                return response
         except HubError as error:
             if error.cause is not Cause.TIMEOUT or left > self._connection.timeout:
                 raise

@@ -46,7 +46,7 @@ def client(
 ) -> Hub:
     value = hub.token if token is None else token
     connection = ConnectionSettings(hub.url, timeout=timeout, page_size=page_size)
-    return Hub(connection, Token.read_by(lambda: value), **more)
+    return Hub(connection, Token.read_by(lambda: value), **{"wait": lambda _seconds: None} | more)
 
 
 def failure(call: Callable[[], object]) -> HubError:

@@ -841,7 +841,7 @@ def test_of_a_hub_that_sorts_only_the_idle_are_read(rig: Rig) -> None:
     assert listed(rig)
     assert len(there(rig)) == 749
     asked = [one for one in rig.hub.log("GET", "/users") if one.query["state"] == "inactive"]
-    assert len(asked) == 2
+    assert int(asked[-1].query["offset"]) <= 251
 
 
 @pytest.mark.parametrize("version", ["3.0.0", "4.1.6"])

@@ -110,6 +110,8 @@ OWN: dict[str, tuple[str, Labels]] = {
     "hub_idle_exporter_poll_duration_seconds": ("gauge", {}),
     "hub_idle_exporter_poll_interval_seconds": ("gauge", {}),
     "hub_idle_exporter_last_poll_success_timestamp_seconds": ("gauge", {}),
+    "hub_idle_exporter_list_timestamp_seconds": ("gauge", {}),
+    "hub_idle_exporter_full_list_timestamp_seconds": ("gauge", {}),
     "hub_idle_exporter_clock_skew_seconds": ("gauge", {}),
     "hub_idle_exporter_unreadable_users": ("gauge", {}),
     "hub_idle_exporter_web_config_file_valid": ("gauge", {}),

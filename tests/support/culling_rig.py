@@ -152,6 +152,7 @@ class Rig:
             connection,
             Token.read_by(lambda: self.own_token),
             self.gatekeeper.hub_answered,
+            wait=lambda _seconds: None,
             clock=lambda: self.time,
         )
         opinion = None

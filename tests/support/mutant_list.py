@@ -3250,7 +3250,7 @@ MUTANTS = [
     Mutant(
         "a Hub that does not sort is read whole",
         "hub/client.py",
-        'in_order = version_numbers(self.version or "") >= (5, 0)',
+        "in_order = self.sorts_users",
         "in_order = True",
         "integration/test_idle_users.py::test_an_older_hub_is_read_whole",
     ),

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 from .access import need, not_found
 from .exchange import Refused, Reply, Request
 from .models import user_model
-from .records import User, timestamp
+from .records import User
 from .scopes import View
 from .state import HubState
 
@@ -43,9 +43,8 @@ def list_users(hub: HubState, request: Request, view: View) -> Reply:
         need(view, "list:users", None)
     state = request.query.get("state")
     with hub.lock:
-        users = hub.users_in_state(state)
-        if request.query.get("sort") == "last_activity" and hub.release >= (5, 0):
-            users = sorted(users, key=_last_seen)
+        sort = request.query.get("sort", "") if hub.release >= (5, 0) else ""
+        users = hub.users_in_state(state, sort)
         if "" not in view.filters["list:users"]:
             users = [user for user in users if view.may("list:users", user)]
     if hub.release < (2, 0):
@@ -63,12 +62,6 @@ def list_users(hub: HubState, request: Request, view: View) -> Reply:
         return _json(items)
     beside = pagination(hub, request, offset, limit, len(users))
     return _json(b'{"items": ' + items + b', "_pagination": ' + beside + b"}")
-
-
-def _last_seen(user: User) -> tuple[bool, str]:
-    """Sort as databases do, those first who were never active."""
-    seen = timestamp(user.last_activity)
-    return seen is not None, seen or ""
 
 
 def show_user(hub: HubState, request: Request, view: View, name: str) -> Reply:

@@ -9,7 +9,7 @@ from typing import Any
 
 from .exchange import Refused
 from .http_fake import HttpFake
-from .records import Server, Token, User
+from .records import Server, Token, User, timestamp
 from .scopes import ADMIN, ENFORCE, OF_PROBER, PROBER, View
 from .user_server import FakeServer
 
@@ -31,7 +31,7 @@ class HubState(HttpFake):
         self.routes: dict[str, dict[str, Any]] = {}  # more routes of the proxy, by routespec
         self.changes = 0
         self.rendered: dict[tuple[str, tuple[bool, ...]], tuple[int, bytes]] = {}
-        self._active: tuple[int, list[User]] = (-1, [])
+        self._lists: dict[tuple[str | None, str], tuple[int, list[User]]] = {}
         self._values = itertools.count(1)
         self.lock = threading.RLock()
         super().__init__(port)
@@ -94,6 +94,10 @@ class HubState(HttpFake):
         with self.lock:
             owner.servers[name] = server
             owner.changed()
+            if server.last_activity is not None:
+                seen = owner.last_activity
+                moments = [server.last_activity, *([seen] if isinstance(seen, float) else [])]
+                owner.last_activity = max(moments)
         if target is not None:
             target.serve(server, lambda token: self.may_access(token, user, name))
         return server
@@ -146,20 +150,28 @@ class HubState(HttpFake):
         numbers = [int(part) for part in re.findall(r"\d+", self.version)[:2]]
         return (numbers[0], numbers[1]) if len(numbers) == 2 else (0, 0)
 
-    def users_in_state(self, state: str | None) -> list[User]:
-        if state is None:
-            return list(self.users.values())
-        if state == "inactive":
-            return [user for user in self.users.values() if not _is_active(user)]
-        if state not in ("active", "ready"):
+    def users_in_state(self, state: str | None, sort: str = "") -> list[User]:
+        if state not in (None, "inactive", "active", "ready"):
             raise Refused(400, f"Unrecognized state filter: {state!r}")
-        changes, users = self._active
+        changes, users = self._lists.get((state, sort), (-1, []))
         if changes != self.changes:
             changes = self.changes
-            users = [user for user in self.users.values() if _is_active(user)]
-            self._active = (changes, users)
-        return users
+            active = state in ("active", "ready")
+            users = [u for u in self.users.values() if state is None or _is_active(u) == active]
+            self._lists[state, sort] = (changes, _sorted(users, sort))
+        return self._lists[state, sort][1]
 
 
 def _is_active(user: User) -> bool:
     return any(not server.stopped for server in user.servers.values())
+
+
+def _sorted(users: list[User], sort: str) -> list[User]:
+    """Sort as a Hub does: those who were never active come first, or last."""
+    if sort not in ("last_activity", "-last_activity"):
+        return users
+    newest_first = sort[0] == "-"
+    never = [user for user in users if user.last_activity is None]
+    others = [user for user in users if user.last_activity is not None]
+    others.sort(key=lambda user: timestamp(user.last_activity) or "", reverse=newest_first)
+    return others + never if newest_first else never + others

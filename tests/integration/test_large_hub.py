@@ -1,0 +1,315 @@
+"""A large Hub is read in full at every third poll; in between, only where something has changed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import fake_hub as faults
+import pytest
+from culling_rig import HOUR, MakeRig, Rig
+from fake_hub import FakeHub, Server
+
+from hub_idle_exporter.domain.settings import ConnectionSettings
+from hub_idle_exporter.hub.active_users import ActiveUsers
+from hub_idle_exporter.hub.client import Hub, UserListing
+from hub_idle_exporter.hub.errors import HubError
+from hub_idle_exporter.hub.token import Token
+
+USERS = 300
+FULL, CHANGES, COUNT = "full", "changes", "count"
+
+
+class Polls:
+    """A large Hub and who reads its users at each poll; its clock moves a minute a poll."""
+
+    def __init__(self, hub: FakeHub, users: int = USERS) -> None:
+        self.now = 1_000_000.0
+        self.hub = hub
+        hub.clock = lambda: self.now
+        for number in range(users):
+            hub.add_server(f"u{number:03}", idle=HOUR + number)
+        self.reads = ActiveUsers(self.client())
+
+    def client(self) -> Hub:
+        connection = ConnectionSettings(self.hub.url, page_size=50)
+        return Hub(
+            connection, Token.read_by(lambda: self.hub.admin_token), wait=lambda _seconds: None
+        )
+
+    def may(self, *scopes: str) -> None:
+        self.hub.tokens[self.hub.admin_token].scopes = [*scopes]
+
+    def poll(self, after: float = 60.0) -> UserListing:
+        self.now += after
+        self.hub.requests.clear()
+        return self.reads.read()
+
+    def asked(self) -> list[str]:
+        """Name what the last poll asked for, once each."""
+        return list(dict.fromkeys(map(_kind, self.hub.log("GET", "/users"))))
+
+    def kinds(self, polls: int, after: float = 60.0) -> list[str]:
+        """Poll so often; name what each poll asked for first."""
+        found = []
+        for _ in range(polls):
+            self.poll(after)
+            found.append(self.asked()[0])
+        return found
+
+    def use(self, server: Server) -> None:
+        server.last_activity = server.user.last_activity = self.hub.now()
+
+
+def _kind(request: Any) -> str:
+    if "sort" in request.query:
+        return CHANGES
+    return COUNT if request.query["limit"] == "1" else FULL
+
+
+@pytest.fixture
+def polls(fake_hub: FakeHub) -> Polls:
+    return Polls(fake_hub)
+
+
+def names(listing: UserListing) -> set[str]:
+    return {name for name, user in listing.users.items() if user.seen_servers}
+
+
+def test_every_third_poll_is_full(polls: Polls) -> None:
+    assert polls.kinds(7) == [FULL, CHANGES, CHANGES, FULL, CHANGES, CHANGES, FULL]
+
+
+def test_in_between_one_page_and_the_number_of_users_are_read(polls: Polls) -> None:
+    first = polls.poll()
+    second = polls.poll()
+    assert polls.asked() == [CHANGES, COUNT]
+    assert len(polls.hub.log("GET", "/users")) == 2
+    assert second.users == first.users
+    assert (second.now - first.now, second.full_at) == (60.0, first.now)
+
+
+def test_a_list_is_in_full_if_the_newest_is_ten_minutes_old(polls: Polls) -> None:
+    assert polls.kinds(5, after=400) == [FULL, CHANGES, CHANGES, FULL, CHANGES]
+    assert polls.kinds(3, after=700) == [CHANGES, FULL, CHANGES]
+
+
+def starts(polls: Polls) -> None:
+    polls.hub.add_server("new", idle=0)
+
+
+def starts_another(polls: Polls) -> None:
+    polls.hub.add_server("u100", "gpu", idle=0)
+
+
+def uses(polls: Polls) -> None:
+    polls.use(polls.hub.server("u299"))
+
+
+def stops(polls: Polls) -> None:
+    server = polls.hub.server("u200")
+    polls.use(server)
+    server.stopped, server.ready = True, False
+
+
+def stops_and_starts(polls: Polls) -> None:
+    stops(polls)
+    starts(polls)
+
+
+def class_begins(polls: Polls) -> None:
+    for number in range(250):
+        polls.hub.add_server(f"pupil{number}", idle=0)
+
+
+def all_are_used(polls: Polls) -> None:
+    for number in range(USERS):
+        polls.now += 0.001
+        polls.use(polls.hub.server(f"u{number:03}"))
+
+
+def many_sign_in(polls: Polls) -> None:
+    starts(polls)
+    for number in range(120):
+        polls.now += 0.001
+        polls.hub.add_user(f"visitor{number}").last_activity = polls.now
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        starts,
+        starts_another,
+        uses,
+        stops,
+        stops_and_starts,
+        class_begins,
+        all_are_used,
+        many_sign_in,
+    ],
+)
+def test_what_happens_at_servers_is_seen_at_the_next_poll(
+    polls: Polls, happens: Callable[[Polls], None]
+) -> None:
+    polls.poll()
+    polls.now += 30
+    happens(polls)
+    found = polls.poll()
+    assert polls.asked() == [CHANGES, COUNT]
+    expected = polls.client().users().users
+    assert found.users == {name: expected[name] for name in found.users}
+    assert names(found) == {name for name, user in expected.items() if user.seen_servers}
+
+
+def test_that_needs_no_scope_to_see_activity(polls: Polls) -> None:
+    polls.may("list:users", "read:servers")
+    polls.poll()
+    starts(polls)
+    uses(polls)
+    found = polls.poll()
+    assert polls.asked() == [CHANGES, COUNT]
+    assert found.users == polls.client().users().users
+
+
+def test_what_moves_nobody_is_seen_two_polls_later(polls: Polls) -> None:
+    polls.poll()
+    polls.hub.users["u100"].groups = ("staff",)
+    seen = [polls.poll().users["u100"].groups for _ in range(3)]
+    assert seen == [(), (), ("staff",)]
+
+
+def deletes(polls: Polls) -> None:
+    polls.hub.remove_user("u299")
+
+
+def loses_a_record(polls: Polls) -> None:
+    """As when the Hub finds after a restart that a server is gone."""
+    polls.hub.server("u299").stopped = True
+
+
+def does_not_sort(polls: Polls) -> None:
+    polls.hub.plan("GET", "/users", faults.rewritten(_reversed), times=1)
+
+
+def _reversed(page: Any) -> Any:
+    return page | {"items": page["items"][::-1]}
+
+
+def forgets_activity(polls: Polls) -> None:
+    polls.hub.plan("GET", "/users", faults.rewritten(_without_activity), times=1)
+
+
+def _without_activity(page: Any) -> Any:
+    return page | {"items": [one | {"last_activity": None} for one in page["items"]]}
+
+
+def sends_nobody(polls: Polls) -> None:
+    polls.hub.plan("GET", "/users", faults.rewritten(lambda page: page | {"items": []}), times=1)
+
+
+def sends_what_is_unreadable(polls: Polls) -> None:
+    server = polls.hub.server("u100")
+    server.extra = {"ready": "perhaps"}
+    polls.use(server)
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        deletes,
+        loses_a_record,
+        does_not_sort,
+        forgets_activity,
+        sends_nobody,
+        sends_what_is_unreadable,
+    ],
+)
+def test_in_doubt_the_list_is_read_in_full_at_once(
+    polls: Polls, happens: Callable[[Polls], None]
+) -> None:
+    polls.poll()
+    happens(polls)
+    found = polls.poll()
+    assert (polls.asked()[0], polls.asked()[-1]) == (CHANGES, FULL)
+    assert found.full_at == found.now
+    assert ("u299" in names(found)) == (happens not in (deletes, loses_a_record))
+
+
+def hides(polls: Polls) -> None:
+    polls.may("list:users", "read:servers!user=u100")
+
+
+def is_unreadable(polls: Polls) -> None:
+    polls.hub.server("u100").extra = {"ready": "perhaps"}
+
+
+def is_incomplete(polls: Polls) -> None:
+    def fewer(page: Any) -> Any:
+        return page | {"_pagination": page["_pagination"] | {"total": USERS + 50}}
+
+    polls.hub.plan("GET", "/users", faults.rewritten(fewer))
+
+
+def is_old(polls: Polls) -> None:
+    polls.hub.version = "4.1.6"
+
+
+@pytest.mark.parametrize("lacks", [hides, is_unreadable, is_incomplete, is_old])
+def test_where_something_is_amiss_every_list_is_full(
+    polls: Polls, lacks: Callable[[Polls], None]
+) -> None:
+    lacks(polls)
+    assert polls.kinds(4) == [FULL] * 4
+
+
+def test_a_small_hub_is_read_in_full_at_every_poll(fake_hub: FakeHub) -> None:
+    assert Polls(fake_hub, users=200).kinds(4) == [FULL] * 4
+
+
+@pytest.mark.parametrize("fails", [CHANGES, COUNT])
+def test_after_a_failed_poll_the_list_is_full(polls: Polls, fails: str) -> None:
+    polls.poll()
+    failing = [fails]
+
+    def fault(request: Any, answer: Callable[[], Any]) -> Any:
+        return faults.reply(500) if _kind(request) in failing else answer()
+
+    polls.hub.plan("GET", "/users", fault)
+    with pytest.raises(HubError):
+        polls.poll()
+    assert polls.asked()[-1] == fails
+    failing.clear()
+    assert polls.kinds(3) == [FULL, CHANGES, CHANGES]
+
+
+# -- what a poll of changes cannot see stops nobody
+
+
+@pytest.fixture
+def rig(make_rig: MakeRig, fake_hub: FakeHub) -> Rig:
+    rig = make_rig(busy_check="off")
+    for number in range(USERS):
+        fake_hub.add_server(f"u{number:03}", idle=60 + number)
+    return rig
+
+
+def test_activity_that_no_list_shows_is_seen_before_a_stop(rig: Rig) -> None:
+    """A server reports activity with a time in the past, behind many who have not changed."""
+    server = rig.hub.add_server("ana", idle=HOUR - 30)
+    assert rig.poll()
+    rig.watch(60)
+    server.last_activity = rig.hub.now() - 200
+    assert rig.poll()
+    assert rig.latest.state.snapshot is not None
+    assert rig.latest.state.snapshot.full_at == rig.latest.state.snapshot.read_at - 60
+    assert (rig.withheld("active_again"), rig.stops()) == (1, [])
+
+
+def test_the_metrics_say_from_when_the_facts_are(rig: Rig) -> None:
+    def seen() -> tuple[float, float]:
+        return (rig.counted("list_timestamp_seconds"), rig.counted("full_list_timestamp_seconds"))
+
+    assert rig.poll()
+    first = seen()
+    rig.watch(60)
+    assert rig.poll()
+    assert seen() == (first[0] + 60, first[1])
+    assert first[0] == first[1]

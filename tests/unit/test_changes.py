@@ -1,0 +1,165 @@
+"""Whether a list of users with servers can be brought up to date from the users last active."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from hub_idle_exporter.domain.model import Server, User
+from hub_idle_exporter.hub.changes import Changes
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+
+
+def at(minute: float) -> datetime:
+    return NOON + timedelta(minutes=minute)
+
+
+def user(name: str, minute: float | None = 0.0, servers: Sequence[str] = ("",)) -> User:
+    when = None if minute is None else at(minute)
+    running = {one: Server(ready=True, started=NOON, last_activity=when) for one in servers}
+    return User(name, servers=running, last_activity=when)
+
+
+def known(*users: User) -> dict[str, User]:
+    return {one.name: one for one in users}
+
+
+ANA, BOB, EVE = user("ana", 3), user("bob", 2), user("eve", 1)
+OLD = known(ANA, BOB, EVE)
+
+
+def test_a_page_of_nothing_new_is_enough() -> None:
+    changes = Changes(OLD)
+    assert changes.take([ANA, BOB])
+    assert (changes.users, changes.is_doubtful) == (OLD, False)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        user("new", 5),
+        user("bob", 5),
+        user("bob", 5, ["", "gpu"]),
+        user("bob", 5, []),
+    ],
+    ids=["started", "used", "another server", "stopped"],
+)
+def test_what_has_changed_is_taken_and_the_next_page_read(first: User) -> None:
+    changes = Changes(OLD)
+    assert not changes.take([first, ANA])
+    assert changes.take([one for one in (BOB, EVE) if one.name != first.name])
+    without = {name: one for name, one in OLD.items() if name != first.name}
+    assert changes.users == without | (known(first) if first.servers else {})
+    assert not changes.is_doubtful
+
+
+def test_a_page_of_people_without_servers_says_nothing() -> None:
+    """Many may sign in at the start of a class; who has a server comes after them."""
+    changes = Changes(OLD)
+    assert not changes.take([user("one", 9, []), user("two", 8, [])])
+    assert changes.take([ANA, BOB])
+
+
+def test_once_all_who_were_known_were_seen_a_page_of_others_is_enough() -> None:
+    used = [replace(one, last_activity=at(5)) for one in OLD.values()]
+    changes = Changes(OLD)
+    assert not changes.take(used)
+    assert changes.take([user("nobody", 0.5, []), user("none", 0, [])])
+    assert (changes.users, changes.is_doubtful) == (known(*used), False)
+
+
+def test_a_page_in_another_order_is_doubtful() -> None:
+    """As of what says to be a Hub, but does not sort."""
+    changes = Changes(OLD)
+    assert changes.take([EVE, BOB])
+    assert changes.is_doubtful
+
+
+def test_a_page_that_begins_later_than_the_one_before_ended_is_doubtful() -> None:
+    changes = Changes(OLD)
+    assert not changes.take([user("new", 2)])
+    assert changes.take([ANA])
+    assert changes.is_doubtful
+
+
+def test_a_server_of_somebody_who_was_never_active_is_doubtful() -> None:
+    changes = Changes(OLD)
+    assert changes.take([user("new", None)])
+    assert changes.is_doubtful
+    assert not Changes(OLD).take([user("nobody", None, [])])
+
+
+def test_a_page_of_one_moment_is_in_no_order() -> None:
+    """As after somebody has edited the database."""
+    same = known(*(user(name, 1) for name in ("ana", "bob", "eve")))
+    changes = Changes(same)
+    assert not changes.take([same["ana"], same["bob"]])
+    assert changes.take([same["eve"]])
+
+
+def test_without_the_scope_to_see_activity_the_order_is_believed() -> None:
+    unseen = {name: User(name, servers=one.servers) for name, one in OLD.items()}
+    changes = Changes(unseen)
+    assert changes.take([unseen["eve"], unseen["ana"]])
+    assert not changes.is_doubtful
+
+
+def test_it_ends_among_many_who_have_no_server() -> None:
+    changes, pages = Changes(OLD), 0
+    while not changes.take([user(f"u{pages}-{n}", -pages, []) for n in range(50)]):
+        pages += 1
+    assert changes.is_doubtful
+    assert pages == 4
+
+
+# -- every history of a Hub
+
+
+@dataclass
+class SmallHub:
+    """What a Hub does: every change of a server moves its user to the front."""
+
+    minute: float = 0.0
+    users: dict[str, User] = field(default_factory=dict)
+
+    def change(self, name: str, servers: Sequence[str] | None) -> None:
+        """Start, use or stop servers of a user; None to delete the user."""
+        self.minute += 1
+        self.users.pop(name, None)
+        if servers is not None:
+            self.users[name] = user(name, self.minute, servers)
+
+    def active(self) -> dict[str, User]:
+        return {name: one for name, one in self.users.items() if one.servers}
+
+    def pages(self, size: int) -> Iterator[list[User]]:
+        ordered = sorted(self.users.values(), key=lambda one: str(one.last_activity), reverse=True)
+        for begin in range(0, len(ordered), size):
+            yield ordered[begin : begin + size]
+
+
+SERVERS: Any = st.sampled_from([None, (), ("",), ("gpu",), ("", "gpu")])
+CHANGES: Any = st.lists(st.tuples(st.sampled_from("abcdefghij"), SERVERS))
+
+
+@settings(max_examples=300)
+@given(before=CHANGES, after=CHANGES, size=st.integers(1, 5))
+def test_what_moves_users_is_never_missed(before: Any, after: Any, size: int) -> None:
+    """As long as the Hub says that so many users have servers as were found."""
+    hub = SmallHub()
+    for name, servers in before:
+        hub.change(name, servers)
+    changes = Changes(hub.active())
+    for name, servers in after:
+        hub.change(name, servers)
+    for page in hub.pages(size):
+        if changes.take(page):
+            break
+    right = len(changes.users) == len(hub.active())
+    assert changes.is_doubtful or not right or changes.users == hub.active()

@@ -1,0 +1,118 @@
+"""How much of a list is asked for at once, and how long the Hub is left to others after it."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hub_idle_exporter.domain.labels import Operation
+from hub_idle_exporter.hub.throttle import Throttle
+
+LIST, IDLE = Operation.LIST_USERS, Operation.LIST_IDLE_USERS
+
+
+class Waited:
+    """A clock that moves by what is waited for."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.pauses: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+
+def throttle(clock: Waited, share: float = 0.25, most: int = 200) -> Throttle:
+    return Throttle(share, most, clock.wait, clock)
+
+
+@pytest.mark.parametrize(
+    ("took", "size"),
+    [(0.010, 50), (0.005, 100), (0.001, 200), (0.014, 50), (3.0, 50), (0.0, 200)],
+)
+def test_a_page_has_as_many_users_as_the_hub_can_do_quickly(took: float, size: int) -> None:
+    pages = throttle(Waited())
+    assert pages.page_size(LIST) == 50
+    pages.resize(LIST, 50, took)
+    assert pages.page_size(LIST) == size
+
+
+def test_a_page_that_took_long_makes_the_next_one_smaller() -> None:
+    pages = throttle(Waited())
+    pages.resize(LIST, 50, 0.0025)
+    assert pages.page_size(LIST) == 200
+    pages.resize(LIST, 200, 0.020)
+    assert pages.page_size(LIST) == 100
+
+
+def test_lists_have_pages_of_their_own_size() -> None:
+    pages = throttle(Waited())
+    pages.resize(IDLE, 50, 0.001)
+    assert (pages.page_size(IDLE), pages.page_size(LIST)) == (200, 50)
+
+
+@given(most=st.integers(1, 10_000), users=st.integers(0, 10_000), took=st.floats(0, 1e6))
+def test_a_page_never_has_more_users_than_the_option_allows(
+    most: int, users: int, took: float
+) -> None:
+    pages = throttle(Waited(), most=most)
+    assert pages.page_size(LIST) == min(50, most)
+    pages.resize(LIST, users, took)
+    assert min(50, most) <= pages.page_size(LIST) <= most
+
+
+@pytest.mark.parametrize(("share", "pause"), [(0.25, 0.3), (0.5, 0.1), (0.1, 0.9), (0.01, 5.0)])
+def test_the_hub_is_left_to_others_after_a_page(share: float, pause: float) -> None:
+    clock = Waited()
+    pages = throttle(clock, share)
+    pages.page_took(0.1)
+    pages.pause(until=math.inf)
+    pages.pause(until=math.inf)
+    assert clock.pauses == [pytest.approx(pause)]
+
+
+def test_what_passed_since_the_page_counts_as_a_pause() -> None:
+    clock = Waited()
+    pages = throttle(clock)
+    pages.page_took(0.1)
+    clock.now += 0.2
+    pages.pause(until=math.inf)
+    assert clock.pauses == [pytest.approx(0.1)]
+
+
+def test_all_of_the_hubs_time_means_no_pauses() -> None:
+    clock = Waited()
+    pages = throttle(clock, share=1.0)
+    pages.page_took(10.0)
+    pages.pause(until=math.inf)
+    assert clock.pauses == []
+
+
+def test_pauses_do_not_keep_a_list_from_ending() -> None:
+    clock = Waited()
+    pages = throttle(clock)
+    for until, pauses in ((101.0, [1.0]), (101.0, [1.0])):
+        pages.page_took(1.0)
+        pages.pause(until)
+        assert clock.pauses == pauses
+
+
+@given(st.lists(st.floats(0.001, 1.5), min_size=1), st.integers(1, 100))
+def test_lists_take_no_more_than_their_share_of_the_hubs_time(
+    pages: list[float], percent: int
+) -> None:
+    """As long as no pause would be longer than five seconds."""
+    clock = Waited()
+    throttled, begun, share = throttle(clock, percent / 100), 100.0, percent / 100
+    read = [took for took in pages if took / share - took <= 5]
+    for took in read:
+        throttled.pause(until=math.inf)
+        clock.now += took
+        throttled.page_took(took)
+    throttled.pause(until=math.inf)
+    assert sum(read) <= (clock.now - begun) * share + 1e-6
