@@ -1,7 +1,7 @@
 """What a poll, a scrape and a drain cost, measured beside a floor and the peer in the same run.
 
-    python -m bench                 everything, about a quarter of an hour
-    python -m bench --quick         fewer sizes and rounds, about three minutes
+    python -m bench                 everything, about three quarters of an hour
+    python -m bench --quick         fewer sizes and rounds, about six minutes
     python -m bench --only poll     one part; --only may be given more than once
 
 The floor is the same bytes, fetched with the same library and thrown away. The peer is

@@ -15,7 +15,7 @@ from .figures import machine
 
 _JSON = ROOT / ".cache" / "bench.json"
 _MARKDOWN = ROOT / "bench" / "RESULTS.md"
-_PICTURE = ROOT / "docs" / "images" / "cost.svg"
+_PICTURES = ROOT / "docs" / "images"
 
 
 def _parts(quick: bool, long: bool) -> dict[str, Callable[[], Any]]:
@@ -40,7 +40,7 @@ def _parts(quick: bool, long: bool) -> dict[str, Callable[[], Any]]:
 def _arguments() -> argparse.Namespace:
     names = list(_parts(quick=True, long=False))
     parser = argparse.ArgumentParser("python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="about three minutes")
+    parser.add_argument("--quick", action="store_true", help="about six minutes")
     parser.add_argument("--long", action="store_true", help="drains the peer of more, for an hour")
     parser.add_argument("--only", action="append", choices=names, help="a part; may be repeated")
     parser.add_argument("--json", type=Path, default=_JSON, help="default: %(default)s")
@@ -56,9 +56,11 @@ def main() -> int:
     """Run the parts that are wanted; exit 1 where a goal was missed."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     arguments = _arguments()
-    results: dict[str, Any] = {"loads": {}}
+    results: dict[str, Any] = {"loads": {}, "dates": {}}
     if arguments.keep:
         results |= json.loads(arguments.json.read_text())
+        before = results["machine"]["date"]
+        results["dates"] = dict.fromkeys(results["loads"], before) | results["dates"]
     results |= {"machine": machine(), "quick": arguments.quick}
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     for name, measure in _parts(arguments.quick, arguments.long).items():
@@ -66,15 +68,18 @@ def main() -> int:
             begun, load = time.monotonic(), os.getloadavg()[0]
             results[name] = measure()
             results["loads"][name] = [round(load, 1), round(os.getloadavg()[0], 1)]
+            results["dates"].pop(name, None)
             print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
             arguments.json.write_text(json.dumps(results, indent=1) + "\n")
     text = report.markdown(results)
     if arguments.beside:
         text += report.another(json.loads(arguments.beside.read_text()))
     print(text)
+    pictures = _PICTURES if arguments.publish else arguments.json.parent
     if "poll" in results:
-        where = _PICTURE if arguments.publish else arguments.json.with_name("cost.svg")
-        picture.draw(results["poll"], where)
+        picture.draw_cost(results["poll"], pictures / "cost.svg")
+    if "unnoticed" in results:
+        picture.draw_waits(results["unnoticed"], pictures / "waits.svg")
     if arguments.publish:
         _MARKDOWN.write_text(text)
     return 0 if all(reached for *_, reached in report.goals(results)) else 1

@@ -20,6 +20,7 @@ from .hubs import Address, idle_user, worker, workers
 SERVERS_OWN = "by the server, which looks who asks"
 SHARED = "shared: poll, routes, probe user, lease"
 _MINT, _LIST = "mint a token", "list tokens"
+_MOST_EXPIRED = 25
 _REQUEST = re.compile(r" \d{3} (GET|POST|DELETE) /hub/api(/\S*) \(([^@)]*)@")
 # What the tests' Hubs do every few seconds would be taken for the cost of polls.
 _CALM = "c.Spawner.poll_interval = 3600\nc.JupyterHub.last_activity_interval = 3600\n"
@@ -173,10 +174,12 @@ def _requests(log: Path, begin: int, servers: int) -> dict[str, float]:
             counts[_purpose(method, path)] += 1
         elif who == PROBER:
             counts[SERVERS_OWN] += 1
-    # Only the lease is listed: once for each of its tokens that is minted or revoked.
-    listed = counts.pop(_LIST, 0)
-    counts[_MINT] -= listed
-    counts[SHARED] += 2 * listed
+    # Tokens are listed once for each of the lease's that is minted or revoked, and now and then
+    # so that the Hub deletes those that have expired.
+    cleaning = servers // _MOST_EXPIRED
+    of_lease = counts.pop(_LIST, 0) - cleaning
+    counts[_MINT] -= of_lease
+    counts[SHARED] += 2 * of_lease + cleaning
     return {purpose: round(count / servers, 2) for purpose, count in sorted(counts.items())}
 
 

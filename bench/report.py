@@ -8,6 +8,7 @@ from .real import SHARED
 
 # From here on the Hub answers a stop 202, and it is followed: one request a second more.
 _SLOW_STOP = 10
+_MANY = 1_000  # servers, at which waits are judged
 
 Results = dict[str, Any]
 Goal = tuple[str, str, float, bool]  # what, the goal, what was measured, whether it is reached
@@ -31,13 +32,18 @@ def another(results: Results) -> str:
 
 def _machine(results: Results) -> Iterator[str]:
     on = results["machine"]
-    loads = "; ".join(f"{part} {one} to {two}" for part, (one, two) in results["loads"].items())
+    dates = results.get("dates", {})
+    loads = "; ".join(
+        f"{part} {one} to {two}" + (f" ({dates[part]})" if part in dates else "")
+        for part, (one, two) in results["loads"].items()
+    )
     yield (
         f"Measured {on['date']} by `make bench` on {on['cores']} cores ({on['processor']}), "
         f"{on['memory_gib']} GiB, {on['system']}, Python {on['python']}, JupyterHub "
         f"{on['jupyterhub']}, jupyterhub-idle-culler {on['jupyterhub-idle-culler']}; load average "
-        f"of the machine by part: {loads}. Medians, in brackets the quartiles. Figures are to be "
-        "compared within a row: the machine is another everywhere."
+        f"of the machine by part, and when it was measured, if earlier: {loads}. Medians, in "
+        "brackets the quartiles. Figures are to be compared within a row: the machine is another "
+        "everywhere."
     )
 
 
@@ -70,7 +76,25 @@ def goals(results: Results) -> list[Goal]:
         found.append(
             _at_most(f"Hub CPU a poll, of the peer's ({where})", 0.6, row["ours_of_peer"]["median"])
         )
+    found += _wait_goals(results.get("unnoticed"))
     return found
+
+
+def _wait_goals(found: dict[str, Any] | None) -> Iterator[Goal]:
+    for row in found["polls"] if found else ():
+        if row["servers"] == _MANY:
+            ours, peer = row["waits"]["ours"], row["waits"]["peer"]
+            of = f"of others during polls of {_MANY:,} servers"
+            yield _at_most(f"longest wait {of}, of the peer's", 1, ours["most"] / peer["most"])
+            yield _at_most(f"longest wait {of}, ms", 20, ours["most"] * 1000)
+            yield _at_most(f"p99.9 of waits {of}, ms", 15, ours["p999"] * 1000)
+            cpu = row["of_peer"]["ours"]["median"]
+            yield _at_most(f"Hub CPU a poll, of the peer's ({_MANY:,} servers)", 0.6, cpu)
+    if found and found["culls"]:
+        ours, bare = (found["culls"]["waits"][name] for name in ("ours", "bare stops"))
+        what = f"waits of others over 100 ms during a cull of {found['culls']['culled']}"
+        more = max(0, ours["over_100_ms"] - bare["over_100_ms"])
+        yield _at_most(f"{what}, more than during bare stops", 0, more)
 
 
 def _poll_goals(rows: list[dict[str, Any]]) -> Iterator[Goal]:
@@ -198,6 +222,47 @@ def _hub(rows: list[dict[str, Any]]) -> Iterator[str]:
         )  # fmt: skip
 
 
+def _waits(found: dict[str, Any]) -> Iterator[str]:
+    yield (
+        "**What others at the Hub notice**: how long an answer to a small request takes, one sent "
+        "every 10 ms (real JupyterHub, one server in six is a named one; a poll every 2 s)"
+    )
+    yield ""
+    yield from _head("running", "meanwhile", "p50", "p99", "p99.9", "longest", "duration of a poll",
+                     "longest", "Hub CPU a poll", "of the peer's",
+                     "longest wait for the Hub's garbage collection")  # fmt: skip
+    for row in found["polls"]:
+        for name, waits in row["waits"].items():
+            polled = name in row["poll_seconds"]
+            yield _row(
+                f"{row['servers']:,}", f"polls: {name}", *_of_waits(waits),
+                _ms(row["poll_seconds"][name]) if polled else "",
+                f"{row['longest_poll'][name]:.2f} s" if polled else "",
+                _ms(row["hub_cpu_seconds"][name]) if polled else "",
+                _times(row["of_peer"][name]) if polled else "", _collecting(waits),
+            )  # fmt: skip
+    culls = found["culls"]
+    yield ""
+    yield from _head("running", "meanwhile", "p50", "p99", "p99.9", "longest", "over 50 ms",
+                     "of", "duration", "longest wait for the Hub's garbage collection")  # fmt: skip
+    for name, waits in culls["waits"].items() if culls else ():
+        yield _row(
+            f"{culls['servers']:,}", f"{culls['culled']} stops: {name}", *_of_waits(waits),
+            waits["over_50_ms"], f"{waits['count']:,}", f"{culls['seconds'][name]['median']:.1f} s",
+            _collecting(waits),
+        )  # fmt: skip
+
+
+def _of_waits(waits: dict[str, float]) -> Iterator[str]:
+    for share in ("p50", "p99", "p999", "most"):
+        yield f"{waits[share] * 1000:.1f} ms"
+
+
+def _collecting(waits: dict[str, float | None]) -> str:
+    longest = waits["while_collecting"]
+    return "" if longest is None else f"{longest * 1000:.0f} ms"
+
+
 def _users(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "**CPU of the Hub itself** a listing of idle users (real JupyterHub, nobody has a server)"
     yield ""
@@ -245,7 +310,7 @@ def _soak(row: dict[str, Any]) -> Iterator[str]:
 
 _PARTS: dict[str, Callable[[Any], Iterator[str]]] = {
     "poll": _polls, "registered": _polls, "scrape": _scrapes, "port": _port, "hub": _hub,
-    "users": _users, "drain": _drains, "soak": _soak,
+    "unnoticed": _waits, "users": _users, "drain": _drains, "soak": _soak,
 }  # fmt: skip
 
 

@@ -128,6 +128,7 @@ def _connection(options: Mapping[str, Any], tls_directory: str | None) -> Connec
         timeout=options["request_timeout"],
         page_size=options["api_page_size"] or DEFAULT_PAGE_SIZE,
         max_share=options["max_hub_share"],
+        list_seconds=options["interval"] / 2,
         ca_file=authority,
         client_certificate=(certificate, key) if certificate and key else None,
         max_connections=options["concurrency"] + _MORE_CONNECTIONS,

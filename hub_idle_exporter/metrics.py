@@ -414,7 +414,7 @@ class Metrics(Collector):
                 f"{_PREFIX}full_list_timestamp_seconds",
                 "The Hub's clock when the newest list was begun that was read in full, not only "
                 "where something had changed.",
-                state.snapshot.full_at if state.snapshot else None,
+                state.snapshot.read_at - state.snapshot.full_list_age if state.snapshot else None,
             ),
             lambda state: _value(
                 f"{_PREFIX}clock_skew_seconds",

@@ -161,7 +161,7 @@ class Observer:
             listing.complete,
             hidden,
             listing.unreadable,
-            full_at=listing.full_at,
+            full_list_age=listing.now - listing.full_at,
         )
         return state.succeeded(snapshot, self._clocks())
 

@@ -6,17 +6,23 @@ then the server is looked at, then the stop is sent with the token: if it has ex
 Hub refuses the stop.
 """
 
+import itertools
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ..clocks import steady
 from ..domain.model import seconds
 from ..hub.client import Hub
+from ..hub.errors import HubError
 
 # How long a stop token is valid, in seconds: the usual time, and the most on a slow Hub.
 STOP_SECONDS, MOST_STOP_SECONDS = 3.0, 10.0
 # Without a stop token: how old a look at a server may be when its stop is sent, by our clock.
 LOOK_SECONDS = 5.0
+# When a Hub lists a user's tokens it deletes those that have expired, one transaction each, and
+# answers nobody else meanwhile. So the list is asked for before they are many.
+_MOST_EXPIRED = 25
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class Permits:
 
     def __init__(self, hub: Hub, owner: str, clock: Callable[[], float] = steady) -> None:
         self._hub, self._owner, self._clock = hub, owner, clock
+        self._numbers = itertools.count(1)
 
     def mint(self, user: str, server: str, at_most: float = MOST_STOP_SECONDS) -> Permit:
         """Mint a stop token for one server; raise HubError if that fails.
@@ -54,6 +61,9 @@ class Permits:
         return self._mint(f"delete:users!user={user}", "delete", MOST_STOP_SECONDS)
 
     def _mint(self, scope: str, note: str, at_most: float) -> Permit:
+        if next(self._numbers) % _MOST_EXPIRED == 0:
+            with suppress(HubError):
+                self._hub.tokens(self._owner)
         wanted = STOP_SECONDS + 2 * self._hub.pace.quickest()
         life = max(1, int(min(wanted, at_most)))
         asked = self._clock()

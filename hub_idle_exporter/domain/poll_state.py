@@ -34,7 +34,8 @@ class Snapshot:
     `complete` is False if the list changed so much while it was read that many servers may be
     missing. `hidden_users` counts users whose servers the token may not see. `unreadable` names
     users who cannot be decoded: their servers are not counted, not judged and not stopped.
-    `full_at` is when the newest list was that was read whole, not only where something changed.
+    `full_list_age` is how many seconds older the newest list is that was read in full, not only
+    where something had changed.
     """
 
     read_at: float
@@ -42,7 +43,7 @@ class Snapshot:
     complete: bool = True
     hidden_users: int = 0
     unreadable: tuple[str, ...] = ()
-    full_at: float | None = None
+    full_list_age: float = 0.0
 
     @property
     def some_unreadable(self) -> list[str]:

@@ -30,6 +30,7 @@ class ConnectionSettings:
     timeout: float = 60.0
     page_size: int = 200  # users, at most
     max_share: int = 25  # percent of the Hub's time that reading lists may take
+    list_seconds: float = 30.0  # that a list may take with pauses; without, it may take longer
     ca_file: str | None = None
     client_certificate: tuple[str, str] | None = None  # certificate, key (internal_ssl)
     max_connections: int = 16

@@ -1,18 +1,18 @@
-"""The users with servers at each poll: read whole, or only where something has changed."""
+"""The users with servers at each poll: read in full, or only where something has changed."""
 
 from .client import Hub, UserListing
 
-# Up to here the whole list is a few pages: no more than it takes to ask what has changed.
+# Up to here the full list is a few pages: hardly more than it takes to ask what has changed.
 _FEW_USERS = 200
 # What moves no user to the front (groups, a database that is edited) is seen by then.
 _POLLS, _SECONDS = 3, 600.0
 
 
 class ActiveUsers:
-    """Reads the users with servers; on a large Hub, every third time whole.
+    """Reads the users with servers; on a large Hub, every third time in full.
 
     In between it reads those whose servers were started, stopped or used, and compares how many
-    have servers. If that leaves any doubt, the list is read whole at once.
+    have servers. If that leaves any doubt, the list is read in full at once.
 
     Args:
         hub: the Hub to read.
@@ -21,7 +21,7 @@ class ActiveUsers:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._newest: UserListing | None = None
-        self._polls = 0  # since the list was read whole
+        self._polls = 0  # since the list was read in full, that one included
 
     def read(self) -> UserListing:
         """Return the users with servers now; raise HubError."""

@@ -9,6 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
@@ -50,9 +51,7 @@ from .token import Token
 PAGINATED = "application/jupyterhub-pagination+json"
 NOTE_PREFIX = "hub-idle-exporter: "
 LISTING_SECONDS = 300.0  # for all pages of a list together
-# Where the Hub is so slow that pauses would keep a list from ending, there are none after so long.
-# Routes must be young when a server is stopped.
-_PAUSING_SECONDS, _ROUTES_PAUSING_SECONDS = LISTING_SECONDS / 2, 2.5
+_ROUTES_PAUSING_SECONDS = 2.5  # routes must be young when a server is stopped
 _ROUTES_PER_PAGE = 200
 _IF_LARGE = "lower --api-page-size, or look for users with huge user_options"
 # What the Hub answers at once, if it can.
@@ -61,6 +60,8 @@ _QUICK = frozenset(
 )
 # What was decided before the first try may be too old at the second.
 _NEVER_AGAIN = frozenset({Operation.STOP_SERVER, Operation.REMOVE_SERVER, Operation.DELETE_USER})
+# These wait for nothing else of ours: stops, and what shows that the Hub is there.
+_AT_ONCE = _NEVER_AGAIN | {Operation.VERSION, Operation.IDENTITY}
 # Not compressed: how much memory an answer needs is to be known before it is read.
 _HEADERS = {**default_headers(), "Accept": PAGINATED, "Accept-Encoding": "identity"}
 _Answer = TypeVar("_Answer")
@@ -70,10 +71,10 @@ _Answer = TypeVar("_Answer")
 class UserListing:
     """All users with running or pending servers, by name.
 
-    `now` is the Hub's clock when the first page was sent, `full_at` when that of the newest list
-    was that was read whole. `complete` is False if the list changed so much while it was read that
-    many servers may be missing. `unreadable` names the users who cannot be decoded, and gives
-    their number in the list where there is no name.
+    `now` is the Hub's clock when the first page was sent, `full_at` when the first page of the
+    newest list was that was read in full. `complete` is False if the list changed so much while it
+    was read that many servers may be missing. `unreadable` names the users who cannot be decoded,
+    and gives their number in the list where there is no name.
     """
 
     users: Mapping[str, User]
@@ -167,7 +168,13 @@ class Hub:
         self._on_answer, self._on_request = on_answer, on_request
         self._steady = clock
         self._adapter = BoundedAdapter(pool_maxsize=connection.max_connections)
-        self._throttle = Throttle(connection.max_share / 100, connection.page_size, wait, clock)
+        self._throttle = Throttle(
+            connection.max_share / 100,
+            connection.page_size,
+            connection.list_seconds,
+            wait,
+            clock,
+        )
         self._rotating = threading.Lock()
         self.pace = Pace(clock)
         self.version: str | None = None
@@ -195,7 +202,7 @@ class Hub:
     def changed_users(self, before: UserListing) -> UserListing | None:
         """Bring a complete list up to date, from the users last active (`GET /users`).
 
-        The Hub must sort users. None if only reading the whole list can tell who has servers now.
+        The Hub must sort users. None if only the full list can tell who has servers now.
         """
         begun = self._steady()
         changes, now = Changes(before.users), 0.0
@@ -353,7 +360,8 @@ class Hub:
             now = now or self._clock(response)
             offset = pages.take(page, offset)
             if page.pagination.next is not None:  # the last page is seldom a full one
-                self._throttle.resize(operation, len(page.users), response.took)
+                users, total = len(page.users), page.pagination.total
+                self._throttle.resize(operation, users, response.took, total)
             if is_enough(page.users, now):
                 break
         return pages, now
@@ -368,7 +376,7 @@ class Hub:
         limit: int = 0,
     ) -> tuple[DecodedUsers[AnyUser], _Response]:
         """Read a page of a list of users; by default as many as suit the Hub."""
-        self._throttle.pause(begun + _PAUSING_SECONDS)
+        self._throttle.pause(begun + self._connection.list_seconds)
         query = f"{wanted}&limit={limit or self._throttle.page_size(operation)}&offset={offset}"
         response = self._page(operation, "/users", query, begun)
         page = decode_users(response.body, offset + 1, self._base, self._token.mask, kind)
@@ -419,11 +427,12 @@ class Hub:
         seconds = min(within, self._connection.timeout)
         own = self._token.header if with_token and token is None else None
         sent = own if token is None else f"token {token}"
-        response = self._exchange(operation, method, path, body, sent, seconds)
-        refused = response.status in (401, 403) and operation not in _NEVER_AGAIN
-        if refused and own is not None and self._rotated_since(own):
-            fresh = self._token.header
-            response = self._exchange(operation, method, path, body, fresh, seconds)
+        with nullcontext() if operation in _AT_ONCE else self._throttle.turn():
+            response = self._exchange(operation, method, path, body, sent, seconds)
+            refused = response.status in (401, 403) and operation not in _NEVER_AGAIN
+            if refused and own is not None and self._rotated_since(own):
+                fresh = self._token.header
+                response = self._exchange(operation, method, path, body, fresh, seconds)
         if response.version is not None:  # a proxy in front may answer too, but not with this
             self._on_answer(response.now, response.took)
             self.version = self._token.mask(response.version)

@@ -1,9 +1,12 @@
-"""How much of a list is asked for at once, and for how long the Hub is then left to others.
+"""Bound what our requests cost everybody else at the Hub.
 
-A Hub answers one request at a time: while it puts a page of a list together, everybody else waits.
+A Hub answers one request at a time: while it puts a page of a list together, everybody else waits,
+and so they do while it works through what we send at once.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ..clocks import steady
 from ..domain.labels import Operation
@@ -14,14 +17,20 @@ _PAGE_SECONDS = 0.010
 _FEWEST_USERS = 50
 # Pages show that the Hub is up: an outage of a minute is to be noticed in the middle of a list.
 _LONGEST_PAUSE = 5.0
+# More requests at once would not be answered any sooner. None waits for long: the ones before it
+# may get no answer at all.
+_AT_ONCE, _LONGEST_TURN = 2, 1.0
 
 
 class Throttle:
-    """Bounds what the lists that all threads read cost everybody else at the Hub.
+    """Bounds the size of pages, the time that lists take, and how many requests are sent at once.
+
+    It is one for all threads.
 
     Args:
         share: the most of the Hub's time to take, above 0; 1 is all of it.
         most_users: the most users a page.
+        list_seconds: how long a list may take, with its pauses.
         wait: waits so many seconds, or until the sidecar shuts down.
         clock: our clock.
     """
@@ -30,22 +39,41 @@ class Throttle:
         self,
         share: float,
         most_users: int,
+        list_seconds: float,
         wait: Callable[[float], object],
         clock: Callable[[], float] = steady,
     ) -> None:
-        self._share, self._most, self._wait, self._clock = share, most_users, wait, clock
+        self._share, self._most, self._list_seconds = share, most_users, list_seconds
+        self._wait, self._clock = wait, clock
         self._fewest = min(_FEWEST_USERS, most_users)
         self._sizes: dict[Operation, int] = {}
         self._not_before = 0.0
+        self._turns = threading.BoundedSemaphore(_AT_ONCE)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait until few other requests of ours are under way, but not for long."""
+        is_bounded = self._turns.acquire(timeout=_LONGEST_TURN)
+        try:
+            yield
+        finally:
+            if is_bounded:
+                self._turns.release()
 
     def page_size(self, operation: Operation) -> int:
         """Return how many users the next page of such a list is to have."""
         return self._sizes.get(operation, self._fewest)
 
-    def resize(self, operation: Operation, users: int, seconds: float) -> None:
-        """Choose the size of the next page by what a page of so many users took."""
-        fitting = users * _PAGE_SECONDS / max(seconds, 1e-6)
-        self._sizes[operation] = int(min(max(fitting, self._fewest), self._most))
+    def resize(self, operation: Operation, users: int, seconds: float, total: int) -> None:
+        """Choose the size of the next page by what a page of so many users took.
+
+        A page is to be quick, but a list of `total` users must come to its end.
+        """
+        seconds = max(seconds, 1e-6)
+        quick = users * _PAGE_SECONDS / seconds
+        pages = self._list_seconds * self._share / seconds
+        wanted = max(quick, total / pages, self._fewest)
+        self._sizes[operation] = int(min(wanted, self._most))
 
     def pause(self, until: float) -> None:
         """Leave the Hub to others after the page before, but not beyond `until` by our clock."""

@@ -594,6 +594,26 @@ def test_routes_are_read_for_five_minutes(fake_hub: FakeHub) -> None:
     assert "/proxy could not be read to its end within 300 s" in str(error)
 
 
+def test_requests_without_an_answer_hold_up_no_stop_and_no_look_at_the_hub(
+    fake_hub: FakeHub,
+) -> None:
+    fake_hub.add_server("ana")
+    released = threading.Event()
+    fake_hub.plan("GET", "/users/*", faults.hang(released))
+    hub = client(fake_hub, fake_hub.admin_token)
+    looking = [threading.Thread(target=hub.user, args=["ana"]) for _ in range(2)]
+    for one in looking:
+        one.start()
+    fake_hub.wait_for("GET", "/users/*", count=2)
+    hub.stop("ana", "")
+    hub.ask_version()
+    hub.identity()
+    released.set()
+    for one in looking:
+        one.join()
+    assert [r.method for r in fake_hub.log() if r.path != "/users/ana"] == ["DELETE", "GET", "GET"]
+
+
 def test_a_list_without_end_ends(fake_hub: FakeHub) -> None:
     """The next page always begins later: there is always one more."""
 

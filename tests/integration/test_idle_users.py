@@ -45,7 +45,9 @@ def idle(rig: Rig, name: str, days: float = 40, **more: Any) -> User:
 def stopped(rig: Rig, user: str, name: str = "", **more: Any) -> None:
     """Give a user a server that is stopped."""
     more = {"idle": 60 * DAY} | more
+    seen = rig.hub.users[user].last_activity if user in rig.hub.users else None
     rig.hub.add_server(user, name, ready=False, stopped=True, **more)
+    rig.hub.users[user].last_activity = seen
 
 
 def listed(rig: Rig) -> bool:

@@ -299,7 +299,7 @@ def test_activity_that_no_list_shows_is_seen_before_a_stop(rig: Rig) -> None:
     server.last_activity = rig.hub.now() - 200
     assert rig.poll()
     assert rig.latest.state.snapshot is not None
-    assert rig.latest.state.snapshot.full_at == rig.latest.state.snapshot.read_at - 60
+    assert rig.latest.state.snapshot.full_list_age == 60
     assert (rig.withheld("active_again"), rig.stops()) == (1, [])
 
 

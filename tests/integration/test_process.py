@@ -540,7 +540,7 @@ def test_once_ends_with_a_summary_also_if_nothing_was_tried(
     empty = faults.rewritten(lambda page: page | {"items": []})
     fake_hub.plan("GET", "/users", empty, after=1, times=1)
     expected |= {"servers": "200", "candidates": "200", "withheld": "200", "causes": "list:200"}
-    assert summary(run_command, fake_hub, "--enforce") == expected
+    assert summary(run_command, fake_hub, "--enforce", "--api-page-size=50") == expected
     fake_hub.token = fake_hub.add_token(faults.MONITOR)
     expected |= {"servers": "250", "candidates": "250", "withheld": "0", "causes": ""}
     assert summary(run_command, fake_hub, "--enforce") == expected

@@ -78,6 +78,21 @@ def test_a_culled_server_costs_six_requests_of_ours(rig: Rig) -> None:
     assert len(rig.hub.requests) - before - polled == 6
 
 
+@pytest.mark.parametrize("answer", [200, 500])
+def test_expired_stop_tokens_do_not_pile_up_at_the_hub(rig: Rig, answer: int) -> None:
+    """It deletes them when it lists tokens, and answers nobody meanwhile."""
+    rig.poll()
+    for number in range(60):
+        rig.run(f"u{number}")
+    before = len(rig.hub.log("GET", TOKENS))
+    if answer != 200:
+        rig.hub.plan("GET", TOKENS, faults.always(faults.reply(answer)))
+    assert rig.poll(within=30)
+    assert rig.culled() == 60
+    of_lease = 1
+    assert len(rig.hub.log("GET", TOKENS)) - before == 60 // 25 + of_lease
+
+
 def test_a_server_is_asked_for_terminals_once_it_knows_who_asks(rig: Rig) -> None:
     """It asks the Hub whose token that is, and remembers: one request to the Hub, not two."""
     rig.run("ana")

@@ -788,6 +788,19 @@ EVERY_GOAL: dict[str, Any] = {
     "hub": [
         {"servers": 400, "registered": n, "ours_of_peer": spread()} for n in (400, 4_000)
     ],
+    "unnoticed": {
+        "polls": [
+            {
+                "servers": 1_000,
+                "waits": {who: {"most": 0.01, "p999": 0.01} for who in ("ours", "peer")},
+                "of_peer": {"ours": spread()},
+            }
+        ],
+        "culls": {
+            "culled": 200,
+            "waits": {who: {"over_100_ms": 0} for who in ("ours", "bare stops")},
+        },
+    },
 }  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 """How much of a list is asked for at once, and how long the Hub is left to others after it."""
 
 import math
+import threading
+from contextlib import ExitStack
 
 import pytest
 from hypothesis import given
@@ -28,41 +30,56 @@ class Waited:
 
 
 def throttle(clock: Waited, share: float = 0.25, most: int = 200) -> Throttle:
-    return Throttle(share, most, clock.wait, clock)
+    return Throttle(share, most, 30.0, clock.wait, clock)
 
 
 @pytest.mark.parametrize(
     ("took", "size"),
-    [(0.010, 50), (0.005, 100), (0.001, 200), (0.014, 50), (3.0, 50), (0.0, 200)],
+    [(0.010, 50), (0.005, 100), (0.001, 200), (0.014, 50), (0.2, 50), (0.0, 200)],
 )
 def test_a_page_has_as_many_users_as_the_hub_can_do_quickly(took: float, size: int) -> None:
     pages = throttle(Waited())
     assert pages.page_size(LIST) == 50
-    pages.resize(LIST, 50, took)
+    pages.resize(LIST, 50, took, 1000)
     assert pages.page_size(LIST) == size
 
 
 def test_a_page_that_took_long_makes_the_next_one_smaller() -> None:
     pages = throttle(Waited())
-    pages.resize(LIST, 50, 0.0025)
+    pages.resize(LIST, 50, 0.0025, 1000)
     assert pages.page_size(LIST) == 200
-    pages.resize(LIST, 200, 0.020)
+    pages.resize(LIST, 200, 0.020, 1000)
     assert pages.page_size(LIST) == 100
 
 
 def test_lists_have_pages_of_their_own_size() -> None:
     pages = throttle(Waited())
-    pages.resize(IDLE, 50, 0.001)
+    pages.resize(IDLE, 50, 0.001, 1000)
     assert (pages.page_size(IDLE), pages.page_size(LIST)) == (200, 50)
 
 
-@given(most=st.integers(1, 10_000), users=st.integers(0, 10_000), took=st.floats(0, 1e6))
+@pytest.mark.parametrize(("took", "size"), [(0.030, 50), (0.075, 100), (0.137, 182), (3.0, 200)])
+def test_where_pages_are_slow_they_are_large_enough_for_a_list_to_end(
+    took: float, size: int
+) -> None:
+    """10,000 users in 30 s, a quarter of which is the Hub's."""
+    pages = throttle(Waited())
+    pages.resize(LIST, 50, took, 10_000)
+    assert pages.page_size(LIST) == size
+
+
+@given(
+    most=st.integers(1, 10_000),
+    users=st.integers(0, 10_000),
+    took=st.floats(0, 1e6),
+    total=st.integers(0, 10**9),
+)
 def test_a_page_never_has_more_users_than_the_option_allows(
-    most: int, users: int, took: float
+    most: int, users: int, took: float, total: int
 ) -> None:
     pages = throttle(Waited(), most=most)
     assert pages.page_size(LIST) == min(50, most)
-    pages.resize(LIST, users, took)
+    pages.resize(LIST, users, took, total)
     assert min(50, most) <= pages.page_size(LIST) <= most
 
 
@@ -116,3 +133,31 @@ def test_lists_take_no_more_than_their_share_of_the_hubs_time(
         throttled.page_took(took)
     throttled.pause(until=math.inf)
     assert sum(read) <= (clock.now - begun) * share + 1e-6
+
+
+# -- at once
+
+
+def test_a_third_request_waits_until_one_is_answered() -> None:
+    pages, entered = throttle(Waited()), threading.Event()
+
+    def third() -> None:
+        with pages.turn():
+            entered.set()
+
+    waiting = threading.Thread(target=third)
+    with ExitStack() as first, pages.turn():
+        first.enter_context(pages.turn())
+        waiting.start()
+        assert not entered.wait(0.2)
+        first.close()
+        assert entered.wait(10)
+    waiting.join()
+
+
+def test_nobody_waits_long_for_a_request_that_gets_no_answer() -> None:
+    pages = throttle(Waited())
+    with pages.turn(), pages.turn(), pages.turn():
+        pass
+    with pages.turn(), pages.turn():
+        pass
