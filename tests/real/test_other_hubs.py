@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import RunCommand, RunExporter, older_hub_python
+from real_changes import assert_changes_are_seen
 from real_hub import ENFORCE, MONITOR, RealHub
 
 HUBS = {"3": "3.0", "4": "4.0", "5": "5.4", "5.5": "5.5"}
@@ -130,3 +131,10 @@ def test_idle_users_are_deleted_and_who_has_a_server_is_not(
     assert exporter.metrics().value("hub_idle_exporter_users_deleted_total") == 1
     assert {"returns", "recent", "works"} <= set(hub.users())
     assert hub.server("works")["ready"]
+
+
+def test_what_happens_at_servers_is_seen_by_reading_only_that(
+    hub: RealHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hubs before 5.0 do not sort users: the list is always read in full."""
+    assert_changes_are_seen(hub, monkeypatch)

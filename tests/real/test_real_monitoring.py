@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 from conftest import MakeHub, RunCommand, RunExporter
+from real_changes import assert_changes_are_seen
 from real_hub import ENFORCE, MONITOR, RealHub, server_path
 
 REGISTERED, DEFAULT, NAMED = 1000, 350, 49
@@ -175,3 +176,9 @@ def test_users_options_that_are_no_json_blind_nobody(
     exporter = run_exporter(hub, "--interval=1s")
     exporter.wait_value(1, "jupyterhub_servers")
     assert exporter.metrics().value("hub_idle_exporter_poll_failures_total") == 0
+
+
+def test_what_happens_at_servers_is_seen_by_reading_only_that(
+    clean_paper_hub: RealHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_changes_are_seen(clean_paper_hub, monkeypatch)
