@@ -13,6 +13,8 @@ from typing import Any
 import psutil
 from real_hub import PROBER, SERVICE, RealHub
 
+from hub_idle_exporter.culling.permits import MOST_EXPIRED
+
 from . import ROOT
 from .figures import Spread
 from .hubs import Address, idle_user, worker, workers
@@ -20,7 +22,6 @@ from .hubs import Address, idle_user, worker, workers
 SERVERS_OWN = "by the server, which looks who asks"
 SHARED = "shared: poll, routes, probe user, lease"
 _MINT, _LIST = "mint a token", "list tokens"
-_MOST_EXPIRED = 25
 _REQUEST = re.compile(r" \d{3} (GET|POST|DELETE) /hub/api(/\S*) \(([^@)]*)@")
 # What the tests' Hubs do every few seconds would be taken for the cost of polls.
 _CALM = "c.Spawner.poll_interval = 3600\nc.JupyterHub.last_activity_interval = 3600\n"
@@ -176,7 +177,7 @@ def _requests(log: Path, begin: int, servers: int) -> dict[str, float]:
             counts[SERVERS_OWN] += 1
     # Tokens are listed once for each of the lease's that is minted or revoked, and now and then
     # so that the Hub deletes those that have expired.
-    cleaning = servers // _MOST_EXPIRED
+    cleaning = servers // MOST_EXPIRED
     of_lease = counts.pop(_LIST, 0) - cleaning
     counts[_MINT] -= of_lease
     counts[SHARED] += 2 * of_lease + cleaning

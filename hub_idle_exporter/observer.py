@@ -1,4 +1,4 @@
-"""Reads the whole Hub once: its version, what the token may do, all servers, each one judged."""
+"""Reads the Hub once: its version, what the token may do, all servers, each one judged."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -60,7 +60,7 @@ class Observer:
         second_opinion: SecondOpinion | None = None,
     ) -> None:
         self._hub, self._source = hub, source
-        self._active_users = ActiveUsers(hub)
+        self._active_users = ActiveUsers(hub, lambda: clocks().monotonic)
         self._poll, self._cull = poll, cull
         self._gatekeeper, self._promised, self._clocks = gatekeeper, promised, clocks
         self._second_opinion = second_opinion

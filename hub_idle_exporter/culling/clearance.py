@@ -172,6 +172,7 @@ class Clearance:
         _check_spared(current, candidate)
         if not current.announces:
             self._check_told(candidate)
+        self._permits.clean_up()
         asks = current.safeguards.asks_servers
         if self._settings.only_if_asked and not asks:
             raise WithheldError(Withheld.UNASKED, _ONLY_IF_ASKED)
@@ -240,9 +241,10 @@ class Clearance:
             self._ask_work(case)
         if self._notices.is_needed(case.candidate, self._gatekeeper.hub_time()):
             self.announce(case)
-        permit = self._permit(case)
-        looked, judge = self._clock(), self._judge
-        fresh, now = self._check_again(case, judge)
+        with self._hub.in_turn():
+            permit = self._permit(case)
+            looked, judge = self._clock(), self._judge
+            fresh, now = self._check_again(case, judge)
         early = self._notices.not_yet(fresh, now)
         if early is not None:
             raise WithheldError(Withheld.NOTICE, early)

@@ -6,7 +6,7 @@ then the server is looked at, then the stop is sent with the token: if it has ex
 Hub refuses the stop.
 """
 
-import itertools
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ STOP_SECONDS, MOST_STOP_SECONDS = 3.0, 10.0
 LOOK_SECONDS = 5.0
 # When a Hub lists a user's tokens it deletes those that have expired, one transaction each, and
 # answers nobody else meanwhile. So the list is asked for before they are many.
-_MOST_EXPIRED = 25
+MOST_EXPIRED = 25
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,16 @@ class Permits:
 
     def __init__(self, hub: Hub, owner: str, clock: Callable[[], float] = steady) -> None:
         self._hub, self._owner, self._clock = hub, owner, clock
-        self._numbers = itertools.count(1)
+        self._lock, self._minted = threading.Lock(), 0
+
+    def clean_up(self) -> None:
+        """Let the Hub delete those that have expired, before they are many."""
+        with self._lock:
+            if self._minted < MOST_EXPIRED:
+                return
+            self._minted = 0
+        with suppress(HubError):
+            self._hub.tokens(self._owner)
 
     def mint(self, user: str, server: str, at_most: float = MOST_STOP_SECONDS) -> Permit:
         """Mint a stop token for one server; raise HubError if that fails.
@@ -61,9 +70,8 @@ class Permits:
         return self._mint(f"delete:users!user={user}", "delete", MOST_STOP_SECONDS)
 
     def _mint(self, scope: str, note: str, at_most: float) -> Permit:
-        if next(self._numbers) % _MOST_EXPIRED == 0:
-            with suppress(HubError):
-                self._hub.tokens(self._owner)
+        with self._lock:
+            self._minted += 1
         wanted = STOP_SECONDS + 2 * self._hub.pace.quickest()
         life = max(1, int(min(wanted, at_most)))
         asked = self._clock()

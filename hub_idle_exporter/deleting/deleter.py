@@ -228,10 +228,12 @@ class Deleter:
 
     def _look_again(self, user: JudgedUser) -> _Look:
         """Fetch the user with all its servers: it must still be a candidate."""
-        judge, begun = self._judge(), self._clock()
+        self._permits.clean_up()
         try:
-            permit = self._permit(user)
-            reading = self._hub.account(user.name)
+            with self._hub.in_turn():
+                judge, begun = self._judge(), self._clock()
+                permit = self._permit(user)
+                reading = self._hub.account(user.name)
         except HubError as error:
             raise KeptError(UserKept.LOOK_FAILED, f"the Hub could not be asked: {error}") from None
         if reading is None:

@@ -34,8 +34,7 @@ class Snapshot:
     `complete` is False if the list changed so much while it was read that many servers may be
     missing. `hidden_users` counts users whose servers the token may not see. `unreadable` names
     users who cannot be decoded: their servers are not counted, not judged and not stopped.
-    `full_list_age` is how many seconds older the newest list is that was read in full, not only
-    where something had changed.
+    `full_list_age` is the seconds between this list and the newest full one: 0 if this one is.
     """
 
     read_at: float

@@ -1,11 +1,16 @@
 """The users with servers at each poll: read in full, or only where something has changed."""
 
+from collections.abc import Callable
+
+from ..clocks import steady
 from .client import Hub, UserListing
 
 # Up to here the full list is a few pages: hardly more than it takes to ask what has changed.
 _FEW_USERS = 200
-# What moves no user to the front (groups, a database that is edited) is seen by then.
-_POLLS, _SECONDS = 3, 600.0
+# What moves no user to the front (groups, a database that is edited) is seen by the third poll.
+_POLLS = 3
+# After longer, most of those at work have reported activity: nearly everything would be new.
+_LONGEST_GAP = 200.0
 
 
 class ActiveUsers:
@@ -16,28 +21,34 @@ class ActiveUsers:
 
     Args:
         hub: the Hub to read.
+        clock: our clock.
     """
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, hub: Hub, clock: Callable[[], float] = steady) -> None:
+        self._hub, self._clock = hub, clock
         self._newest: UserListing | None = None
         self._polls = 0  # since the list was read in full, that one included
+        self._asked = 0.0
 
     def read(self) -> UserListing:
         """Return the users with servers now; raise HubError."""
-        before, self._newest = self._newest, None  # nothing is built on after a failure
-        listing = None
-        if before is not None and self._may_go_on_from(before):
-            listing = self._hub.changed_users(before)
+        listing = self._brought_up_to_date()
         self._polls = self._polls + 1 if listing is not None else 1
         self._newest = listing if listing is not None else self._hub.users()
         return self._newest
+
+    def _brought_up_to_date(self) -> UserListing | None:
+        """Read only what has changed; None if the list is to be read in full."""
+        before, self._newest = self._newest, None  # nothing is built on after a failure
+        gap, self._asked = self._clock() - self._asked, self._clock()
+        if before is None or gap > _LONGEST_GAP or not self._may_go_on_from(before):
+            return None
+        return self._hub.changed_users(before)
 
     def _may_go_on_from(self, before: UserListing) -> bool:
         return (
             self._hub.sorts_users
             and self._polls < _POLLS
-            and before.now - before.full_at < _SECONDS
             and len(before.users) > _FEW_USERS
             and before.complete
             and not before.unreadable

@@ -6,12 +6,15 @@ stopped or reports activity. So what has changed since the poll before is in fro
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import pairwise
 
 from msgspec import UnsetType
 
 from ..domain.model import User, utc
 
-# So many who were active, but had no server, may be in between.
+# Activity may be reported late, so that some of what is new is behind some that is not.
+_FEWEST_READ = 50
+# Give up after so many users without a server.
 _MOST_OTHERS = 200
 
 
@@ -27,11 +30,10 @@ class Changes:
     def __init__(self, known: Mapping[str, User]) -> None:
         self._known, self._unseen = known, set(known)
         self.users, self.is_doubtful = dict(known), False
-        self._others = 0
-        self._last: datetime | None = None
+        self._read = self._others = 0
 
     def take(self, page: Sequence[User]) -> bool:
-        """Take the next page; tell whether that is enough."""
+        """Take the next page, not empty; return True when no more are needed."""
         seen = [one for one in page if one.name in self._known]
         new = [one for one in page if self._is_new(one)]
         for user in new:
@@ -40,30 +42,27 @@ class Changes:
             else:
                 self.users.pop(user.name, None)
         self._unseen.difference_update(one.name for one in seen)
+        self._read += len(page)
         self._others += sum(not one.servers and one.name not in self._known for one in page)
-        if self._others > _MOST_OTHERS or not self._is_in_order(page):
+        if self._others > _MOST_OTHERS or not _is_in_order(page):
             self.is_doubtful = True
-        tells = bool(seen) or not self._unseen
-        return self.is_doubtful or (tells and not new and not _is_of_one_moment(page))
+        nothing_new = not new and not _is_of_one_moment(page)
+        reaches_known = self._read >= _FEWEST_READ and (bool(seen) or not self._unseen)
+        return self.is_doubtful or (nothing_new and reaches_known)
 
     def _is_new(self, user: User) -> bool:
         known = self._known.get(user.name)
         return bool(user.servers) if known is None else user != known
 
-    def _is_in_order(self, page: Sequence[User]) -> bool:
-        """Tell whether nobody on the page was active after those before, as far as it is shown.
 
-        Nobody has a server without ever having been active.
-        """
-        for user in page:
-            moment = user.last_activity
-            if isinstance(moment, datetime):
-                if self._last is not None and utc(moment) > self._last:
-                    return False
-                self._last = utc(moment)
-            elif moment is None and user.servers:
-                return False
-        return True
+def _is_in_order(page: Sequence[User]) -> bool:
+    """Tell whether nobody was active after those in front, as far as it is shown.
+
+    Nobody has a server without ever having been active. Pages may overlap: meanwhile users move.
+    """
+    shown = [utc(one.last_activity) for one in page if isinstance(one.last_activity, datetime)]
+    never = any(one.last_activity is None and one.servers for one in page)
+    return not never and all(earlier >= later for earlier, later in pairwise(shown))
 
 
 def _is_of_one_moment(page: Sequence[User]) -> bool:

@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
@@ -51,7 +51,7 @@ from .token import Token
 PAGINATED = "application/jupyterhub-pagination+json"
 NOTE_PREFIX = "hub-idle-exporter: "
 LISTING_SECONDS = 300.0  # for all pages of a list together
-_ROUTES_PAUSING_SECONDS = 2.5  # routes must be young when a server is stopped
+_ROUTES_PAUSING_SECONDS = 1.0  # routes must be young when a server is stopped
 _ROUTES_PER_PAGE = 200
 _IF_LARGE = "lower --api-page-size, or look for users with huge user_options"
 # What the Hub answers at once, if it can.
@@ -60,8 +60,10 @@ _QUICK = frozenset(
 )
 # What was decided before the first try may be too old at the second.
 _NEVER_AGAIN = frozenset({Operation.STOP_SERVER, Operation.REMOVE_SERVER, Operation.DELETE_USER})
-# These wait for nothing else of ours: stops, and what shows that the Hub is there.
-_AT_ONCE = _NEVER_AGAIN | {Operation.VERSION, Operation.IDENTITY}
+# Those of which a cull needs many, and the Hub answers quickly.
+_IN_TURN = frozenset({Operation.GET_USER, Operation.MINT_TOKEN, Operation.REVOKE_TOKEN})
+# How often it is tried to bring a list up to date while servers start and stop.
+_TRIES = 2
 # Not compressed: how much memory an answer needs is to be known before it is read.
 _HEADERS = {**default_headers(), "Accept": PAGINATED, "Accept-Encoding": "identity"}
 _Answer = TypeVar("_Answer")
@@ -71,8 +73,8 @@ _Answer = TypeVar("_Answer")
 class UserListing:
     """All users with running or pending servers, by name.
 
-    `now` is the Hub's clock when the first page was sent, `full_at` when the first page of the
-    newest list was that was read in full. `complete` is False if the list changed so much while it
+    `now` is the Hub's clock when the first page was sent, `full_at` the same for the newest full
+    list. `complete` is False if the list changed so much while it
     was read that many servers may be missing. `unreadable` names the users who cannot be decoded,
     and gives their number in the list where there is no name.
     """
@@ -168,10 +170,11 @@ class Hub:
         self._on_answer, self._on_request = on_answer, on_request
         self._steady = clock
         self._adapter = BoundedAdapter(pool_maxsize=connection.max_connections)
+        self._list_seconds = min(connection.list_seconds, LISTING_SECONDS / 2)
         self._throttle = Throttle(
             connection.max_share / 100,
             connection.page_size,
-            connection.list_seconds,
+            self._list_seconds,
             wait,
             clock,
         )
@@ -204,28 +207,45 @@ class Hub:
 
         The Hub must sort users. None if only the full list can tell who has servers now.
         """
-        begun = self._steady()
-        changes, now = Changes(before.users), 0.0
+        begun, now = self._steady(), 0.0
+        users = before.users
+        for _ in range(_TRIES):
+            changes, clock = self._changes(users, begun)
+            now, users = now or clock, changes.users
+            if changes.is_doubtful:
+                return None
+            one = self._user_page(Operation.LIST_USERS, "?state=active", 0, begun, User, limit=1)
+            if one[0].pagination.total == len(users):
+                return replace(before, users=users, now=now)
+        return None
+
+    def _changes(self, known: Mapping[str, User], begun: float) -> tuple[Changes, float]:
+        """Read the users last active until nothing is new; give the Hub's clock at the start."""
+        changes, now = Changes(known), 0.0
         offset: int | None = 0
         while offset is not None:
             wanted = "?sort=-last_activity"
             page, response = self._user_page(Operation.LIST_USERS, wanted, offset, begun, User)
             now = now or self._clock(response)
             if page.unreadable or not page.users:
-                return None
+                changes.is_doubtful = True
+                break
             is_enough = changes.take(page.users)
             offset = None if is_enough else next_offset(offset, page.pagination.next, self._base)
-        if changes.is_doubtful:
-            return None
-        page, _ = self._user_page(Operation.LIST_USERS, "?state=active", 0, begun, User, limit=1)
-        if page.pagination.total != len(changes.users):
-            return None
-        return replace(before, users=changes.users, now=now)
+        return changes, now
 
     @property
     def sorts_users(self) -> bool:
-        """Tell whether the Hub sorts a list of users if asked to, and counts them, not servers."""
+        """Tell whether the Hub sorts users if asked to; it then also counts users, not servers."""
         return version_numbers(self.version or "") >= (5, 0)
+
+    def in_turn(self) -> AbstractContextManager[None]:
+        """Wait once for several requests that belong together, such as a mint and a look.
+
+        Only small ones wait, a second at most: a Hub that gets many at once keeps everybody else
+        waiting.
+        """
+        return self._throttle.turn()
 
     def idle_users(self, limit: float, stopped_servers: bool = False) -> AccountListing:
         """Read the users without a running or pending server, page by page (`GET /users`).
@@ -376,7 +396,7 @@ class Hub:
         limit: int = 0,
     ) -> tuple[DecodedUsers[AnyUser], _Response]:
         """Read a page of a list of users; by default as many as suit the Hub."""
-        self._throttle.pause(begun + self._connection.list_seconds)
+        self._throttle.pause(begun + self._list_seconds)
         query = f"{wanted}&limit={limit or self._throttle.page_size(operation)}&offset={offset}"
         response = self._page(operation, "/users", query, begun)
         page = decode_users(response.body, offset + 1, self._base, self._token.mask, kind)
@@ -427,7 +447,7 @@ class Hub:
         seconds = min(within, self._connection.timeout)
         own = self._token.header if with_token and token is None else None
         sent = own if token is None else f"token {token}"
-        with nullcontext() if operation in _AT_ONCE else self._throttle.turn():
+        with self.in_turn() if operation in _IN_TURN else nullcontext():
             response = self._exchange(operation, method, path, body, sent, seconds)
             refused = response.status in (401, 403) and operation not in _NEVER_AGAIN
             if refused and own is not None and self._rotated_since(own):

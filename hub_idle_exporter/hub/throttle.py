@@ -13,19 +13,19 @@ from ..domain.labels import Operation
 
 # Seconds that a page may keep the Hub busy: not much longer than other small requests do.
 _PAGE_SECONDS = 0.010
-# A smaller page hardly costs less: most of it is the request itself.
+# Below this a page hardly gets cheaper: most of it is the request itself.
 _FEWEST_USERS = 50
 # Pages show that the Hub is up: an outage of a minute is to be noticed in the middle of a list.
 _LONGEST_PAUSE = 5.0
-# More requests at once would not be answered any sooner. None waits for long: the ones before it
-# may get no answer at all.
-_AT_ONCE, _LONGEST_TURN = 2, 1.0
+# The Hub answers one request at a time, so more of them under way gain nothing. After a second one
+# is sent anyway: those before it may hang.
+_MOST_UNDER_WAY, _LONGEST_WAIT = 2, 1.0
 
 
 class Throttle:
-    """Bounds the size of pages, the time that lists take, and how many requests are sent at once.
+    """Bounds the size of pages, the time that lists take, and how many requests are under way.
 
-    It is one for all threads.
+    One instance serves all threads.
 
     Args:
         share: the most of the Hub's time to take, above 0; 1 is all of it.
@@ -48,16 +48,25 @@ class Throttle:
         self._fewest = min(_FEWEST_USERS, most_users)
         self._sizes: dict[Operation, int] = {}
         self._not_before = 0.0
-        self._turns = threading.BoundedSemaphore(_AT_ONCE)
+        self._lock = threading.Lock()
+        self._turns, self._own = threading.BoundedSemaphore(_MOST_UNDER_WAY), threading.local()
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait until few other requests of ours are under way, but not for long."""
-        is_bounded = self._turns.acquire(timeout=_LONGEST_TURN)
+        """Wait until few other requests of ours are under way, but not for long.
+
+        A thread that has a turn does not wait for another one.
+        """
+        if getattr(self._own, "has_turn", False):
+            yield
+            return
+        is_free = self._turns.acquire(timeout=_LONGEST_WAIT)
+        self._own.has_turn = True
         try:
             yield
         finally:
-            if is_bounded:
+            self._own.has_turn = False
+            if is_free:
                 self._turns.release()
 
     def page_size(self, operation: Operation) -> int:
@@ -83,5 +92,6 @@ class Throttle:
 
     def page_took(self, seconds: float) -> None:
         """Record that the Hub was busy so many seconds with a page."""
-        pause = seconds / self._share - seconds
-        self._not_before = self._clock() + min(pause, _LONGEST_PAUSE)
+        pause = min(seconds / self._share - seconds, _LONGEST_PAUSE)
+        with self._lock:
+            self._not_before = max(self._not_before, self._clock()) + pause

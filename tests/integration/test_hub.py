@@ -594,6 +594,94 @@ def test_routes_are_read_for_five_minutes(fake_hub: FakeHub) -> None:
     assert "/proxy could not be read to its end within 300 s" in str(error)
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no request go ahead of turn."""
+    monkeypatch.setattr("hub_idle_exporter.hub.throttle._LONGEST_WAIT", 60.0)
+
+
+@pytest.mark.usefixtures("patient")
+def test_of_small_requests_two_are_under_way_at_the_hub(fake_hub: FakeHub) -> None:
+    fake_hub.add_server("ana")
+    released = threading.Event()
+    fake_hub.plan("GET", "/users/*", faults.hang(released))
+    hub = client(fake_hub, fake_hub.admin_token)
+    looking = [threading.Thread(target=hub.user, args=["ana"]) for _ in range(3)]
+    for one in looking:
+        one.start()
+    fake_hub.wait_for("GET", "/users/*", count=2)
+    looking[0].join(0.2)
+    assert len(fake_hub.log("GET", "/users/*")) == 2
+    released.set()
+    for one in looking:
+        one.join()
+    assert len(fake_hub.log("GET", "/users/*")) == 3
+
+
+def test_after_a_page_the_hub_is_left_to_others(fake_hub: FakeHub) -> None:
+    fake_hub.add_servers(150)
+    fake_hub.routes = {
+        f"/user/u{n}/": {"routespec": f"/user/u{n}/", "target": "http://10.0.0.1:1", "data": {}}
+        for n in range(450)
+    }
+    clock, pauses = MovedClock(), list[float]()
+
+    def wait(seconds: float) -> None:
+        pauses.append(round(seconds, 6))
+        clock.now += seconds
+
+    fake_hub.plan("GET", "/users", clock.before_each(0.1))
+    fake_hub.plan("GET", "/proxy", clock.before_each(0.1))
+    hub = client(fake_hub, clock=clock, wait=wait)
+    hub.users()
+    assert [one.query["limit"] for one in fake_hub.log("GET", "/users")] == ["50"] * 3
+    assert pauses == [0.3] * 2
+    hub.routes()
+    assert pauses[2:] == [0.3, 0.3, 0.2]  # a second together
+
+
+def test_routes_are_soon_read_without_pauses(fake_hub: FakeHub) -> None:
+    """They must be young when a server is stopped."""
+    fake_hub.routes = {
+        f"/user/u{n}/": {"routespec": f"/user/u{n}/", "target": "http://10.0.0.1:1", "data": {}}
+        for n in range(999)
+    }
+    clock, pauses = MovedClock(), list[float]()
+
+    def wait(seconds: float) -> None:
+        pauses.append(round(seconds, 6))
+        clock.now += seconds
+
+    fake_hub.plan("GET", "/proxy", clock.before_each(0.2))
+    assert len(client(fake_hub, clock=clock, wait=wait).routes()) == 1000
+    assert pauses == [0.6]
+
+
+def test_with_rare_polls_too_a_list_comes_to_its_end(fake_hub: FakeHub) -> None:
+    """All pages must be read within five minutes: pauses take half of that at most."""
+    fake_hub.add_servers(1000)
+    clock, paused = MovedClock(), list[float]()
+
+    def wait(seconds: float) -> None:
+        paused.append(seconds)
+        clock.now += seconds
+
+    fake_hub.plan("GET", "/users", clock.before_each(12))
+    connection = ConnectionSettings(fake_hub.url, page_size=50, list_seconds=1800.0)
+    hub = Hub(connection, Token.read_by(lambda: fake_hub.token), wait=wait, clock=clock)
+    assert len(hub.users().users) == 1000
+    assert 0 < sum(paused) < 60
+
+
+def test_pages_grow_where_the_hub_is_quick_and_the_next_list_begins_so(fake_hub: FakeHub) -> None:
+    fake_hub.add_servers(301)
+    hub = client(fake_hub, clock=MovedClock())
+    hub.users(), hub.users()
+    asked = [int(one.query["limit"]) for one in fake_hub.log("GET", "/users")]
+    assert asked == [50, 200, 200, 200, 200]
+
+
+@pytest.mark.usefixtures("patient")
 def test_requests_without_an_answer_hold_up_no_stop_and_no_look_at_the_hub(
     fake_hub: FakeHub,
 ) -> None:

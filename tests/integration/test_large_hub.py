@@ -27,7 +27,7 @@ class Polls:
         hub.clock = lambda: self.now
         for number in range(users):
             hub.add_server(f"u{number:03}", idle=HOUR + number)
-        self.reads = ActiveUsers(self.client())
+        self.reads = ActiveUsers(self.client(), lambda: self.now)
 
     def client(self) -> Hub:
         connection = ConnectionSettings(self.hub.url, page_size=50)
@@ -87,9 +87,25 @@ def test_in_between_one_page_and_the_number_of_users_are_read(polls: Polls) -> N
     assert (second.now - first.now, second.full_at) == (60.0, first.now)
 
 
-def test_a_list_is_in_full_if_the_newest_is_ten_minutes_old(polls: Polls) -> None:
-    assert polls.kinds(5, after=400) == [FULL, CHANGES, CHANGES, FULL, CHANGES]
-    assert polls.kinds(3, after=700) == [CHANGES, FULL, CHANGES]
+@pytest.mark.parametrize(
+    ("interval", "kinds"),
+    [(1, [FULL, CHANGES, CHANGES, FULL]), (200, [FULL, CHANGES, CHANGES, FULL]), (201, [FULL] * 4)],
+)
+def test_where_polls_are_rare_every_list_is_full(
+    polls: Polls, interval: float, kinds: list[str]
+) -> None:
+    """By then most of those at work have reported activity."""
+    assert polls.kinds(4, after=interval) == kinds
+
+
+def test_who_starts_between_the_list_and_the_count_is_seen_at_the_second_try(polls: Polls) -> None:
+    polls.poll()
+    meanwhile = faults.before(lambda: starts(polls))
+    polls.hub.plan("GET", "/users", meanwhile, after=1, times=1)
+    found = polls.poll()
+    assert polls.asked() == [CHANGES, COUNT]
+    assert [_kind(one) for one in polls.hub.log("GET", "/users")].count(COUNT) == 2
+    assert "new" in names(found)
 
 
 def starts(polls: Polls) -> None:

@@ -436,3 +436,8 @@ def test_what_could_not_be_promised_is_one_sentence(kind: str) -> None:
 )
 def test_what_can_be_promised_is_taken(arguments: list[str]) -> None:
     parsed(*arguments)
+
+
+def test_pauses_take_half_an_interval_at_most() -> None:
+    assert parsed("--interval=1s").connection.list_seconds == 0.5
+    assert parsed("--interval=5m").connection.list_seconds == 150.0

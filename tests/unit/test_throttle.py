@@ -2,7 +2,8 @@
 
 import math
 import threading
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import given
@@ -138,6 +139,13 @@ def test_lists_take_no_more_than_their_share_of_the_hubs_time(
 # -- at once
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody go ahead of turn."""
+    monkeypatch.setattr("hub_idle_exporter.hub.throttle._LONGEST_WAIT", 60.0)
+
+
+@pytest.mark.usefixtures("patient")
 def test_a_third_request_waits_until_one_is_answered() -> None:
     pages, entered = throttle(Waited()), threading.Event()
 
@@ -146,18 +154,59 @@ def test_a_third_request_waits_until_one_is_answered() -> None:
             entered.set()
 
     waiting = threading.Thread(target=third)
-    with ExitStack() as first, pages.turn():
-        first.enter_context(pages.turn())
+    with under_way(pages), under_way(pages) as last:
         waiting.start()
         assert not entered.wait(0.2)
-        first.close()
+        last.set()
         assert entered.wait(10)
     waiting.join()
 
 
-def test_nobody_waits_long_for_a_request_that_gets_no_answer() -> None:
+@contextmanager
+def under_way(pages: Throttle) -> Iterator[threading.Event]:
+    """Let another thread have a turn, until the event is set."""
+    begun, over = threading.Event(), threading.Event()
+
+    def ask() -> None:
+        with pages.turn():
+            begun.set()
+            over.wait(60)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert begun.wait(10)
+    try:
+        yield over
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_nobody_waits_long_for_a_request_that_gets_no_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hub_idle_exporter.hub.throttle._LONGEST_WAIT", 0.01)
     pages = throttle(Waited())
-    with pages.turn(), pages.turn(), pages.turn():
+    with under_way(pages), under_way(pages), pages.turn():
         pass
-    with pages.turn(), pages.turn():
+    with under_way(pages), under_way(pages):
         pass
+
+
+@pytest.mark.usefixtures("patient")
+def test_requests_that_belong_together_wait_once() -> None:
+    """A stop token lives for seconds: nothing is waited for between it and the look."""
+    pages = throttle(Waited())
+    with under_way(pages), pages.turn(), pages.turn(), pages.turn():
+        pass
+    with under_way(pages), under_way(pages):
+        pass
+
+
+def test_lists_of_two_threads_together_keep_to_the_share() -> None:
+    clock = Waited()
+    pages = throttle(clock)
+    pages.page_took(0.1)
+    pages.page_took(0.1)
+    pages.pause(until=math.inf)
+    assert clock.pauses == [pytest.approx(0.6)]
