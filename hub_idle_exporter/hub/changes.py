@@ -13,7 +13,7 @@ from msgspec import UnsetType
 from ..domain.model import User, utc
 
 # Activity may be reported late, so that some of what is new is behind some that is not.
-_FEWEST_READ = 50
+FEWEST_READ = 25
 # Give up after so many users without a server.
 _MOST_OTHERS = 200
 
@@ -47,7 +47,7 @@ class Changes:
         if self._others > _MOST_OTHERS or not _is_in_order(page):
             self.is_doubtful = True
         nothing_new = not new and not _is_of_one_moment(page)
-        reaches_known = self._read >= _FEWEST_READ and (bool(seen) or not self._unseen)
+        reaches_known = self._read >= FEWEST_READ and (bool(seen) or not self._unseen)
         return self.is_doubtful or (nothing_new and reaches_known)
 
     def _is_new(self, user: User) -> bool:

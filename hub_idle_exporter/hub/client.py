@@ -40,7 +40,7 @@ from ..domain.model import (
 )
 from ..domain.settings import ConnectionSettings
 from .bounded import BoundedAdapter, read_whole
-from .changes import Changes
+from .changes import FEWEST_READ, Changes
 from .decoding import DecodedUsers, date_of, decode, decode_users, seconds_of
 from .errors import HubError, refusal, unreachable
 from .listing import UserPages, next_offset
@@ -224,8 +224,10 @@ class Hub:
         changes, now = Changes(known), 0.0
         offset: int | None = 0
         while offset is not None:
-            wanted = "?sort=-last_activity"
-            page, response = self._user_page(Operation.LIST_USERS, wanted, offset, begun, User)
+            few = 0 if offset else min(FEWEST_READ, self._connection.page_size)
+            page, response = self._user_page(
+                Operation.LIST_USERS, "?sort=-last_activity", offset, begun, User, limit=few
+            )
             now = now or self._clock(response)
             if page.unreadable or not page.users:
                 changes.is_doubtful = True

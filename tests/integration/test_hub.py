@@ -619,7 +619,7 @@ def test_of_small_requests_two_are_under_way_at_the_hub(fake_hub: FakeHub) -> No
 
 
 def test_after_a_page_the_hub_is_left_to_others(fake_hub: FakeHub) -> None:
-    fake_hub.add_servers(150)
+    fake_hub.add_servers(120)
     fake_hub.routes = {
         f"/user/u{n}/": {"routespec": f"/user/u{n}/", "target": "http://10.0.0.1:1", "data": {}}
         for n in range(450)
@@ -634,7 +634,7 @@ def test_after_a_page_the_hub_is_left_to_others(fake_hub: FakeHub) -> None:
     fake_hub.plan("GET", "/proxy", clock.before_each(0.1))
     hub = client(fake_hub, clock=clock, wait=wait)
     hub.users()
-    assert [one.query["limit"] for one in fake_hub.log("GET", "/users")] == ["50"] * 3
+    assert [one.query["limit"] for one in fake_hub.log("GET", "/users")] == ["40"] * 3
     assert pauses == [0.3] * 2
     hub.routes()
     assert pauses[2:] == [0.3, 0.3, 0.2]  # a second together
@@ -678,7 +678,7 @@ def test_pages_grow_where_the_hub_is_quick_and_the_next_list_begins_so(fake_hub:
     hub = client(fake_hub, clock=MovedClock())
     hub.users(), hub.users()
     asked = [int(one.query["limit"]) for one in fake_hub.log("GET", "/users")]
-    assert asked == [50, 200, 200, 200, 200]
+    assert asked == [40, 200, 200, 200, 200]
 
 
 @pytest.mark.usefixtures("patient")
