@@ -197,7 +197,7 @@ def test_nobody_waits_long_for_a_request_that_gets_no_answer(
 def test_requests_that_belong_together_wait_once() -> None:
     """A stop token lives for seconds: nothing is waited for between it and the look."""
     pages = throttle(Waited())
-    with under_way(pages), pages.turn(), pages.turn(), pages.turn():
+    with pages.turn(), pages.turn(), under_way(pages):
         pass
     with under_way(pages), under_way(pages):
         pass
