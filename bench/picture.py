@@ -20,7 +20,7 @@ _WHO = {
     "nobody": ("nobody polls", "#777777"),
     "bare stops": ("bare stops", "#777777"),
     "ours": ("hub-idle-exporter", "#1f5fa8"),
-    "200 a page, no pause": ("version 1.0 (200 users a page)", "#8fb3dc"),
+    "200 a page, no pause": ("version 1.0", "#8fb3dc"),
     "peer": ("jupyterhub-idle-culler", "#b3541e"),
 }
 
@@ -58,7 +58,10 @@ def draw_waits(found: dict[str, Any], path: Path) -> None:
     if found["culls"]:
         title = f"while {found['culls']['culled']} of them are stopped"
         panels.append((title, found["culls"]["waits"]))
-    figure, axes = plt.subplots(1, len(panels), figsize=(9, 3.6), layout="constrained", sharex=True)
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(10, 3.4), layout="constrained", sharex=True
+    )
+    longest = max(one["most"] for _, waits in panels for one in waits.values())
     for panel, (title, waits) in zip(axes if len(panels) > 1 else [axes], panels, strict=True):
         for place, (name, one) in enumerate(reversed(waits.items())):
             colour = _WHO[name][1]
@@ -70,8 +73,8 @@ def draw_waits(found: dict[str, Any], path: Path) -> None:
                            textcoords="offset points", xytext=(8, -4))  # fmt: skip
         panel.set_yticks(range(len(waits)), [_WHO[name][0] for name in reversed(waits)])
         panel.set_title(title, loc="left", fontsize=11)
-        panel.set(xlim=(0, None), xlabel="an answer takes, ms", ylim=(-0.6, len(waits) - 0.4))
-        panel.margins(x=0.2)
+        panel.set(xlabel="an answer takes, ms", ylim=(-0.6, len(waits) - 0.4))
+        panel.set(xlim=(0, longest * 1250), xticks=range(0, int(longest * 1250), 20))
         panel.grid(axis="x", color="#dddddd")
         panel.spines[["top", "right"]].set_visible(False)
     figure.suptitle("What others at the Hub notice (bar: p99, diamond: p99.9, dot: longest)",

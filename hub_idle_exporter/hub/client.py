@@ -74,9 +74,9 @@ class UserListing:
     """All users with running or pending servers, by name.
 
     `now` is the Hub's clock when the first page was sent, `full_at` the same for the newest full
-    list. `complete` is False if the list changed so much while it
-    was read that many servers may be missing. `unreadable` names the users who cannot be decoded,
-    and gives their number in the list where there is no name.
+    list. `complete` is False if the list changed so much while it was read that many servers may be
+    missing. `unreadable` names the users who cannot be decoded, and gives their number in the list
+    where there is no name.
     """
 
     users: Mapping[str, User]
