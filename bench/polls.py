@@ -9,7 +9,7 @@ from .hubs import Address, large_hub, worker, workers
 # The peer is spared all stops: its limit is past everybody's idle time. Ours judges an hour.
 KINDS: dict[str, dict[str, Any]] = {
     "floor": {},
-    "ours": {"timeout": 3600},
+    "ours": {"timeout": 3600, "max_share": 100},  # pauses take time, but none of the CPU
     "peer": {"timeout": 30 * 86400},
 }
 

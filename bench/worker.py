@@ -108,11 +108,12 @@ def sidecar(
     concurrency: int = 10,
     per_server: bool = False,
     users: UserSettings | None = None,
+    max_share: int = 25,
 ) -> Sidecar:
     """Put a sidecar together as the command does."""
     log.configure("error", "logfmt", lambda text: text)
     settings = Settings(
-        connection=ConnectionSettings(url, max_connections=concurrency + 4),
+        connection=ConnectionSettings(url, max_connections=concurrency + 4, max_share=max_share),
         poll=PollSettings(Policy("default", timeout), per_server_metrics=per_server),
         cull=CullSettings(
             enforce=enforce, grace=0.0, concurrency=concurrency, users=users or UserSettings()
