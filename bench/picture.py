@@ -9,13 +9,14 @@ mpl.use("svg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter  # type: ignore[import-not-found]
 
+from .report import MANY
+
 _SHOWN = {
     "peer": ("jupyterhub-idle-culler 2.0.0", "#b3541e", "s"),
     "ours": ("hub-idle-exporter", "#1f5fa8", "o"),
     "floor": ("floor: the same bytes, thrown away", "#777777", "^"),
 }
 
-_MANY = 1_000  # servers
 _WHO = {
     "nobody": ("nobody polls", "#777777"),
     "bare stops": ("bare stops", "#777777"),
@@ -53,7 +54,7 @@ def draw_cost(sizes: list[dict[str, Any]], path: Path) -> None:
 def draw_waits(found: dict[str, Any], path: Path) -> None:
     """Draw how long small requests of others wait, during polls and during a cull."""
     mpl.rcParams.update({"svg.fonttype": "path", "svg.hashsalt": "waits", "font.size": 11})
-    polls = max(found["polls"], key=lambda row: (row["servers"] <= _MANY, row["servers"]))
+    polls = max(found["polls"], key=lambda row: (row["servers"] <= MANY, row["servers"]))
     panels = [(f"while {polls['servers']:,} servers are polled", polls["waits"])]
     if found["culls"]:
         title = f"while {found['culls']['culled']} of them are stopped"

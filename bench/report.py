@@ -8,7 +8,7 @@ from .real import SHARED
 
 # From here on the Hub answers a stop 202, and it is followed: one request a second more.
 _SLOW_STOP = 10
-_MANY = 1_000  # servers, at which waits are judged
+MANY = 1_000  # servers, at which waits are judged
 
 Results = dict[str, Any]
 Goal = tuple[str, str, float, bool]  # what, the goal, what was measured, whether it is reached
@@ -82,14 +82,14 @@ def goals(results: Results) -> list[Goal]:
 
 def _wait_goals(found: dict[str, Any] | None) -> Iterator[Goal]:
     for row in found["polls"] if found else ():
-        if row["servers"] == _MANY:
+        if row["servers"] == MANY:
             ours, peer = row["waits"]["ours"], row["waits"]["peer"]
-            of = f"of others during polls of {_MANY:,} servers"
+            of = f"of others during polls of {MANY:,} servers"
             yield _at_most(f"longest wait {of}, of the peer's", 1, ours["most"] / peer["most"])
             yield _at_most(f"longest wait {of}, ms", 20, ours["most"] * 1000)
             yield _at_most(f"p99.9 of waits {of}, ms", 15, ours["p999"] * 1000)
             cpu = row["of_peer"]["ours"]["median"]
-            yield _at_most(f"Hub CPU a poll, of the peer's ({_MANY:,} servers)", 0.6, cpu)
+            yield _at_most(f"Hub CPU a poll, of the peer's ({MANY:,} servers)", 0.6, cpu)
     if found and found["culls"]:
         ours, bare = (found["culls"]["waits"][name] for name in ("ours", "bare stops"))
         what = f"waits of others over 100 ms during a cull of {found['culls']['culled']}"

@@ -240,10 +240,7 @@ def test_pages_in_circles_are_refused(fake_hub: FakeHub, offset: int) -> None:
 
 
 def test_routes_are_read_whole(fake_hub: FakeHub) -> None:
-    fake_hub.routes = {
-        f"/user/u{n}/": {"routespec": f"/user/u{n}/", "target": "http://10.0.0.1:1", "data": {}}
-        for n in range(450)
-    }
+    fake_hub.routes = routes(450)
     assert len(client(fake_hub).routes()) == 451
 
 
@@ -553,13 +550,18 @@ def test_headers_that_drip_are_given_up(fake_hub: FakeHub) -> None:
 
 
 class MovedClock:
-    """A clock that a test moves."""
+    """A clock that a test moves, and so does what waits by it."""
 
     def __init__(self) -> None:
         self.now = 5.0
+        self.pauses: list[float] = []
 
     def __call__(self) -> float:
         return self.now
+
+    def wait(self, seconds: float) -> None:
+        self.pauses.append(round(seconds, 6))
+        self.now += seconds
 
     def before_each(self, seconds: float) -> Fault:
         """Let so much time go by with each request."""
@@ -582,11 +584,15 @@ def test_a_list_is_read_for_five_minutes(fake_hub: FakeHub) -> None:
     assert len(fake_hub.log("GET", "/users")) == 9
 
 
-def test_routes_are_read_for_five_minutes(fake_hub: FakeHub) -> None:
-    fake_hub.routes = {
+def routes(count: int) -> dict[str, dict[str, Any]]:
+    return {
         f"/user/u{n}/": {"routespec": f"/user/u{n}/", "target": "http://10.0.0.1:1", "data": {}}
-        for n in range(450)
+        for n in range(count)
     }
+
+
+def test_routes_are_read_for_five_minutes(fake_hub: FakeHub) -> None:
+    fake_hub.routes = routes(450)
     clock = MovedClock()
     fake_hub.plan("GET", "/proxy", clock.before_each(150))
     error = failure(client(fake_hub, clock=clock).routes)
@@ -620,57 +626,36 @@ def test_of_small_requests_two_are_under_way_at_the_hub(fake_hub: FakeHub) -> No
 
 def test_after_a_page_the_hub_is_left_to_others(fake_hub: FakeHub) -> None:
     fake_hub.add_servers(120)
-    fake_hub.routes = {
-        f"/user/u{n}/": {"routespec": f"/user/u{n}/", "target": "http://10.0.0.1:1", "data": {}}
-        for n in range(450)
-    }
-    clock, pauses = MovedClock(), list[float]()
-
-    def wait(seconds: float) -> None:
-        pauses.append(round(seconds, 6))
-        clock.now += seconds
-
+    fake_hub.routes = routes(450)
+    clock = MovedClock()
     fake_hub.plan("GET", "/users", clock.before_each(0.1))
     fake_hub.plan("GET", "/proxy", clock.before_each(0.1))
-    hub = client(fake_hub, clock=clock, wait=wait)
+    hub = client(fake_hub, clock=clock, wait=clock.wait)
     hub.users()
     assert [one.query["limit"] for one in fake_hub.log("GET", "/users")] == ["40"] * 3
-    assert pauses == [0.3] * 2
+    assert clock.pauses == [0.3] * 2
     hub.routes()
-    assert pauses[2:] == [0.3, 0.3, 0.2]  # a second together
+    assert clock.pauses[2:] == [0.3, 0.3, 0.2]  # a second together
 
 
 def test_routes_are_soon_read_without_pauses(fake_hub: FakeHub) -> None:
     """They must be young when a server is stopped."""
-    fake_hub.routes = {
-        f"/user/u{n}/": {"routespec": f"/user/u{n}/", "target": "http://10.0.0.1:1", "data": {}}
-        for n in range(999)
-    }
-    clock, pauses = MovedClock(), list[float]()
-
-    def wait(seconds: float) -> None:
-        pauses.append(round(seconds, 6))
-        clock.now += seconds
-
+    fake_hub.routes = routes(999)
+    clock = MovedClock()
     fake_hub.plan("GET", "/proxy", clock.before_each(0.2))
-    assert len(client(fake_hub, clock=clock, wait=wait).routes()) == 1000
-    assert pauses == [0.6]
+    assert len(client(fake_hub, clock=clock, wait=clock.wait).routes()) == 1000
+    assert clock.pauses == [0.6]
 
 
 def test_with_rare_polls_too_a_list_comes_to_its_end(fake_hub: FakeHub) -> None:
     """All pages must be read within five minutes: pauses take half of that at most."""
     fake_hub.add_servers(1000)
-    clock, paused = MovedClock(), list[float]()
-
-    def wait(seconds: float) -> None:
-        paused.append(seconds)
-        clock.now += seconds
-
+    clock = MovedClock()
     fake_hub.plan("GET", "/users", clock.before_each(12))
     connection = ConnectionSettings(fake_hub.url, page_size=50, list_seconds=1800.0)
-    hub = Hub(connection, Token.read_by(lambda: fake_hub.token), wait=wait, clock=clock)
+    hub = Hub(connection, Token.read_by(lambda: fake_hub.token), wait=clock.wait, clock=clock)
     assert len(hub.users().users) == 1000
-    assert 0 < sum(paused) < 60
+    assert 0 < sum(clock.pauses) < 60
 
 
 def test_pages_grow_where_the_hub_is_quick_and_the_next_list_begins_so(fake_hub: FakeHub) -> None:

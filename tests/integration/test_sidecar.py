@@ -157,3 +157,27 @@ def test_a_start_that_fails_leaves_the_state_file_to_the_next_try(
             assemble(wanted, token, stopping)
     notify.write_text("json://127.0.0.1:1/{user}\n")
     assemble(wanted, token, stopping).promises.file.close()
+
+
+class Stopping(threading.Event):
+    """Notes for how long it is waited for, and waits for nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waited.append(timeout)
+        return self.is_set()
+
+
+def test_a_pause_between_pages_ends_when_it_is_stopped(fake_hub: FakeHub) -> None:
+    fake_hub.add_servers(120)
+    stopping = Stopping()
+    token = Token.read_by(lambda: fake_hub.token)
+    wanted = settings(fake_hub)
+    long_pauses = replace(wanted, connection=replace(wanted.connection, max_share=1))
+    assemble(long_pauses, token, stopping).hub.users()
+    pages = len(fake_hub.log("GET", "/users"))
+    assert pages > 1
+    assert len(stopping.waited) == pages - 1

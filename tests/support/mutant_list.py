@@ -4762,4 +4762,11 @@ MUTANTS = [
         "",
         "integration/test_stop_tokens.py::test_expired_stop_tokens_do_not_pile_up_at_the_hub",
     ),
+    Mutant(
+        "a pause ends when the sidecar is stopped",
+        "sidecar.py",
+        "        metrics.observe_request,\n        stopping.wait,\n",
+        "        metrics.observe_request,\n",
+        "integration/test_sidecar.py::test_a_pause_between_pages_ends_when_it_is_stopped",
+    ),
 ]
