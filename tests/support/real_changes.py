@@ -54,8 +54,9 @@ def assert_changes_are_seen(hub: RealHub, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def _stop(hub: RealHub, user: str) -> None:
+    """Stop a server, to the end: a slow stop goes on after the answer to the request."""
     hub.stop_server(user)
-    hub.wait(lambda: not hub.server(user)["ready"], 20, f"{user} stopped")
+    hub.wait(lambda: (user, "") not in hub.servers(), 20, f"{user} stopped")
 
 
 def _servers(listing: UserListing) -> set[tuple[str, str, bool]]:
