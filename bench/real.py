@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 from real_hub import PROBER, SERVICE, RealHub
 
-from hub_idle_exporter.culling.permits import MOST_EXPIRED
+from hub_idle_exporter.culling.permits import CLEAN_UP_AFTER
 
 from . import ROOT
 from .figures import Spread
@@ -177,7 +177,7 @@ def _requests(log: Path, begin: int, servers: int) -> dict[str, float]:
             counts[SERVERS_OWN] += 1
     # Tokens are listed once for each of the lease's that is minted or revoked, and now and then
     # so that the Hub deletes those that have expired.
-    cleaning = servers // MOST_EXPIRED
+    cleaning = servers // CLEAN_UP_AFTER
     of_lease = counts.pop(_LIST, 0) - cleaning
     counts[_MINT] -= of_lease
     counts[SHARED] += 2 * of_lease + cleaning

@@ -407,13 +407,13 @@ class Metrics(Collector):
             ),
             lambda state: _value_if_known(
                 f"{_PREFIX}list_timestamp_seconds",
-                "The Hub's clock when the list of the last poll was begun.",
+                "The Hub's clock when it sent the first page of the last poll's list.",
                 state.snapshot.read_at if state.snapshot else None,
             ),
             lambda state: _value_if_known(
                 f"{_PREFIX}full_list_timestamp_seconds",
-                "The Hub's clock when the newest list was begun that was read in full, not only "
-                "where something had changed.",
+                "The Hub's clock when it sent the first page of the newest full list, the one that "
+                "later polls bring up to date.",
                 state.snapshot.read_at - state.snapshot.full_list_age if state.snapshot else None,
             ),
             lambda state: _value(

@@ -21,8 +21,8 @@ STOP_SECONDS, MOST_STOP_SECONDS = 3.0, 10.0
 # Without a stop token: how old a look at a server may be when its stop is sent, by our clock.
 LOOK_SECONDS = 5.0
 # When a Hub lists a user's tokens it deletes those that have expired, one transaction each, and
-# answers nobody else meanwhile. So the list is asked for before they are many.
-MOST_EXPIRED = 25
+# answers nobody else meanwhile. So the list is asked for before they pile up.
+CLEAN_UP_AFTER = 25
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Permits:
         self._lock, self._minted = threading.Lock(), 0
 
     def clean_up(self) -> None:
-        """Let the Hub delete those that have expired, before they are many."""
+        """Let the Hub delete those that have expired, before they pile up."""
         with self._lock:
-            if self._minted < MOST_EXPIRED:
+            if self._minted < CLEAN_UP_AFTER:
                 return
             self._minted = 0
         with suppress(HubError):

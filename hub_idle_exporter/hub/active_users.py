@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from ..clocks import steady
+from .changes import Others
 from .client import Hub, UserListing
 
 # Up to here the full list is a few pages: hardly more than it takes to ask what has changed.
@@ -27,6 +28,7 @@ class ActiveUsers:
     def __init__(self, hub: Hub, clock: Callable[[], float] = steady) -> None:
         self._hub, self._clock = hub, clock
         self._newest: UserListing | None = None
+        self._others = Others()
         self._polls = 0  # since the list was read in full, that one included
         self._asked = 0.0
 
@@ -43,7 +45,7 @@ class ActiveUsers:
         gap, self._asked = self._clock() - self._asked, self._clock()
         if before is None or gap > _LONGEST_GAP or not self._may_go_on_from(before):
             return None
-        return self._hub.changed_users(before)
+        return self._hub.changed_users(before, self._others)
 
     def _may_go_on_from(self, before: UserListing) -> bool:
         return (

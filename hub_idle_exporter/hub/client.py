@@ -40,12 +40,12 @@ from ..domain.model import (
 )
 from ..domain.settings import ConnectionSettings
 from .bounded import BoundedAdapter, read_whole
-from .changes import FEWEST_READ, Changes
+from .changes import FEWEST_READ, Changes, Others
 from .decoding import DecodedUsers, date_of, decode, decode_users, seconds_of
 from .errors import HubError, refusal, unreachable
 from .listing import UserPages, next_offset
 from .pace import Pace
-from .throttle import Throttle
+from .throttle import Throttle, Turns
 from .token import Token
 
 PAGINATED = "application/jupyterhub-pagination+json"
@@ -170,14 +170,14 @@ class Hub:
         self._on_answer, self._on_request = on_answer, on_request
         self._steady = clock
         self._adapter = BoundedAdapter(pool_maxsize=connection.max_connections)
-        self._list_seconds = min(connection.list_seconds, LISTING_SECONDS / 2)
         self._throttle = Throttle(
             connection.max_share / 100,
             connection.page_size,
-            self._list_seconds,
+            min(connection.list_seconds, LISTING_SECONDS / 2),
             wait,
             clock,
         )
+        self._turns = Turns()
         self._rotating = threading.Lock()
         self.pace = Pace(clock)
         self.version: str | None = None
@@ -202,38 +202,43 @@ class Hub:
         complete = pages.is_complete(counts_users=self.sorts_users)
         return UserListing(pages.users, now, now, complete, pages.unreadable)
 
-    def changed_users(self, before: UserListing) -> UserListing | None:
+    def changed_users(self, before: UserListing, others: Others) -> UserListing | None:
         """Bring a complete list up to date, from the users last active (`GET /users`).
 
-        The Hub must sort users. None if only the full list can tell who has servers now.
+        The Hub must sort users. None if only the full list can tell who has servers now. `others`
+        remembers those without a server from one poll to the next.
         """
         begun, now = self._steady(), 0.0
         users = before.users
         for _ in range(_TRIES):
-            changes, clock = self._changes(users, begun)
+            changes, clock = self._changes(users, others, begun)
             now, users = now or clock, changes.users
             if changes.is_doubtful:
                 return None
-            one = self._user_page(Operation.LIST_USERS, "?state=active", 0, begun, User, limit=1)
-            if one[0].pagination.total == len(users):
+            wanted = "?state=active&limit=1"
+            page, _ = self._user_page(Operation.LIST_USERS, wanted, 0, begun, User)
+            if page.pagination.total == len(users):
                 return replace(before, users=users, now=now)
         return None
 
-    def _changes(self, known: Mapping[str, User], begun: float) -> tuple[Changes, float]:
+    def _changes(
+        self, known: Mapping[str, User], others: Others, begun: float
+    ) -> tuple[Changes, float]:
         """Read the users last active until nothing is new; give the Hub's clock at the start."""
-        changes, now = Changes(known), 0.0
+        changes, now = Changes(known, others), 0.0
         offset: int | None = 0
+        size = min(FEWEST_READ, self._connection.page_size)
         while offset is not None:
-            few = 0 if offset else min(FEWEST_READ, self._connection.page_size)
-            page, response = self._user_page(
-                Operation.LIST_USERS, "?sort=-last_activity", offset, begun, User, limit=few
-            )
+            wanted = f"?sort=-last_activity&limit={size}"
+            page, response = self._user_page(Operation.LIST_USERS, wanted, offset, begun, User)
             now = now or self._clock(response)
+            size = self._throttle.page_size(Operation.LIST_USERS)
             if page.unreadable or not page.users:
                 changes.is_doubtful = True
                 break
             is_enough = changes.take(page.users)
             offset = None if is_enough else next_offset(offset, page.pagination.next, self._base)
+        others.remember(changes.others)
         return changes, now
 
     @property
@@ -247,7 +252,7 @@ class Hub:
         Only small ones wait, a second at most: a Hub that gets many at once keeps everybody else
         waiting.
         """
-        return self._throttle.turn()
+        return self._turns.turn()
 
     def idle_users(self, limit: float, stopped_servers: bool = False) -> AccountListing:
         """Read the users without a running or pending server, page by page (`GET /users`).
@@ -378,7 +383,9 @@ class Hub:
         offset: int | None = 0
         now = 0.0
         while offset is not None:
-            page, response = self._user_page(operation, wanted, offset, begun, kind)
+            size = self._throttle.page_size(operation)
+            query = f"{wanted}&limit={size}"
+            page, response = self._user_page(operation, query, offset, begun, kind)
             now = now or self._clock(response)
             offset = pages.take(page, offset)
             if page.pagination.next is not None:  # the last page is seldom a full one
@@ -395,12 +402,10 @@ class Hub:
         offset: int,
         begun: float,
         kind: type[AnyUser],
-        limit: int = 0,
     ) -> tuple[DecodedUsers[AnyUser], _Response]:
-        """Read a page of a list of users; by default as many as suit the Hub."""
-        self._throttle.pause(begun + self._list_seconds)
-        query = f"{wanted}&limit={limit or self._throttle.page_size(operation)}&offset={offset}"
-        response = self._page(operation, "/users", query, begun)
+        """Read a page of a list of users that we began to read then, by our clock."""
+        self._throttle.pause(begun + self._throttle.list_seconds)
+        response = self._page(operation, "/users", f"{wanted}&offset={offset}", begun)
         page = decode_users(response.body, offset + 1, self._base, self._token.mask, kind)
         self._believed(response)
         return page, response

@@ -23,7 +23,7 @@ _MOST_UNDER_WAY, _LONGEST_WAIT = 2, 1.0
 
 
 class Throttle:
-    """Bounds the size of pages, the time that lists take, and how many requests are under way.
+    """Bounds the size of pages, and the share of the Hub's time that lists take.
 
     One instance serves all threads.
 
@@ -43,31 +43,13 @@ class Throttle:
         wait: Callable[[float], object],
         clock: Callable[[], float] = steady,
     ) -> None:
-        self._share, self._most, self._list_seconds = share, most_users, list_seconds
+        self._share, self._most, self.list_seconds = share, most_users, list_seconds
         self._wait, self._clock = wait, clock
         self._fewest = min(_FEWEST_USERS, most_users)
         self._sizes: dict[Operation, int] = {}
+        self._took: dict[Operation, float] = {}
         self._not_before = 0.0
         self._lock = threading.Lock()
-        self._turns, self._own = threading.BoundedSemaphore(_MOST_UNDER_WAY), threading.local()
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait until few other requests of ours are under way, but not for long.
-
-        A thread that has a turn does not wait for another one.
-        """
-        if getattr(self._own, "has_turn", False):
-            yield
-            return
-        is_free = self._turns.acquire(timeout=_LONGEST_WAIT)
-        self._own.has_turn = True
-        try:
-            yield
-        finally:
-            self._own.has_turn = False
-            if is_free:
-                self._turns.release()
 
     def page_size(self, operation: Operation) -> int:
         """Return how many users the next page of such a list is to have."""
@@ -76,11 +58,13 @@ class Throttle:
     def resize(self, operation: Operation, users: int, seconds: float, total: int) -> None:
         """Choose the size of the next page by what a page of so many users took.
 
-        A page is to be quick, but a list of `total` users must come to its end.
+        A page is to be quick: one that took long makes the next one smaller. But where two in a
+        row took long, a list of `total` users must be made of fewer pages to come to its end.
         """
         seconds = max(seconds, 1e-6)
+        before, self._took[operation] = self._took.get(operation, 1e-6), seconds
         quick = users * _PAGE_SECONDS / seconds
-        pages = self._list_seconds * self._share / seconds
+        pages = self.list_seconds * self._share / min(seconds, before)
         wanted = max(quick, total / pages, self._fewest)
         self._sizes[operation] = int(min(wanted, self._most))
 
@@ -92,6 +76,33 @@ class Throttle:
 
     def page_took(self, seconds: float) -> None:
         """Record that the Hub was busy so many seconds with a page."""
-        pause = min(seconds / self._share - seconds, _LONGEST_PAUSE)
+        pause = seconds / self._share - seconds
         with self._lock:
-            self._not_before = max(self._not_before, self._clock()) + pause
+            now = self._clock()
+            # What a list had no time to wait for is not put on the next one.
+            self._not_before = min(max(self._not_before, now) + pause, now + _LONGEST_PAUSE)
+
+
+class Turns:
+    """Bounds how many small requests are under way; one instance serves all threads."""
+
+    def __init__(self) -> None:
+        self._free, self._own = threading.BoundedSemaphore(_MOST_UNDER_WAY), threading.local()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait until few other requests of ours are under way, but not for long.
+
+        A thread that has a turn does not wait for another one.
+        """
+        if getattr(self._own, "has_turn", False):
+            yield
+            return
+        is_free = self._free.acquire(timeout=_LONGEST_WAIT)
+        self._own.has_turn = True
+        try:
+            yield
+        finally:
+            self._own.has_turn = False
+            if is_free:
+                self._free.release()

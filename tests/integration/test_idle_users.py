@@ -11,6 +11,7 @@ import pytest
 from answers import TOKENS
 from culling_rig import HOUR, FixedPolicies, MakeRig, Rig
 from fake_hub import ENFORCE, OF_PROBER, FakeHub, Reply, Request, User
+from turns import watch_turns
 
 from hub_idle_exporter.domain.settings import UserSettings
 
@@ -673,6 +674,28 @@ def test_a_deletion_is_sent_with_a_token_for_that_user_minted_before_the_look(
     assert minted.at < looked.at < delete.at < verified.at
     assert rig.hub.tokens[delete.token].user == "idle-prober"
     assert rig.counted("users_deleted_total") == 1
+
+
+def test_between_the_token_and_the_look_nothing_is_waited_for(
+    with_tokens: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle(with_tokens, "ana")
+    turns = watch_turns(with_tokens.hub, monkeypatch)
+    assert listed(with_tokens)
+    assert [f"POST {TOKENS}", "GET /users/ana"] in turns
+    assert there(with_tokens) == set()
+
+
+def test_expired_tokens_of_deletions_do_not_pile_up_at_the_hub(with_tokens: Rig) -> None:
+    """It deletes them when it lists tokens, and answers nobody meanwhile."""
+    rig = with_tokens
+    for number in range(60):
+        idle(rig, f"u{number:02}")
+    rig.poll()
+    before = len(rig.hub.log("GET", TOKENS))
+    assert rig.lister.list_if_due()
+    assert rig.counted("users_deleted_total") == 60
+    assert len(rig.hub.log("GET", TOKENS)) - before == 60 // 25
 
 
 def test_a_deletion_that_arrives_after_its_token_expired_keeps_the_user(with_tokens: Rig) -> None:

@@ -175,6 +175,24 @@ def test_what_happens_at_servers_is_seen_at_the_next_poll(
     assert names(found) == {name for name, user in expected.items() if user.seen_servers}
 
 
+def test_after_a_class_has_ended_the_next_polls_read_one_page(polls: Polls) -> None:
+    """Nobody is active any more: those whose servers have stopped are in front of the others."""
+    class_begins(polls)
+    polls.poll()
+    for number in range(250):
+        polls.now += 0.001
+        server = polls.hub.server(f"pupil{number}")
+        polls.use(server)
+        server.stopped, server.ready = True, False
+    for _ in range(2):
+        assert len(names(polls.poll())) == USERS
+    assert polls.asked() == [CHANGES, COUNT]
+    assert len(polls.hub.log("GET", "/users")) == 2
+    starts(polls)
+    assert polls.kinds(3) == [FULL, CHANGES, CHANGES]
+    assert "new" in names(polls.reads.read())
+
+
 def test_that_needs_no_scope_to_see_activity(polls: Polls) -> None:
     polls.may("list:users", "read:servers")
     polls.poll()

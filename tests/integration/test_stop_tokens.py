@@ -13,6 +13,7 @@ import structlog
 from answers import BEFORE_THE_STOP, TOKENS
 from culling_rig import HOUR, MakeRig, Rig
 from fake_hub import Reply, Request, Server
+from turns import watch_turns
 
 Events = list[MutableMapping[str, Any]]
 DAY = 24 * HOUR
@@ -57,6 +58,17 @@ def test_a_stop_is_sent_with_a_token_for_that_server_minted_before_the_look(rig:
     stop_token = rig.hub.tokens[delete.token]
     assert stop_token.user == "idle-prober"
     assert "delete:servers!server=ana/" in stop_token.scopes
+    assert rig.culled() == 1
+
+
+def test_between_the_stop_token_and_the_look_nothing_is_waited_for(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token lives for seconds; other requests of ours may take all turns meanwhile."""
+    rig.run("ana")
+    turns = watch_turns(rig.hub, monkeypatch)
+    rig.poll()
+    assert [f"POST {TOKENS}", f"GET {USER}"] in turns
     assert rig.culled() == 1
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from hub_idle_exporter.domain.model import Server, User
-from hub_idle_exporter.hub.changes import Changes
+from hub_idle_exporter.hub.changes import Changes, Others
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,7 +43,7 @@ OLD = known(ANA, BOB, EVE)
 
 
 def test_a_page_of_nothing_new_is_enough() -> None:
-    changes = Changes(OLD)
+    changes = Changes(OLD, Others())
     assert changes.take([ANA, BOB])
     assert (changes.users, changes.is_doubtful) == (OLD, False)
 
@@ -59,7 +59,7 @@ def test_a_page_of_nothing_new_is_enough() -> None:
     ids=["started", "used", "another server", "stopped"],
 )
 def test_what_has_changed_is_taken_and_the_next_page_read(first: User) -> None:
-    changes = Changes(OLD)
+    changes = Changes(OLD, Others())
     assert not changes.take([first, ANA])
     assert changes.take([one for one in (BOB, EVE) if one.name != first.name])
     without = {name: one for name, one in OLD.items() if name != first.name}
@@ -69,7 +69,7 @@ def test_what_has_changed_is_taken_and_the_next_page_read(first: User) -> None:
 
 def test_a_page_of_people_without_servers_says_nothing() -> None:
     """Many may sign in at the start of a class; who has a server comes after them."""
-    changes = Changes(OLD)
+    changes = Changes(OLD, Others())
     assert not changes.take([user("one", 9, []), user("two", 8, [])])
     assert changes.take([ANA, BOB])
 
@@ -78,13 +78,13 @@ def test_some_users_are_read_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
     """With tiny pages (`--api-page-size=1`) one who was not used would end it."""
     monkeypatch.setattr("hub_idle_exporter.hub.changes.FEWEST_READ", 25)
     many = [user(f"u{number}", -number) for number in range(60)]
-    changes = Changes(known(*many))
+    changes = Changes(known(*many), Others())
     assert [changes.take([one]) for one in many[:25]] == [False] * 24 + [True]
 
 
 def test_once_all_who_were_known_were_seen_a_page_of_others_is_enough() -> None:
     used = [replace(one, last_activity=at(5)) for one in OLD.values()]
-    changes = Changes(OLD)
+    changes = Changes(OLD, Others())
     assert not changes.take(used)
     assert changes.take([user("nobody", 0.5, []), user("none", 0, [])])
     assert (changes.users, changes.is_doubtful) == (known(*used), False)
@@ -92,46 +92,102 @@ def test_once_all_who_were_known_were_seen_a_page_of_others_is_enough() -> None:
 
 def test_a_page_in_another_order_is_doubtful() -> None:
     """As of what says to be a Hub, but does not sort."""
-    changes = Changes(OLD)
+    changes = Changes(OLD, Others())
     assert changes.take([EVE, BOB])
     assert changes.is_doubtful
 
 
 def test_pages_may_overlap_while_users_move_to_the_front() -> None:
-    changes = Changes(OLD)
+    changes = Changes(OLD, Others())
     assert not changes.take([user("new", 9), ANA, BOB])
     assert changes.take([ANA, BOB, EVE])
     assert not changes.is_doubtful
 
 
 def test_a_server_of_somebody_who_was_never_active_is_doubtful() -> None:
-    changes = Changes(OLD)
+    changes = Changes(OLD, Others())
     assert changes.take([user("new", None)])
     assert changes.is_doubtful
-    assert not Changes(OLD).take([user("nobody", None, [])])
+    assert not Changes(OLD, Others()).take([user("nobody", None, [])])
 
 
 def test_a_page_of_one_moment_is_in_no_order() -> None:
     """As after somebody has edited the database."""
     same = known(*(user(name, 1) for name in ("ana", "bob", "eve")))
-    changes = Changes(same)
+    changes = Changes(same, Others())
     assert not changes.take([same["ana"], same["bob"]])
     assert changes.take([same["eve"]])
 
 
 def test_without_the_scope_to_see_activity_the_order_is_believed() -> None:
     unseen = {name: User(name, servers=one.servers) for name, one in OLD.items()}
-    changes = Changes(unseen)
+    changes = Changes(unseen, Others())
     assert changes.take([unseen["eve"], unseen["ana"]])
     assert not changes.is_doubtful
 
 
 def test_it_ends_among_many_who_have_no_server() -> None:
-    changes, pages = Changes(OLD), 0
+    changes, pages = Changes(OLD, Others()), 0
     while not changes.take([user(f"u{pages}-{n}", -pages, []) for n in range(50)]):
         pages += 1
     assert changes.is_doubtful
     assert pages == 4
+
+
+# -- those without servers who were read before
+
+
+GONE = [user(f"gone{n}", 60 - n, []) for n in range(30)]
+
+
+def remembering(*users: User) -> Others:
+    others = Others()
+    others.remember(users)
+    return others
+
+
+def test_after_many_have_stopped_the_next_poll_ends_among_them() -> None:
+    """They stay in front of all who still work until somebody is active."""
+    first = Changes(OLD | known(*(user(one.name, -1) for one in GONE)), Others())
+    assert not first.take(GONE)
+    assert first.take([ANA, BOB])
+    assert first.users == OLD
+    second = Changes(first.users, remembering(*first.others))
+    assert second.take(GONE[:5])
+    assert (second.users, second.is_doubtful) == (OLD, False)
+
+
+@pytest.mark.parametrize(
+    "now",
+    [user("gone0", 61, []), user("gone0", None, []), user("gone0", 60, [""])],
+    ids=["was active", "order is lost", "started"],
+)
+def test_one_who_has_moved_says_nothing(now: User) -> None:
+    assert not Changes(OLD, remembering(GONE[0])).take([now])
+
+
+def test_without_the_scope_to_see_activity_nobody_is_remembered() -> None:
+    """Whether they moved cannot be told."""
+    unseen = User("gone", servers={})
+    assert not Changes(OLD, remembering(unseen)).take([unseen])
+
+
+def test_who_had_no_server_before_either_does_not_make_a_list_doubtful_twice() -> None:
+    crowd = [user(f"u{n}", -n, []) for n in range(300)]
+    first, others = Changes(OLD, Others()), Others()
+    assert first.take(crowd)
+    assert first.is_doubtful
+    others.remember(first.others)
+    second = Changes(OLD, others)
+    assert not second.take([user("new", 1), *crowd[:250]])
+    assert second.take(crowd[250:])
+    assert not second.is_doubtful
+
+
+def test_those_last_active_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hub_idle_exporter.hub.changes._MOST_REMEMBERED", 10)
+    others = remembering(*GONE)
+    assert [others.has_not_moved(one) for one in GONE] == [True] * 10 + [False] * 20
 
 
 # -- every history of a Hub
@@ -164,28 +220,38 @@ CHANGES: Any = st.lists(st.tuples(st.sampled_from("abcdefghij"), SERVERS))
 
 
 @settings(max_examples=300)
-@given(before=CHANGES, after=CHANGES, meanwhile=CHANGES, size=st.integers(1, 5))
-def test_what_moves_users_is_never_missed(
-    before: Any, after: Any, meanwhile: Any, size: int
-) -> None:
+@given(
+    before=CHANGES, polls=st.lists(st.tuples(CHANGES, CHANGES), max_size=3), size=st.integers(1, 5)
+)
+def test_what_moves_users_is_never_missed(before: Any, polls: Any, size: int) -> None:
     """As long as the Hub says that so many users have servers as were found.
 
     Who is used while the pages are read may be seen or not; everybody else is.
     """
-    hub, later = SmallHub(), dict(enumerate(meanwhile))
+    hub, others = SmallHub(), Others()
     for name, servers in before:
         hub.change(name, servers)
-    changes, number = Changes(hub.active()), 0
-    for name, servers in after:
-        hub.change(name, servers)
+    users, touched, deleted = hub.active(), set[str](), False
+    for after, meanwhile in polls:
+        for name, servers in after:
+            hub.change(name, servers)
+        changes = read(hub, Changes(users, others), size, dict(enumerate(meanwhile)))
+        others.remember(changes.others)
+        deleted |= any(servers is None for _, servers in (*after, *meanwhile))
+        touched |= {name for name, _ in meanwhile}
+        assert deleted or not changes.is_doubtful
+        if deleted or len(changes.users) != len(hub.active()):
+            return
+        untouched = (hub.active().keys() | changes.users.keys()) - touched
+        assert all(changes.users.get(name) == hub.active().get(name) for name in untouched)
+        users = changes.users
+
+
+def read(hub: SmallHub, changes: Changes, size: int, later: Any) -> Changes:
+    """Read pages until they are enough; after some of them something changes."""
+    number = 0
     while (page := hub.page(size, number)) and not changes.take(page):
         if number in later:
             hub.change(*later[number])
         number += 1
-    deleted = any(servers is None for _, servers in (*after, *meanwhile))
-    assert deleted or not changes.is_doubtful
-    if deleted or (len(changes.users) != len(hub.active())):
-        return
-    touched = {name for name, _ in meanwhile}
-    untouched = (hub.active().keys() | changes.users.keys()) - touched
-    assert all(changes.users.get(name) == hub.active().get(name) for name in untouched)
+    return changes

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub_idle_exporter.domain.labels import Operation
-from hub_idle_exporter.hub.throttle import Throttle
+from hub_idle_exporter.hub.throttle import Throttle, Turns
 
 LIST, IDLE = Operation.LIST_USERS, Operation.LIST_IDLE_USERS
 
@@ -66,7 +66,16 @@ def test_where_pages_are_slow_they_are_large_enough_for_a_list_to_end(
     """10,000 users in 30 s, a quarter of which is the Hub's."""
     pages = throttle(Waited())
     pages.resize(LIST, 50, took, 10_000)
+    pages.resize(LIST, 50, took, 10_000)
     assert pages.page_size(LIST) == size
+
+
+def test_one_slow_page_on_a_large_hub_does_not_make_the_next_one_larger() -> None:
+    """It met a garbage collection of the Hub's."""
+    pages = throttle(Waited())
+    for took, size in ((0.012, 40), (0.2, 40), (0.012, 40), (0.2, 40)):
+        pages.resize(LIST, 40, took, 10_000)
+        assert pages.page_size(LIST) == size
 
 
 @given(
@@ -120,6 +129,16 @@ def test_pauses_do_not_keep_a_list_from_ending() -> None:
         assert clock.pauses == pauses
 
 
+def test_what_one_list_had_no_time_for_is_not_put_on_the_next() -> None:
+    clock = Waited()
+    pages = throttle(clock)
+    for _ in range(50):
+        pages.page_took(1.0)
+        pages.pause(until=clock.now)
+    pages.pause(until=math.inf)
+    assert clock.pauses == [pytest.approx(5.0)]
+
+
 @given(st.lists(st.floats(0.001, 1.5), min_size=1), st.integers(1, 100))
 def test_lists_take_no_more_than_their_share_of_the_hubs_time(
     pages: list[float], percent: int
@@ -136,6 +155,15 @@ def test_lists_take_no_more_than_their_share_of_the_hubs_time(
     assert sum(read) <= (clock.now - begun) * share + 1e-6
 
 
+def test_lists_of_two_threads_together_keep_to_the_share() -> None:
+    clock = Waited()
+    pages = throttle(clock)
+    pages.page_took(0.1)
+    pages.page_took(0.1)
+    pages.pause(until=math.inf)
+    assert clock.pauses == [pytest.approx(0.6)]
+
+
 # -- at once
 
 
@@ -147,14 +175,14 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("patient")
 def test_a_third_request_waits_until_one_is_answered() -> None:
-    pages, entered = throttle(Waited()), threading.Event()
+    turns, entered = Turns(), threading.Event()
 
     def third() -> None:
-        with pages.turn():
+        with turns.turn():
             entered.set()
 
     waiting = threading.Thread(target=third)
-    with under_way(pages), under_way(pages) as last:
+    with under_way(turns), under_way(turns) as last:
         waiting.start()
         assert not entered.wait(0.2)
         last.set()
@@ -163,12 +191,12 @@ def test_a_third_request_waits_until_one_is_answered() -> None:
 
 
 @contextmanager
-def under_way(pages: Throttle) -> Iterator[threading.Event]:
+def under_way(turns: Turns) -> Iterator[threading.Event]:
     """Let another thread have a turn, until the event is set."""
     begun, over = threading.Event(), threading.Event()
 
     def ask() -> None:
-        with pages.turn():
+        with turns.turn():
             begun.set()
             over.wait(60)
 
@@ -186,27 +214,26 @@ def test_nobody_waits_long_for_a_request_that_gets_no_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("hub_idle_exporter.hub.throttle._LONGEST_WAIT", 0.01)
-    pages = throttle(Waited())
-    with under_way(pages), under_way(pages), pages.turn():
+    turns = Turns()
+    with under_way(turns), under_way(turns), turns.turn():
         pass
-    with under_way(pages), under_way(pages):
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_request_that_fails_hands_its_turn_back() -> None:
+    turns = Turns()
+    for _ in range(2):
+        with pytest.raises(OSError, match="reset"), turns.turn():
+            raise OSError("reset")
+    with under_way(turns), under_way(turns):
         pass
 
 
 @pytest.mark.usefixtures("patient")
 def test_requests_that_belong_together_wait_once() -> None:
     """A stop token lives for seconds: nothing is waited for between it and the look."""
-    pages = throttle(Waited())
-    with pages.turn(), pages.turn(), under_way(pages):
+    turns = Turns()
+    with turns.turn(), turns.turn(), under_way(turns):
         pass
-    with under_way(pages), under_way(pages):
+    with under_way(turns), under_way(turns):
         pass
-
-
-def test_lists_of_two_threads_together_keep_to_the_share() -> None:
-    clock = Waited()
-    pages = throttle(clock)
-    pages.page_took(0.1)
-    pages.page_took(0.1)
-    pages.pause(until=math.inf)
-    assert clock.pauses == [pytest.approx(0.6)]
