@@ -90,6 +90,8 @@ def _wait_goals(found: dict[str, Any] | None) -> Iterator[Goal]:
             yield _at_most(f"p99.9 of waits {of}, ms", 15, ours["p999"] * 1000)
             cpu = row["of_peer"]["ours"]["median"]
             yield _at_most(f"Hub CPU a poll, of the peer's ({MANY:,} servers)", 0.6, cpu)
+            busy = row["at_work_of_peer"]["median"]
+            yield _at_most(f"Hub CPU a poll, of the peer's ({MANY:,} servers in use)", 0.6, busy)
     if found and found["culls"]:
         ours, bare = (found["culls"]["waits"][name] for name in ("ours", "bare stops"))
         what = f"waits of others over 100 ms during a cull of {found['culls']['culled']}"
@@ -228,19 +230,26 @@ def _waits(found: dict[str, Any]) -> Iterator[str]:
         "every 10 ms (real JupyterHub, one server in six is a named one; a poll every 2 s)"
     )
     yield ""
-    yield from _head("running", "meanwhile", "p50", "p99", "p99.9", "longest", "duration of a poll",
-                     "longest", "Hub CPU a poll", "of the peer's",
-                     "longest wait for the Hub's garbage collection")  # fmt: skip
+    yield from _head("running", "meanwhile", "p50", "p99", "p99.9", "longest",
+                     "a poll of changes takes", "a full one", "longest", "Hub CPU a poll",
+                     "of the peer's", "longest wait for the Hub's garbage collection")  # fmt: skip
     for row in found["polls"]:
         for name, waits in row["waits"].items():
-            polled = name in row["poll_seconds"]
+            polled = name in row["full_seconds"]
             yield _row(
                 f"{row['servers']:,}", f"polls: {name}", *_of_waits(waits),
-                _ms(row["poll_seconds"][name]) if polled else "",
+                _ms(row["changes_seconds"][name]) if name in row["changes_seconds"] else "",
+                _ms(row["full_seconds"][name]) if polled else "",
                 f"{row['longest_poll'][name]:.2f} s" if polled else "",
                 _ms(row["hub_cpu_seconds"][name]) if polled else "",
                 _times(row["of_peer"][name]) if polled else "", _collecting(waits),
             )  # fmt: skip
+    yield ""
+    yield from _head("running, a fifth of whom report activity between two polls",
+                     "Hub CPU a poll of ours", "of the peer's")  # fmt: skip
+    for row in found["polls"]:
+        yield _row(f"{row['servers']:,}", _ms(row["hub_cpu_at_work"]),
+                   _times(row["at_work_of_peer"]))  # fmt: skip
     culls = found["culls"]
     yield ""
     yield from _head("running", "meanwhile", "p50", "p99", "p99.9", "longest", "over 50 ms",

@@ -24,6 +24,8 @@ Figures = dict[str, Any]
 
 NOBODY, LARGE_PAGES = "nobody", "200 a page, no pause"
 EVERY = 2.0  # seconds between two polls
+# Of the servers in use: each reports activity every five minutes, and polls are a minute apart.
+REPORT_BETWEEN_POLLS = 1 / 5
 STOP_SECONDS = 1
 _CULLERS = {"bare stops": "stops", "ours": "cull", "peer": "peer"}
 _NAMED_ONE_IN = 6
@@ -72,7 +74,8 @@ def waits(plan: Plan) -> Figures:
         for servers in plan.servers:
             _start(hub, begun, servers)
             begun = servers
-            polls.append({"servers": servers, **during_polls(hub, collections, plan, kinds)})
+            found = during_polls(hub, collections, plan, kinds)
+            polls.append({"servers": servers, **found})
             if servers == plan.among:
                 culls = {"servers": servers, **_during_culls(hub, collections, plan)}
     return {"polls": polls, "culls": culls}
@@ -104,10 +107,14 @@ def _start(hub: RealHub, begin: int, end: int) -> None:
 
 
 def during_polls(hub: RealHub, collections: Path, plan: Plan, kinds: dict[str, Figures]) -> Figures:
-    """Measure while nobody polls, and while each of these does, in turn."""
+    """Measure while nobody polls, and while each of these does, in turn.
+
+    `hub_cpu_at_work` is of polls between which users report activity: what of the peer's it is.
+    """
     waited = {name: Waits() for name in (NOBODY, *kinds)}
-    took = {name: list[float]() for name in kinds}
+    changes, full = ({name: list[float]() for name in kinds} for _ in range(2))
     cpu = {name: list[float]() for name in kinds}
+    users, at_work = [user for user, server in hub.servers() if not server], list[float]()
     with _neighbour(hub) as neighbour, workers(Address(hub.url, hub.token), **kinds) as working:
         for one in working.values():
             one.ask()
@@ -116,24 +123,30 @@ def during_polls(hub: RealHub, collections: Path, plan: Plan, kinds: dict[str, F
             for name, one in working.items():
 
                 def polls(one: Process = one, name: str = name) -> None:
-                    took[name].extend(_polls(one, plan.polls))
+                    for seconds, is_full in _polls(one, plan.polls):
+                        (full if is_full else changes)[name].append(seconds)
 
                 waited[name] += _while(neighbour, polls)
                 cpu[name].append(_hub_cpu(hub, one, plan.polls))
+            at_work.append(_hub_cpu_at_work(hub, working["ours"], plan.polls, users))
     return {
         "waits": {name: _waits(values, collections) for name, values in waited.items()},
-        "poll_seconds": {name: Spread.of(values).data() for name, values in took.items()},
-        "longest_poll": {name: max(values) for name, values in took.items()},
+        "changes_seconds": {name: Spread.of(one).data() for name, one in changes.items() if one},
+        "full_seconds": {name: Spread.of(one).data() for name, one in full.items()},
+        "longest_poll": {name: max(full[name] + changes[name]) for name in kinds},
         "hub_cpu_seconds": {name: Spread.of(values).data() for name, values in cpu.items()},
         "of_peer": {name: Spread.of_ratios(cpu[name], cpu["peer"]).data() for name in kinds},
+        "hub_cpu_at_work": Spread.of(at_work).data(),
+        "at_work_of_peer": Spread.of_ratios(at_work, cpu["peer"]).data(),
     }
 
 
-def _polls(one: Process, count: int) -> Iterator[float]:
-    """Poll so many times, not more often than it is due; give what each took."""
+def _polls(one: Process, count: int) -> Iterator[tuple[float, bool]]:
+    """Poll so many times, not more often than it is due; give what each took, and if in full."""
     for _ in range(count):
         begun = time.monotonic()
-        yield one.ask()["wall"]
+        answer = one.ask()
+        yield answer["wall"], not (answer["did"] or {}).get("full_list_age")
         time.sleep(max(0.0, begun + EVERY - time.monotonic()))
 
 
@@ -143,6 +156,19 @@ def _hub_cpu(hub: RealHub, one: Process, polls: int) -> float:
     before = cpu_of(process)
     one.ask(polls)
     return (cpu_of(process) - before) / polls
+
+
+def _hub_cpu_at_work(hub: RealHub, one: Process, polls: int, users: Sequence[str]) -> float:
+    """Poll so many times; before each some users report activity, which is not measured."""
+    process, spent = psutil.Process(hub.pid), 0.0
+    rounds = round(1 / REPORT_BETWEEN_POLLS)
+    for number in range(polls):
+        for user in users[number % rounds :: rounds]:
+            hub.post_activity(user)
+        before = cpu_of(process)
+        one.ask()
+        spent += cpu_of(process) - before
+    return spent / polls
 
 
 # -- culls

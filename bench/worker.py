@@ -64,8 +64,10 @@ def ours(url: str, token: str, **options: Any) -> Work:
     """Poll as the sidecar does in monitor mode."""
     running = sidecar(url, token, **options)
 
-    def poll() -> None:
+    def poll() -> dict[str, float]:
         assert running.poller.poll(), running.latest.state.error
+        snapshot = running.latest.state.snapshot
+        return {"full_list_age": snapshot.full_list_age if snapshot else 0.0}
 
     return poll
 

@@ -204,10 +204,10 @@ OPTIONS = [
     _option("cull-admin-users", BOOLEAN, "Whether administrators of the Hub may be "
             "deleted too; without it they are kept."),
     _option("user-timeout", _duration(86400), "Idle limit of users, at least a day.", "30d"),
-    _option("api-page-size", _whole(0, 10_000), "Most users per page when users are listed; 0 for "
-            "the default.", "200"),
-    _option("max-hub-share", _whole(1, 100), "Most of the Hub's time to take for reading lists, "
-            "in percent: there is a pause after each page; 100 for no pauses.", "25"),
+    _option("api-page-size", _whole(0, 10_000), "Maximum users per page when users are listed; 0 "
+            "for the default.", "200"),
+    _option("max-hub-share", _whole(1, 100), "Maximum share of the Hub's time for reading lists, "
+            "in percent: there is a pause after each page. 100: no pauses.", "25"),
     _option("request-timeout", _duration(1), "Timeout of one request to the Hub, with its whole "
             "answer.", "60s", also=("JUPYTERHUB_REQUEST_TIMEOUT",)),
     _option("ssl-enabled", BOOLEAN, "The Hub uses internal_ssl.", "false"),
