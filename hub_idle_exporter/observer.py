@@ -109,6 +109,7 @@ class Observer:
         try:
             return step(state)
         except HubError as error:
+            self._active_users.forget()
             problem = PollError(error.cause, str(error), error.retry_after)
             return state.failed(problem, self._clocks())
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from ..clocks import steady
-from .changes import Others
+from .changes import Order
 from .client import Hub, UserListing
 
 # Up to here the full list is a few pages: hardly more than it takes to ask what has changed.
@@ -28,7 +28,7 @@ class ActiveUsers:
     def __init__(self, hub: Hub, clock: Callable[[], float] = steady) -> None:
         self._hub, self._clock = hub, clock
         self._newest: UserListing | None = None
-        self._others = Others()
+        self._order = Order()
         self._polls = 0  # since the list was read in full, that one included
         self._asked = 0.0
 
@@ -36,8 +36,18 @@ class ActiveUsers:
         """Return the users with servers now; raise HubError."""
         listing = self._brought_up_to_date()
         self._polls = self._polls + 1 if listing is not None else 1
-        self._newest = listing if listing is not None else self._hub.users()
+        self._newest = listing if listing is not None else self._read_in_full()
         return self._newest
+
+    def forget(self) -> None:
+        """Build on nothing known: the next list is read in full."""
+        self._newest = None
+
+    def _read_in_full(self) -> UserListing:
+        listing = self._hub.users()
+        if not self._order.names and self._may_go_on_from(listing):
+            self._hub.ask_order(self._order)
+        return listing
 
     def _brought_up_to_date(self) -> UserListing | None:
         """Read only what has changed; None if the list is to be read in full."""
@@ -45,7 +55,7 @@ class ActiveUsers:
         gap, self._asked = self._clock() - self._asked, self._clock()
         if before is None or gap > _LONGEST_GAP or not self._may_go_on_from(before):
             return None
-        return self._hub.changed_users(before, self._others)
+        return self._hub.changed_users(before, self._order)
 
     def _may_go_on_from(self, before: UserListing) -> bool:
         return (

@@ -1,10 +1,11 @@
 """Bring a list of users with servers up to date from those who were active last.
 
 A Hub moves a user to the front of its users by last activity when one of their servers starts, has
-stopped or reports activity. So what has changed since the poll before is in front.
+stopped or reports activity, and when they look at a page of the Hub. So what has changed since the
+poll before is in front, and the others come after it in the order that they had.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
 
@@ -14,72 +15,73 @@ from ..domain.model import User, utc
 
 # Activity may be reported late, so that some of what is new is behind some that is not.
 FEWEST_READ = 25
-# Give up after so many users who had no server before either.
+# Users who come one after another as they did before: by chance they hardly ever do.
+_IN_A_ROW = 5
+# Give up after so many users without a server who were not there before.
 _MOST_STRANGERS = 200
-_MOST_REMEMBERED = 1000
+_MOST_REMEMBERED = 5000
 
 
-class Others:
-    """Remembers who had no server, and when they were last active.
-
-    After a class has ended, those whose servers have stopped are in front of all who still work.
-    One who has not been active since is where nothing new begins, like one whose servers have not
-    changed.
-    """
+class Order:
+    """The names of users, those last active first, as they were last read."""
 
     def __init__(self) -> None:
-        self._active: dict[str, datetime] = {}
+        self.names: Sequence[str] = ()
 
-    def remember(self, users: Sequence[User]) -> None:
-        """Remember them, those last active first; if they are many, forget the others.
-
-        Only once a list has been read: while it is, users move from page to page.
-        """
-        for user in reversed(users):
-            self._active.pop(user.name, None)
-            if isinstance(user.last_activity, datetime):
-                self._active[user.name] = user.last_activity
-        for name in list(self._active)[:-_MOST_REMEMBERED]:
-            del self._active[name]
-
-    def has_not_moved(self, user: User) -> bool:
-        """Tell whether this user without a server was last active when it was remembered."""
-        return user.name in self._active and self._active[user.name] == user.last_activity
+    def put_in_front(self, read: Iterable[str], keep: bool = True) -> None:
+        """Remember who is in front now; the others stay behind them if they are to be kept."""
+        names = dict.fromkeys([*read, *(self.names if keep else ())])
+        self.names = tuple(names)[:_MOST_REMEMBERED]
 
 
 class Changes:
-    """Takes pages of all users, those last active first, until one brings nothing new.
+    """Takes pages of all users, those last active first, until they go on as they did before.
 
-    `users` are those with servers by then. `is_doubtful` tells that they may be wrong.
+    `users` are those with servers by then. `is_doubtful` tells that they may be wrong. `read` are
+    the users read, in their order, and `go_on_as_before` tells that the others come as before.
 
     Args:
         known: the users with servers as of the poll before, by name.
-        others: remembers users without a server.
+        order: the users, with servers or not, as they were last read.
     """
 
-    def __init__(self, known: Mapping[str, User], others: Others) -> None:
-        self._known, self._unseen, self._remembered = known, set(known), others
-        self.users, self.is_doubtful = dict(known), False
-        self.others = list[User]()
-        self._read = self._strangers = 0
+    def __init__(self, known: Mapping[str, User], order: Order) -> None:
+        self._known, self._unseen = known, set(known)
+        self._order, self._there = order.names, frozenset(order.names)
+        self.users, self.is_doubtful, self.go_on_as_before = dict(known), False, False
+        self.read: dict[str, User] = {}
+        self._strangers = self._in_a_row = self._reached = 0
 
     def take(self, page: Sequence[User]) -> bool:
         """Take the next page, not empty; return True when no more are needed."""
-        seen = [one for one in page if one.name in self._known]
-        others = [one for one in page if not one.servers]
-        remembered = [one for one in others if self._remembered.has_not_moved(one)]
         new = [one for one in page if self._is_new(one)]
+        for user in page:
+            if user.name not in self.read:  # meanwhile users move to the front: pages may overlap
+                self._place(user)
         self._bring_up_to_date(new)
-        self._unseen.difference_update(one.name for one in seen)
-        self.others += others
-        self._strangers += sum(one.name not in self._known for one in others) - len(remembered)
-        self._read += len(page)
+        self._unseen.difference_update(one.name for one in page)
         if self._strangers > _MOST_STRANGERS or not _is_in_order(page):
             self.is_doubtful = True
-        nothing_new = not new and not _is_of_one_moment(page)
-        reaches_known = bool(seen or remembered) or not self._unseen
-        is_enough = nothing_new and reaches_known and self._read >= FEWEST_READ
+        self.go_on_as_before = self._in_a_row >= _IN_A_ROW and not _is_of_one_moment(page)
+        nothing_left = not self._unseen and not new
+        is_enough = (self.go_on_as_before or nothing_left) and len(self.read) >= FEWEST_READ
         return self.is_doubtful or is_enough
+
+    def _place(self, user: User) -> None:
+        """Note whether a user comes as before: all who were in front of it still are."""
+        if not user.servers and user.name not in self._known and user.name not in self._there:
+            self._strangers += 1
+        comes_as_before = user.name == self._next_as_before() and not self._is_new(user)
+        self._in_a_row = self._in_a_row + 1 if comes_as_before else 0
+        self.read[user.name] = user
+
+    def _next_as_before(self) -> str | None:
+        """Return who comes next if nobody else has moved to the front."""
+        while self._reached < len(self._order):
+            if self._order[self._reached] not in self.read:
+                return self._order[self._reached]
+            self._reached += 1
+        return None
 
     def _bring_up_to_date(self, new: Sequence[User]) -> None:
         for user in new:
@@ -96,9 +98,10 @@ class Changes:
 def _is_in_order(page: Sequence[User]) -> bool:
     """Tell whether nobody was active after those in front, as far as it is shown.
 
-    Nobody has a server without ever having been active. Pages may overlap: meanwhile users move.
+    Nobody has a server without ever having been active. Some databases sort by whole seconds.
     """
-    shown = [utc(one.last_activity) for one in page if isinstance(one.last_activity, datetime)]
+    times = [one.last_activity for one in page if isinstance(one.last_activity, datetime)]
+    shown = [utc(one).replace(microsecond=0) for one in times]
     never = any(one.last_activity is None and one.servers for one in page)
     return not never and all(earlier >= later for earlier, later in pairwise(shown))
 

@@ -40,17 +40,17 @@ from ..domain.model import (
 )
 from ..domain.settings import ConnectionSettings
 from .bounded import BoundedAdapter, read_whole
-from .changes import FEWEST_READ, Changes, Others
+from .changes import FEWEST_READ, Changes, Order
 from .decoding import DecodedUsers, date_of, decode, decode_users, seconds_of
 from .errors import HubError, refusal, unreachable
 from .listing import UserPages, next_offset
 from .pace import Pace
-from .throttle import Throttle, Turns
+from .throttle import PAGE_SECONDS, ListTime, Throttle, Turns
 from .token import Token
 
 PAGINATED = "application/jupyterhub-pagination+json"
 NOTE_PREFIX = "hub-idle-exporter: "
-LISTING_SECONDS = 300.0  # for all pages of a list together
+LISTING_SECONDS = 300.0  # for all pages of a list together, pauses not counted
 _ROUTES_PAUSING_SECONDS = 1.0  # routes must be young when a server is stopped
 _ROUTES_PER_PAGE = 200
 _IF_LARGE = "lower --api-page-size, or look for users with huge user_options"
@@ -202,35 +202,41 @@ class Hub:
         complete = pages.is_complete(counts_users=self.sorts_users)
         return UserListing(pages.users, now, now, complete, pages.unreadable)
 
-    def changed_users(self, before: UserListing, others: Others) -> UserListing | None:
+    def changed_users(self, before: UserListing, order: Order) -> UserListing | None:
         """Bring a complete list up to date, from the users last active (`GET /users`).
 
-        The Hub must sort users. None if only the full list can tell who has servers now. `others`
-        remembers those without a server from one poll to the next.
+        The Hub must sort users. None if only the full list can tell who has servers now. `order` is
+        as of the poll before, and becomes that of this one.
         """
-        begun, now = self._steady(), 0.0
+        time, now = self._list_time(), 0.0
         users = before.users
         for _ in range(_TRIES):
-            changes, clock = self._changes(users, others, begun)
+            changes, clock = self._changes(users, order, time)
             now, users = now or clock, changes.users
             if changes.is_doubtful:
                 return None
             wanted = "?state=active&limit=1"
-            page, _ = self._user_page(Operation.LIST_USERS, wanted, 0, begun, User)
+            page, _ = self._user_page(Operation.LIST_USERS, wanted, 0, time, User)
             if page.pagination.total == len(users):
                 return replace(before, users=users, now=now)
         return None
 
+    def ask_order(self, order: Order) -> None:
+        """Ask who was active last (`GET /users`), before changes are read for the first time."""
+        wanted = f"?sort=-last_activity&limit={self._throttle.page_size(Operation.LIST_USERS)}"
+        page, _ = self._user_page(Operation.LIST_USERS, wanted, 0, self._list_time(), User)
+        order.put_in_front([one.name for one in page.users])
+
     def _changes(
-        self, known: Mapping[str, User], others: Others, begun: float
+        self, known: Mapping[str, User], order: Order, time: ListTime
     ) -> tuple[Changes, float]:
         """Read the users last active until nothing is new; give the Hub's clock at the start."""
-        changes, now = Changes(known, others), 0.0
+        changes, now = Changes(known, order), 0.0
         offset: int | None = 0
         size = min(FEWEST_READ, self._connection.page_size)
         while offset is not None:
             wanted = f"?sort=-last_activity&limit={size}"
-            page, response = self._user_page(Operation.LIST_USERS, wanted, offset, begun, User)
+            page, response = self._user_page(Operation.LIST_USERS, wanted, offset, time, User)
             now = now or self._clock(response)
             size = self._throttle.page_size(Operation.LIST_USERS)
             if page.unreadable or not page.users:
@@ -238,7 +244,7 @@ class Hub:
                 break
             is_enough = changes.take(page.users)
             offset = None if is_enough else next_offset(offset, page.pagination.next, self._base)
-        others.remember(changes.others)
+        order.put_in_front(changes.read, keep=changes.go_on_as_before)
         return changes, now
 
     @property
@@ -322,12 +328,11 @@ class Hub:
     def routes(self) -> list[Route]:
         """Read all routes of the proxy, page by page (`GET /proxy`)."""
         routes: dict[str, Route] = {}
-        begun = self._steady()
+        time = self._list_time(_ROUTES_PAUSING_SECONDS)
         offset: int | None = 0
         while offset is not None:
             query = f"?limit={_ROUTES_PER_PAGE}&offset={offset}"
-            self._throttle.pause(begun + _ROUTES_PAUSING_SECONDS)
-            response = self._page(Operation.LIST_ROUTES, "/proxy", query, begun)
+            response = self._page(Operation.LIST_ROUTES, "/proxy", query, time)
             page = self._decode(response, RoutePage)
             routes.update(page.items)
             offset = next_offset(offset, page.pagination.next, self._base)
@@ -379,16 +384,16 @@ class Hub:
         is_enough: Callable[[Sequence[AnyUser], float], bool] = lambda _page, _now: False,
     ) -> tuple[UserPages[AnyUser], float]:
         """List users until a page is enough; return them, and the Hub's clock at the first page."""
-        pages, begun = UserPages[AnyUser](self._base), self._steady()
+        pages, time = UserPages[AnyUser](self._base), self._list_time()
         offset: int | None = 0
         now = 0.0
         while offset is not None:
-            size = self._throttle.page_size(operation)
-            query = f"{wanted}&limit={size}"
-            page, response = self._user_page(operation, query, offset, begun, kind)
+            query = f"{wanted}&limit={self._throttle.page_size(operation)}"
+            page, response = self._user_page(operation, query, offset, time, kind)
             now = now or self._clock(response)
             offset = pages.take(page, offset)
-            if page.pagination.next is not None:  # the last page is seldom a full one
+            # The last page is seldom a full one.
+            if page.pagination.next is not None or response.took > PAGE_SECONDS:
                 users, total = len(page.users), page.pagination.total
                 self._throttle.resize(operation, users, response.took, total)
             if is_enough(page.users, now):
@@ -400,19 +405,22 @@ class Hub:
         operation: Operation,
         wanted: str,
         offset: int,
-        begun: float,
+        time: ListTime,
         kind: type[AnyUser],
     ) -> tuple[DecodedUsers[AnyUser], _Response]:
-        """Read a page of a list of users that we began to read then, by our clock."""
-        self._throttle.pause(begun + self._throttle.list_seconds)
-        response = self._page(operation, "/users", f"{wanted}&offset={offset}", begun)
+        """Read a page of a list of users."""
+        response = self._page(operation, "/users", f"{wanted}&offset={offset}", time)
         page = decode_users(response.body, offset + 1, self._base, self._token.mask, kind)
         self._believed(response)
         return page, response
 
-    def _page(self, operation: Operation, path: str, query: str, begun: float) -> _Response:
-        """Request one page of a list that we began to read then, by our clock."""
-        left = begun + LISTING_SECONDS - self._steady()
+    def _list_time(self, pausing: float = math.inf) -> ListTime:
+        """Begin a list, with pauses for so many seconds at most."""
+        return ListTime(self._throttle, LISTING_SECONDS, pausing)
+
+    def _page(self, operation: Operation, path: str, query: str, time: ListTime) -> _Response:
+        """Request one page of a list, after a pause."""
+        left = time.left_after_pause()
         try:
             if left > 0:
                 response = self._send(operation, "GET", path + query, within=left)

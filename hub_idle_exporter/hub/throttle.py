@@ -12,7 +12,7 @@ from ..clocks import steady
 from ..domain.labels import Operation
 
 # Seconds that a page may keep the Hub busy: not much longer than other small requests do.
-_PAGE_SECONDS = 0.010
+PAGE_SECONDS = 0.010
 # Below this a page hardly gets cheaper: most of it is the request itself.
 _FEWEST_USERS = 40
 # Pages show that the Hub is up: an outage of a minute is to be noticed in the middle of a list.
@@ -44,7 +44,7 @@ class Throttle:
         clock: Callable[[], float] = steady,
     ) -> None:
         self._share, self._most, self.list_seconds = share, most_users, list_seconds
-        self._wait, self._clock = wait, clock
+        self._wait, self.clock = wait, clock
         self._fewest = min(_FEWEST_USERS, most_users)
         self._sizes: dict[Operation, int] = {}
         self._took: dict[Operation, float] = {}
@@ -63,24 +63,49 @@ class Throttle:
         """
         seconds = max(seconds, 1e-6)
         before, self._took[operation] = self._took.get(operation, 1e-6), seconds
-        quick = users * _PAGE_SECONDS / seconds
+        quick = users * PAGE_SECONDS / seconds
         pages = self.list_seconds * self._share / min(seconds, before)
         wanted = max(quick, total / pages, self._fewest)
         self._sizes[operation] = int(min(wanted, self._most))
 
-    def pause(self, until: float) -> None:
-        """Leave the Hub to others after the page before, but not beyond `until` by our clock."""
-        seconds = min(self._not_before, until) - self._clock()
+    def pause(self, until: float) -> float:
+        """Leave the Hub to others after the page before, but not beyond `until` by our clock.
+
+        Return for how many seconds.
+        """
+        begun = self.clock()
+        seconds = min(self._not_before, until) - begun
         if seconds > 0:
             self._wait(seconds)
+        return self.clock() - begun
 
     def page_took(self, seconds: float) -> None:
         """Record that the Hub was busy so many seconds with a page."""
         pause = seconds / self._share - seconds
         with self._lock:
-            now = self._clock()
+            now = self.clock()
             # What a list had no time to wait for is not put on the next one.
             self._not_before = min(max(self._not_before, now) + pause, now + _LONGEST_PAUSE)
+
+
+class ListTime:
+    """The time of one list: from now on so many seconds, and pauses besides.
+
+    Args:
+        throttle: whose pauses are made.
+        seconds: for all pages, pauses not counted.
+        pausing: for how long there are pauses at most.
+    """
+
+    def __init__(self, throttle: Throttle, seconds: float, pausing: float) -> None:
+        now = throttle.clock()
+        self._throttle, self._ends = throttle, now + seconds
+        self._pauses_end = now + min(pausing, throttle.list_seconds)
+
+    def left_after_pause(self) -> float:
+        """Make a pause if there is to be one; return the seconds left for the next page."""
+        self._ends += self._throttle.pause(self._pauses_end)
+        return self._ends - self._throttle.clock()
 
 
 class Turns:

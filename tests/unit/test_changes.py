@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from hub_idle_exporter.domain.model import Server, User
-from hub_idle_exporter.hub.changes import Changes, Others
+from hub_idle_exporter.hub.changes import Changes, Order
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small_pages() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hub_idle_exporter.hub.changes.FEWEST_READ", 1)
+        patch.setattr("hub_idle_exporter.hub.changes._IN_A_ROW", 1)
         yield
 
 
@@ -42,8 +43,15 @@ ANA, BOB, EVE = user("ana", 3), user("bob", 2), user("eve", 1)
 OLD = known(ANA, BOB, EVE)
 
 
+def ordered(*names: str) -> Order:
+    """Those who were last active first."""
+    order = Order()
+    order.put_in_front(names)
+    return order
+
+
 def test_a_page_of_nothing_new_is_enough() -> None:
-    changes = Changes(OLD, Others())
+    changes = Changes(OLD, ordered(*OLD))
     assert changes.take([ANA, BOB])
     assert (changes.users, changes.is_doubtful) == (OLD, False)
 
@@ -59,9 +67,9 @@ def test_a_page_of_nothing_new_is_enough() -> None:
     ids=["started", "used", "another server", "stopped"],
 )
 def test_what_has_changed_is_taken_and_the_next_page_read(first: User) -> None:
-    changes = Changes(OLD, Others())
-    assert not changes.take([first, ANA])
-    assert changes.take([one for one in (BOB, EVE) if one.name != first.name])
+    changes = Changes(OLD, ordered(*OLD))
+    assert not changes.take([first])
+    assert changes.take([ANA, *(one for one in (BOB, EVE) if one.name != first.name)])
     without = {name: one for name, one in OLD.items() if name != first.name}
     assert changes.users == without | (known(first) if first.servers else {})
     assert not changes.is_doubtful
@@ -69,7 +77,7 @@ def test_what_has_changed_is_taken_and_the_next_page_read(first: User) -> None:
 
 def test_a_page_of_people_without_servers_says_nothing() -> None:
     """Many may sign in at the start of a class; who has a server comes after them."""
-    changes = Changes(OLD, Others())
+    changes = Changes(OLD, ordered(*OLD))
     assert not changes.take([user("one", 9, []), user("two", 8, [])])
     assert changes.take([ANA, BOB])
 
@@ -78,13 +86,13 @@ def test_some_users_are_read_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
     """With tiny pages (`--api-page-size=1`) one who was not used would end it."""
     monkeypatch.setattr("hub_idle_exporter.hub.changes.FEWEST_READ", 25)
     many = [user(f"u{number}", -number) for number in range(60)]
-    changes = Changes(known(*many), Others())
+    changes = Changes(known(*many), ordered(*(one.name for one in many)))
     assert [changes.take([one]) for one in many[:25]] == [False] * 24 + [True]
 
 
 def test_once_all_who_were_known_were_seen_a_page_of_others_is_enough() -> None:
     used = [replace(one, last_activity=at(5)) for one in OLD.values()]
-    changes = Changes(OLD, Others())
+    changes = Changes(OLD, ordered(*OLD))
     assert not changes.take(used)
     assert changes.take([user("nobody", 0.5, []), user("none", 0, [])])
     assert (changes.users, changes.is_doubtful) == (known(*used), False)
@@ -92,102 +100,131 @@ def test_once_all_who_were_known_were_seen_a_page_of_others_is_enough() -> None:
 
 def test_a_page_in_another_order_is_doubtful() -> None:
     """As of what says to be a Hub, but does not sort."""
-    changes = Changes(OLD, Others())
+    changes = Changes(OLD, ordered(*OLD))
     assert changes.take([EVE, BOB])
     assert changes.is_doubtful
 
 
 def test_pages_may_overlap_while_users_move_to_the_front() -> None:
-    changes = Changes(OLD, Others())
-    assert not changes.take([user("new", 9), ANA, BOB])
-    assert changes.take([ANA, BOB, EVE])
+    changes = Changes(OLD, ordered(*OLD))
+    moved = user("bob", 9)
+    assert not changes.take([user("new", 10), moved])
+    assert changes.take([moved, ANA, EVE])
     assert not changes.is_doubtful
 
 
 def test_a_server_of_somebody_who_was_never_active_is_doubtful() -> None:
-    changes = Changes(OLD, Others())
+    changes = Changes(OLD, ordered(*OLD))
     assert changes.take([user("new", None)])
     assert changes.is_doubtful
-    assert not Changes(OLD, Others()).take([user("nobody", None, [])])
+    assert not Changes(OLD, ordered(*OLD)).take([user("nobody", None, [])])
 
 
 def test_a_page_of_one_moment_is_in_no_order() -> None:
     """As after somebody has edited the database."""
     same = known(*(user(name, 1) for name in ("ana", "bob", "eve")))
-    changes = Changes(same, Others())
+    changes = Changes(same, ordered(*same))
     assert not changes.take([same["ana"], same["bob"]])
     assert changes.take([same["eve"]])
 
 
-def test_without_the_scope_to_see_activity_the_order_is_believed() -> None:
-    unseen = {name: User(name, servers=one.servers) for name, one in OLD.items()}
-    changes = Changes(unseen, Others())
-    assert changes.take([unseen["eve"], unseen["ana"]])
-    assert not changes.is_doubtful
-
-
 def test_it_ends_among_many_who_have_no_server() -> None:
-    changes, pages = Changes(OLD, Others()), 0
+    changes, pages = Changes(OLD, ordered(*OLD)), 0
     while not changes.take([user(f"u{pages}-{n}", -pages, []) for n in range(50)]):
         pages += 1
     assert changes.is_doubtful
     assert pages == 4
 
 
-# -- those without servers who were read before
+# -- who has moved to the front, though nothing else about them is new
 
 
-GONE = [user(f"gone{n}", 60 - n, []) for n in range(30)]
+UNSEEN = {name: User(name, servers=one.servers) for name, one in OLD.items()}
 
 
-def remembering(*users: User) -> Others:
-    others = Others()
-    others.remember(users)
-    return others
+@pytest.mark.parametrize(
+    "front",
+    [["bob"], ["eve"], ["eve", "bob"], ["bob", "eve"]],
+    ids=" ".join,
+)
+def test_people_who_only_looked_at_the_hub_hide_nothing(front: list[str]) -> None:
+    """They move to the front, and only their place tells: most tokens may not see when."""
+    changes = Changes(UNSEEN, ordered(*UNSEEN))
+    assert not changes.take([UNSEEN[name] for name in front])
+    used = user("ana", 5, ["", "gpu"])
+    assert not changes.take([User("ana", servers=used.servers)])
+
+
+def test_after_them_the_others_come_as_before() -> None:
+    changes = Changes(UNSEEN | known(user("fay")), ordered("ana", "bob", "eve", "fay"))
+    assert not changes.take([UNSEEN["eve"]])
+    assert changes.take([UNSEEN["ana"], UNSEEN["bob"]])
+
+
+def test_the_same_order_by_chance_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hub_idle_exporter.hub.changes._IN_A_ROW", 3)
+    changes = Changes(UNSEEN, ordered(*UNSEEN))
+    assert not changes.take([UNSEEN["ana"], UNSEEN["bob"]])
+    assert changes.take([UNSEEN["eve"]])
+
+
+def test_without_an_order_all_are_read() -> None:
+    changes = Changes(UNSEEN, Order())
+    assert not changes.take([UNSEEN["ana"], UNSEEN["bob"]])
+    assert changes.take([UNSEEN["eve"]])
+
+
+GONE = [user(f"gone{n}", 60 - n, []) for n in range(300)]
 
 
 def test_after_many_have_stopped_the_next_poll_ends_among_them() -> None:
     """They stay in front of all who still work until somebody is active."""
-    first = Changes(OLD | known(*(user(one.name, -1) for one in GONE)), Others())
+    order = ordered(*OLD)
+    first = Changes(OLD | known(*(user(one.name, -1) for one in GONE)), order)
     assert not first.take(GONE)
     assert first.take([ANA, BOB])
     assert first.users == OLD
-    second = Changes(first.users, remembering(*first.others))
+    order.put_in_front(first.read)
+    second = Changes(first.users, order)
     assert second.take(GONE[:5])
     assert (second.users, second.is_doubtful) == (OLD, False)
 
 
-@pytest.mark.parametrize(
-    "now",
-    [user("gone0", 61, []), user("gone0", None, []), user("gone0", 60, [""])],
-    ids=["was active", "order is lost", "started"],
-)
-def test_one_who_has_moved_says_nothing(now: User) -> None:
-    assert not Changes(OLD, remembering(GONE[0])).take([now])
-
-
-def test_without_the_scope_to_see_activity_nobody_is_remembered() -> None:
-    """Whether they moved cannot be told."""
-    unseen = User("gone", servers={})
-    assert not Changes(OLD, remembering(unseen)).take([unseen])
-
-
-def test_who_had_no_server_before_either_does_not_make_a_list_doubtful_twice() -> None:
-    crowd = [user(f"u{n}", -n, []) for n in range(300)]
-    first, others = Changes(OLD, Others()), Others()
-    assert first.take(crowd)
+def test_a_crowd_without_servers_makes_a_list_doubtful_once() -> None:
+    order = ordered(*OLD)
+    first = Changes(OLD, order)
+    assert first.take(GONE)
     assert first.is_doubtful
-    others.remember(first.others)
-    second = Changes(OLD, others)
-    assert not second.take([user("new", 1), *crowd[:250]])
-    assert second.take(crowd[250:])
+    order.put_in_front(first.read, keep=False)
+    second = Changes(OLD, order)
+    assert not second.take([user("new", 61)])
+    assert second.take(GONE[:50])
     assert not second.is_doubtful
 
 
-def test_those_last_active_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hub_idle_exporter.hub.changes._MOST_REMEMBERED", 10)
-    others = remembering(*GONE)
-    assert [others.has_not_moved(one) for one in GONE] == [True] * 10 + [False] * 20
+def test_who_was_deleted_is_waited_for_once() -> None:
+    order = ordered("gone", *OLD)
+    first = Changes(OLD, order)
+    assert not first.take([ANA, BOB])
+    assert first.take([EVE])
+    assert not first.go_on_as_before
+    order.put_in_front(first.read, keep=first.go_on_as_before)
+    assert Changes(OLD, order).take([ANA])
+
+
+def test_an_order_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hub_idle_exporter.hub.changes._MOST_REMEMBERED", 4)
+    order = ordered("ana", "bob", "cid", "dan")
+    order.put_in_front(["eve", "bob"])
+    assert list(order.names) == ["eve", "bob", "ana", "cid"]
+
+
+def test_a_database_that_sorts_by_seconds_is_in_order() -> None:
+    """The Hub shows microseconds of those that it has in memory."""
+    one, other = user("one", 9.0), user("other", 9.001)
+    changes = Changes(OLD, ordered(*OLD))
+    changes.take([one, other])
+    assert not changes.is_doubtful
 
 
 # -- every history of a Hub
@@ -228,15 +265,15 @@ def test_what_moves_users_is_never_missed(before: Any, polls: Any, size: int) ->
 
     Who is used while the pages are read may be seen or not; everybody else is.
     """
-    hub, others = SmallHub(), Others()
+    hub, order = SmallHub(), Order()
     for name, servers in before:
         hub.change(name, servers)
     users, touched, deleted = hub.active(), set[str](), False
     for after, meanwhile in polls:
         for name, servers in after:
             hub.change(name, servers)
-        changes = read(hub, Changes(users, others), size, dict(enumerate(meanwhile)))
-        others.remember(changes.others)
+        changes = read(hub, Changes(users, order), size, dict(enumerate(meanwhile)))
+        order.put_in_front(changes.read, keep=changes.go_on_as_before)
         deleted |= any(servers is None for _, servers in (*after, *meanwhile))
         touched |= {name for name, _ in meanwhile}
         assert deleted or not changes.is_doubtful
