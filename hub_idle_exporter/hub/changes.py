@@ -28,9 +28,9 @@ class Order:
     def __init__(self) -> None:
         self.names: Sequence[str] = ()
 
-    def put_in_front(self, read: Iterable[str], keep: bool = True) -> None:
-        """Remember who is in front now; the others stay behind them if they are to be kept."""
-        names = dict.fromkeys([*read, *(self.names if keep else ())])
+    def put_in_front(self, read: Iterable[str]) -> None:
+        """Remember who is in front now; the others stay behind them, also who was deleted."""
+        names = dict.fromkeys([*read, *self.names])
         self.names = tuple(names)[:_MOST_REMEMBERED]
 
 
@@ -38,7 +38,7 @@ class Changes:
     """Takes pages of all users, those last active first, until they go on as they did before.
 
     `users` are those with servers by then. `is_doubtful` tells that they may be wrong. `read` are
-    the users read, in their order, and `go_on_as_before` tells that the others come as before.
+    the users read, in their order.
 
     Args:
         known: the users with servers as of the poll before, by name.
@@ -48,8 +48,8 @@ class Changes:
     def __init__(self, known: Mapping[str, User], order: Order) -> None:
         self._known, self._unseen = known, set(known)
         self._order, self._there = order.names, frozenset(order.names)
-        self.users, self.is_doubtful, self.go_on_as_before = dict(known), False, False
-        self.read: dict[str, User] = {}
+        self.users, self.is_doubtful = dict(known), False
+        self.read: dict[str, None] = {}
         self._strangers = self._in_a_row = self._reached = 0
 
     def take(self, page: Sequence[User]) -> bool:
@@ -62,9 +62,9 @@ class Changes:
         self._unseen.difference_update(one.name for one in page)
         if self._strangers > _MOST_STRANGERS or not _is_in_order(page):
             self.is_doubtful = True
-        self.go_on_as_before = self._in_a_row >= _IN_A_ROW and not _is_of_one_moment(page)
+        go_on_as_before = self._in_a_row >= _IN_A_ROW and not _is_of_one_moment(page)
         nothing_left = not self._unseen and not new
-        is_enough = (self.go_on_as_before or nothing_left) and len(self.read) >= FEWEST_READ
+        is_enough = (go_on_as_before or nothing_left) and len(self.read) >= FEWEST_READ
         return self.is_doubtful or is_enough
 
     def _place(self, user: User) -> None:
@@ -73,7 +73,7 @@ class Changes:
             self._strangers += 1
         comes_as_before = user.name == self._next_as_before() and not self._is_new(user)
         self._in_a_row = self._in_a_row + 1 if comes_as_before else 0
-        self.read[user.name] = user
+        self.read[user.name] = None
 
     def _next_as_before(self) -> str | None:
         """Return who comes next if nobody else has moved to the front."""

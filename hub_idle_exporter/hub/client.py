@@ -244,7 +244,7 @@ class Hub:
                 break
             is_enough = changes.take(page.users)
             offset = None if is_enough else next_offset(offset, page.pagination.next, self._base)
-        order.put_in_front(changes.read, keep=changes.go_on_as_before)
+        order.put_in_front(changes.read)
         return changes, now
 
     @property

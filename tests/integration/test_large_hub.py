@@ -1,5 +1,6 @@
 """A large Hub is read in full at every third poll; in between, only where something has changed."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -203,6 +204,31 @@ def test_that_needs_no_scope_to_see_activity(polls: Polls) -> None:
     assert found.users == polls.client().users().users
 
 
+def test_people_who_only_look_at_the_hub_hide_nobody(polls: Polls) -> None:
+    """They move to the front, and the token may not see when they were active."""
+    polls.may("list:users", "read:servers")
+    polls.poll()
+    starts_another(polls)
+    visitors = [f"u{number:03}" for number in range(200, 260)]
+    for name in random.Random(1).sample(visitors, len(visitors)):
+        polls.now += 0.001
+        polls.hub.users[name].last_activity = polls.now
+    found = polls.poll()
+    assert polls.asked() == [CHANGES, COUNT]
+    assert found.users == polls.client().users().users
+
+
+def test_who_was_deleted_is_waited_for_once(polls: Polls) -> None:
+    """Somebody in front who had no server: that so many users have servers is as expected."""
+    polls.hub.add_user("visitor").last_activity = polls.now
+    polls.poll()
+    polls.hub.remove_user("visitor")
+    polls.poll()
+    assert len(polls.hub.log("GET", "/users")) > 2
+    polls.poll()
+    assert len(polls.hub.log("GET", "/users")) == 2
+
+
 def test_what_moves_nobody_is_seen_two_polls_later(polls: Polls) -> None:
     polls.poll()
     polls.hub.users["u100"].groups = ("staff",)
@@ -335,6 +361,18 @@ def test_activity_that_no_list_shows_is_seen_before_a_stop(rig: Rig) -> None:
     assert rig.latest.state.snapshot is not None
     assert rig.latest.state.snapshot.full_list_age == 60
     assert (rig.withheld("active_again"), rig.stops()) == (1, [])
+
+
+def test_after_a_poll_that_failed_elsewhere_the_list_is_full(rig: Rig) -> None:
+    """Or the facts would be as old as if all polls had failed."""
+    assert rig.poll()
+    rig.hub.plan("GET", "/user", faults.always(faults.reply(503)), times=1)
+    rig.watch(60)
+    assert not rig.poll()
+    rig.watch(60)
+    assert rig.poll()
+    assert rig.latest.state.snapshot is not None
+    assert rig.latest.state.snapshot.full_list_age == 0
 
 
 def test_the_metrics_say_from_when_the_facts_are(rig: Rig) -> None:

@@ -63,13 +63,14 @@ def test_a_page_of_nothing_new_is_enough() -> None:
         user("bob", 5),
         user("bob", 5, ["", "gpu"]),
         user("bob", 5, []),
+        user("ana", 5),
     ],
-    ids=["started", "used", "another server", "stopped"],
+    ids=["started", "used", "another server", "stopped", "used, and was in front before"],
 )
 def test_what_has_changed_is_taken_and_the_next_page_read(first: User) -> None:
     changes = Changes(OLD, ordered(*OLD))
     assert not changes.take([first])
-    assert changes.take([ANA, *(one for one in (BOB, EVE) if one.name != first.name)])
+    assert changes.take([one for one in (ANA, BOB, EVE) if one.name != first.name])
     without = {name: one for name, one in OLD.items() if name != first.name}
     assert changes.users == without | (known(first) if first.servers else {})
     assert not changes.is_doubtful
@@ -195,7 +196,7 @@ def test_a_crowd_without_servers_makes_a_list_doubtful_once() -> None:
     first = Changes(OLD, order)
     assert first.take(GONE)
     assert first.is_doubtful
-    order.put_in_front(first.read, keep=False)
+    order.put_in_front(first.read)
     second = Changes(OLD, order)
     assert not second.take([user("new", 61)])
     assert second.take(GONE[:50])
@@ -207,8 +208,7 @@ def test_who_was_deleted_is_waited_for_once() -> None:
     first = Changes(OLD, order)
     assert not first.take([ANA, BOB])
     assert first.take([EVE])
-    assert not first.go_on_as_before
-    order.put_in_front(first.read, keep=first.go_on_as_before)
+    order.put_in_front(first.read)
     assert Changes(OLD, order).take([ANA])
 
 
@@ -273,7 +273,7 @@ def test_what_moves_users_is_never_missed(before: Any, polls: Any, size: int) ->
         for name, servers in after:
             hub.change(name, servers)
         changes = read(hub, Changes(users, order), size, dict(enumerate(meanwhile)))
-        order.put_in_front(changes.read, keep=changes.go_on_as_before)
+        order.put_in_front(changes.read)
         deleted |= any(servers is None for _, servers in (*after, *meanwhile))
         touched |= {name for name, _ in meanwhile}
         assert deleted or not changes.is_doubtful
