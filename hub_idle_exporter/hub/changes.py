@@ -51,6 +51,7 @@ class Changes:
         self.users, self.is_doubtful = dict(known), False
         self.read: dict[str, None] = {}
         self._strangers = self._in_a_row = self._reached = 0
+        self._goes_on = False  # from somewhere on as before
 
     def take(self, page: Sequence[User]) -> bool:
         """Take the next page, not empty; return True when no more are needed."""
@@ -62,17 +63,21 @@ class Changes:
         self._unseen.difference_update(one.name for one in page)
         if self._strangers > _MOST_STRANGERS or not _is_in_order(page):
             self.is_doubtful = True
-        go_on_as_before = self._in_a_row >= _IN_A_ROW and not _is_of_one_moment(page)
+        if _is_of_one_moment(page):
+            self._goes_on = False
         nothing_left = not self._unseen and not new
-        is_enough = (go_on_as_before or nothing_left) and len(self.read) >= FEWEST_READ
+        is_enough = (self._goes_on or nothing_left) and len(self.read) >= FEWEST_READ
         return self.is_doubtful or is_enough
 
     def _place(self, user: User) -> None:
         """Note whether a user comes as before: all who were in front of it still are."""
         if not user.servers and user.name not in self._known and user.name not in self._there:
             self._strangers += 1
-        comes_as_before = user.name == self._next_as_before() and not self._is_new(user)
-        self._in_a_row = self._in_a_row + 1 if comes_as_before else 0
+        if user.name != self._next_as_before():
+            self._in_a_row = 0
+        elif not self._is_new(user):
+            self._in_a_row += 1
+            self._goes_on = self._goes_on or self._in_a_row >= _IN_A_ROW
         self.read[user.name] = None
 
     def _next_as_before(self) -> str | None:

@@ -131,7 +131,7 @@ def test_a_page_of_one_moment_is_in_no_order() -> None:
 
 def test_it_ends_among_many_who_have_no_server() -> None:
     changes, pages = Changes(OLD, ordered(*OLD)), 0
-    while not changes.take([user(f"u{pages}-{n}", -pages, []) for n in range(50)]):
+    while pages < 9 and not changes.take([user(f"u{pages}-{n}", -pages, []) for n in range(50)]):
         pages += 1
     assert changes.is_doubtful
     assert pages == 4
@@ -167,6 +167,15 @@ def test_the_same_order_by_chance_is_not_enough(monkeypatch: pytest.MonkeyPatch)
     changes = Changes(UNSEEN, ordered(*UNSEEN))
     assert not changes.take([UNSEEN["ana"], UNSEEN["bob"]])
     assert changes.take([UNSEEN["eve"]])
+
+
+def test_others_may_come_after_those_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they do after the first poll, which knows only who was in front."""
+    monkeypatch.setattr("hub_idle_exporter.hub.changes._IN_A_ROW", 2)
+    changes = Changes(UNSEEN, ordered("ana", "bob"))
+    assert changes.take([UNSEEN["ana"], UNSEEN["bob"], UNSEEN["eve"]])
+    changes = Changes(UNSEEN, ordered("ana", "eve"))
+    assert not changes.take([UNSEEN["ana"], UNSEEN["bob"]])
 
 
 def test_without_an_order_all_are_read() -> None:
