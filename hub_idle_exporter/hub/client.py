@@ -208,15 +208,15 @@ class Hub:
         The Hub must sort users. None if only the full list can tell who has servers now. `order` is
         as of the poll before, and becomes that of this one.
         """
-        time, now = self._list_time(), 0.0
+        list_time, now = self._list_time(), 0.0
         users = before.users
         for _ in range(_TRIES):
-            changes, clock = self._changes(users, order, time)
+            changes, clock = self._changes(users, order, list_time)
             now, users = now or clock, changes.users
             if changes.is_doubtful:
                 return None
             wanted = "?state=active&limit=1"
-            page, _ = self._user_page(Operation.LIST_USERS, wanted, 0, time, User)
+            page, _ = self._user_page(Operation.LIST_USERS, wanted, 0, list_time, User)
             if page.pagination.total == len(users):
                 return replace(before, users=users, now=now)
         return None
@@ -228,7 +228,7 @@ class Hub:
         order.put_in_front([one.name for one in page.users])
 
     def _changes(
-        self, known: Mapping[str, User], order: Order, time: ListTime
+        self, known: Mapping[str, User], order: Order, list_time: ListTime
     ) -> tuple[Changes, float]:
         """Read the users last active until nothing is new; give the Hub's clock at the start."""
         changes, now = Changes(known, order), 0.0
@@ -236,7 +236,7 @@ class Hub:
         size = min(FEWEST_READ, self._connection.page_size)
         while offset is not None:
             wanted = f"?sort=-last_activity&limit={size}"
-            page, response = self._user_page(Operation.LIST_USERS, wanted, offset, time, User)
+            page, response = self._user_page(Operation.LIST_USERS, wanted, offset, list_time, User)
             now = now or self._clock(response)
             size = self._throttle.page_size(Operation.LIST_USERS)
             if page.unreadable or not page.users:
@@ -328,11 +328,11 @@ class Hub:
     def routes(self) -> list[Route]:
         """Read all routes of the proxy, page by page (`GET /proxy`)."""
         routes: dict[str, Route] = {}
-        time = self._list_time(_ROUTES_PAUSING_SECONDS)
+        list_time = self._list_time(_ROUTES_PAUSING_SECONDS)
         offset: int | None = 0
         while offset is not None:
             query = f"?limit={_ROUTES_PER_PAGE}&offset={offset}"
-            response = self._page(Operation.LIST_ROUTES, "/proxy", query, time)
+            response = self._page(Operation.LIST_ROUTES, "/proxy", query, list_time)
             page = self._decode(response, RoutePage)
             routes.update(page.items)
             offset = next_offset(offset, page.pagination.next, self._base)
@@ -384,12 +384,12 @@ class Hub:
         is_enough: Callable[[Sequence[AnyUser], float], bool] = lambda _page, _now: False,
     ) -> tuple[UserPages[AnyUser], float]:
         """List users until a page is enough; return them, and the Hub's clock at the first page."""
-        pages, time = UserPages[AnyUser](self._base), self._list_time()
+        pages, list_time = UserPages[AnyUser](self._base), self._list_time()
         offset: int | None = 0
         now = 0.0
         while offset is not None:
             query = f"{wanted}&limit={self._throttle.page_size(operation)}"
-            page, response = self._user_page(operation, query, offset, time, kind)
+            page, response = self._user_page(operation, query, offset, list_time, kind)
             now = now or self._clock(response)
             offset = pages.take(page, offset)
             # The last page is seldom a full one.
@@ -405,11 +405,11 @@ class Hub:
         operation: Operation,
         wanted: str,
         offset: int,
-        time: ListTime,
+        list_time: ListTime,
         kind: type[AnyUser],
     ) -> tuple[DecodedUsers[AnyUser], _Response]:
         """Read a page of a list of users."""
-        response = self._page(operation, "/users", f"{wanted}&offset={offset}", time)
+        response = self._page(operation, "/users", f"{wanted}&offset={offset}", list_time)
         page = decode_users(response.body, offset + 1, self._base, self._token.mask, kind)
         self._believed(response)
         return page, response
@@ -418,9 +418,9 @@ class Hub:
         """Begin a list, with pauses for so many seconds at most."""
         return ListTime(self._throttle, LISTING_SECONDS, pausing)
 
-    def _page(self, operation: Operation, path: str, query: str, time: ListTime) -> _Response:
+    def _page(self, operation: Operation, path: str, query: str, list_time: ListTime) -> _Response:
         """Request one page of a list, after a pause."""
-        left = time.left_after_pause()
+        left = list_time.left_after_pause()
         try:
             if left > 0:
                 response = self._send(operation, "GET", path + query, within=left)

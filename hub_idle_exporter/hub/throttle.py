@@ -30,7 +30,7 @@ class Throttle:
     Args:
         share: the most of the Hub's time to take, above 0; 1 is all of it.
         most_users: the most users a page.
-        list_seconds: how long a list may take, with its pauses.
+        list_seconds: how long a list is to take, pauses included; after that it has none.
         wait: waits so many seconds, or until the sidecar shuts down.
         clock: our clock.
     """

@@ -4660,7 +4660,7 @@ MUTANTS = [
     Mutant(
         "there is a pause between pages of users",
         "hub/client.py",
-        "        left = time.left_after_pause()\n",
+        "        left = list_time.left_after_pause()\n",
         "        left = 300.0\n",
         "integration/test_hub.py::test_after_a_page_the_hub_is_left_to_others",
     ),
