@@ -80,7 +80,7 @@ def _compare_hub_cpu(hub: RealHub, rounds: int) -> dict[str, Any]:
         "floor": {},
     }
     assert hub.pid is not None
-    process, passes = psutil.Process(hub.pid), 10
+    process, passes = psutil.Process(hub.pid), 12
     spent = {name: list[float]() for name in kinds}
     with workers(Address(hub.url, hub.token), **kinds) as working:
         for one in working.values():

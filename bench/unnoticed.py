@@ -46,7 +46,7 @@ gc.callbacks.append(_write_down)
 class Plan(NamedTuple):
     """Running servers, polls of a round and rounds; among how many how many are culled, how often.
 
-    Nine polls of ours are three in full and six of changes. The peer culls once: it takes long.
+    Eight polls of ours are two in full and six of changes. The peer culls once: it takes long.
     """
 
     servers: tuple[int, ...]
@@ -57,8 +57,8 @@ class Plan(NamedTuple):
     culls: int
 
 
-FULL = Plan((300, 1_000, 3_000), 9, 3, 1_000, 200, 3)
-QUICK = Plan((300,), 9, 2, 300, 40, 1)
+FULL = Plan((300, 1_000, 3_000), 8, 3, 1_000, 200, 3)
+QUICK = Plan((300,), 8, 2, 300, 40, 1)
 
 
 def waits(plan: Plan) -> Figures:

@@ -8,14 +8,14 @@ from .client import Hub, UserListing
 
 # Up to here the full list is a few pages: hardly more than it takes to ask what has changed.
 _FEW_USERS = 200
-# What moves no user to the front (groups, a database that is edited) is seen by the third poll.
-_POLLS = 3
+# What moves no user to the front (groups, a database that is edited) is seen by the fourth poll.
+_POLLS = 4
 # After longer, most of those at work have reported activity: nearly everything would be new.
 _LONGEST_GAP = 200.0
 
 
 class ActiveUsers:
-    """Reads the users with servers; on a large Hub, every third time in full.
+    """Reads the users with servers; on a large Hub, every fourth time in full.
 
     In between it reads those whose servers were started, stopped or used, and compares how many
     have servers. If that leaves any doubt, the list is read in full at once.

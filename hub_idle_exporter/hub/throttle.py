@@ -14,7 +14,7 @@ from ..domain.labels import Operation
 # Seconds that a page may keep the Hub busy: not much longer than other small requests do.
 PAGE_SECONDS = 0.010
 # Below this a page hardly gets cheaper: most of it is the request itself.
-_FEWEST_USERS = 40
+_FEWEST_USERS = 30
 # Pages show that the Hub is up: an outage of a minute is to be noticed in the middle of a list.
 _LONGEST_PAUSE = 5.0
 # The Hub answers one request at a time, so more of them under way gain nothing. After a second one

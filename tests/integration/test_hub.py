@@ -625,14 +625,14 @@ def test_of_small_requests_two_are_under_way_at_the_hub(fake_hub: FakeHub) -> No
 
 
 def test_after_a_page_the_hub_is_left_to_others(fake_hub: FakeHub) -> None:
-    fake_hub.add_servers(120)
+    fake_hub.add_servers(90)
     fake_hub.routes = routes(450)
     clock = MovedClock()
     fake_hub.plan("GET", "/users", clock.before_each(0.1))
     fake_hub.plan("GET", "/proxy", clock.before_each(0.1))
     hub = client(fake_hub, clock=clock, wait=clock.wait)
     hub.users()
-    assert [one.query["limit"] for one in fake_hub.log("GET", "/users")] == ["40"] * 3
+    assert [one.query["limit"] for one in fake_hub.log("GET", "/users")] == ["30"] * 3
     assert clock.pauses == [0.3] * 2
     hub.routes()
     assert clock.pauses[2:] == [0.3, 0.3, 0.2]  # a second together
@@ -655,7 +655,7 @@ def test_a_list_of_one_large_page_gets_smaller_ones_when_it_takes_long(fake_hub:
     fake_hub.plan("GET", "/users", clock.before_each(0.1))
     hub.users(), hub.users()
     asked = [int(one.query["limit"]) for one in fake_hub.log("GET", "/users")]
-    assert asked == [40, 200, 200, 200, 40, 40, 40, 40, 40]
+    assert asked == [30, 200, 200, 200, *[30] * 7]
 
 
 def test_pauses_do_not_count_towards_the_time_of_a_list(fake_hub: FakeHub) -> None:
@@ -685,7 +685,7 @@ def test_pages_grow_where_the_hub_is_quick_and_the_next_list_begins_so(fake_hub:
     hub = client(fake_hub, clock=MovedClock())
     hub.users(), hub.users()
     asked = [int(one.query["limit"]) for one in fake_hub.log("GET", "/users")]
-    assert asked == [40, 200, 200, 200, 200]
+    assert asked == [30, 200, 200, 200, 200]
 
 
 @pytest.mark.usefixtures("patient")

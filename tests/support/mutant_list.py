@@ -4511,11 +4511,11 @@ MUTANTS = [
     ),
     # ---- what others at the Hub notice ----------------------------------------------------------
     Mutant(
-        "every third list is read in full",
+        "every fourth list is read in full",
         "hub/active_users.py",
         "and self._polls < _POLLS",
         "and True",
-        "integration/test_large_hub.py::test_every_third_poll_is_full",
+        "integration/test_large_hub.py::test_every_fourth_poll_is_full",
     ),
     Mutant(
         "where polls are rare every list is full",

@@ -39,8 +39,8 @@ def assert_changes_are_seen(hub: RealHub, monkeypatch: pytest.MonkeyPatch) -> No
     happenings: list[Callable[[], object]] = [
         lambda: hub.start_server("new"),
         lambda: _stop(hub, "bob"),
-        lambda: hub.start_server("ana", "lab"),  # the list after it is a full one
-        lambda: _stop(hub, "new"),
+        lambda: hub.start_server("ana", "lab"),
+        lambda: _stop(hub, "new"),  # the list after it is a full one
         lambda: hub.post_activity("eve", at=lately),
     ]
     for happens in happenings:

@@ -794,6 +794,7 @@ EVERY_GOAL: dict[str, Any] = {
                 "servers": 1_000,
                 "waits": {who: {"most": 0.01, "p999": 0.01} for who in ("ours", "peer")},
                 "of_peer": {"ours": spread()},
+                "at_work_of_peer": spread(),
             }
         ],
         "culls": {

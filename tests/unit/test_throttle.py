@@ -36,11 +36,11 @@ def throttle(clock: Waited, share: float = 0.25, most: int = 200) -> Throttle:
 
 @pytest.mark.parametrize(
     ("took", "size"),
-    [(0.010, 40), (0.004, 100), (0.001, 200), (0.014, 40), (0.2, 40), (0.0, 200)],
+    [(0.010, 40), (0.004, 100), (0.001, 200), (0.014, 30), (0.2, 30), (0.0, 200)],
 )
 def test_a_page_has_as_many_users_as_the_hub_can_do_quickly(took: float, size: int) -> None:
     pages = throttle(Waited())
-    assert pages.page_size(LIST) == 40
+    assert pages.page_size(LIST) == 30
     pages.resize(LIST, 40, took, 1000)
     assert pages.page_size(LIST) == size
 
@@ -56,7 +56,7 @@ def test_a_page_that_took_long_makes_the_next_one_smaller() -> None:
 def test_lists_have_pages_of_their_own_size() -> None:
     pages = throttle(Waited())
     pages.resize(IDLE, 50, 0.001, 1000)
-    assert (pages.page_size(IDLE), pages.page_size(LIST)) == (200, 40)
+    assert (pages.page_size(IDLE), pages.page_size(LIST)) == (200, 30)
 
 
 @pytest.mark.parametrize(("took", "size"), [(0.030, 40), (0.075, 100), (0.137, 182), (3.0, 200)])
@@ -73,8 +73,8 @@ def test_where_pages_are_slow_they_are_large_enough_for_a_list_to_end(
 def test_one_slow_page_on_a_large_hub_does_not_make_the_next_one_larger() -> None:
     """It met a garbage collection of the Hub's."""
     pages = throttle(Waited())
-    for took, size in ((0.012, 40), (0.2, 40), (0.012, 40), (0.2, 40)):
-        pages.resize(LIST, 40, took, 10_000)
+    for took, size in ((0.015, 30), (0.2, 30), (0.015, 30), (0.2, 30)):
+        pages.resize(LIST, 30, took, 10_000)
         assert pages.page_size(LIST) == size
 
 
@@ -88,9 +88,9 @@ def test_a_page_never_has_more_users_than_the_option_allows(
     most: int, users: int, took: float, total: int
 ) -> None:
     pages = throttle(Waited(), most=most)
-    assert pages.page_size(LIST) == min(40, most)
+    assert pages.page_size(LIST) == min(30, most)
     pages.resize(LIST, users, took, total)
-    assert min(40, most) <= pages.page_size(LIST) <= most
+    assert min(30, most) <= pages.page_size(LIST) <= most
 
 
 @pytest.mark.parametrize(("share", "pause"), [(0.25, 0.3), (0.5, 0.1), (0.1, 0.9), (0.01, 5.0)])
