@@ -100,6 +100,7 @@ class Observer:
         for step in steps:
             state = self._tried(step, state)
             if state.error is not None:
+                self._active_users.forget()
                 break
         seconds = self._clocks().monotonic - begun.monotonic
         return self._with_clocks(replace(state, duration=seconds))
@@ -109,7 +110,6 @@ class Observer:
         try:
             return step(state)
         except HubError as error:
-            self._active_users.forget()
             problem = PollError(error.cause, str(error), error.retry_after)
             return state.failed(problem, self._clocks())
 

@@ -17,8 +17,9 @@ from ..domain.model import User, utc
 FEWEST_READ = 25
 # Users who come one after another as they did before: by chance they hardly ever do.
 _IN_A_ROW = 5
-# Give up after so many users without a server who were not there before.
-_MOST_STRANGERS = 200
+# Give up after so many users who had no server before either.
+_MOST_OTHERS = 200
+# Of those who are not in front no place is needed: it would only take memory.
 _MOST_REMEMBERED = 5000
 
 
@@ -47,10 +48,10 @@ class Changes:
 
     def __init__(self, known: Mapping[str, User], order: Order) -> None:
         self._known, self._unseen = known, set(known)
-        self._order, self._there = order.names, frozenset(order.names)
+        self._order = order.names
         self.users, self.is_doubtful = dict(known), False
         self.read: dict[str, None] = {}
-        self._strangers = self._in_a_row = self._reached = 0
+        self._others = self._in_a_row = self._reached = 0
         self._goes_on = False  # from somewhere on as before
 
     def take(self, page: Sequence[User]) -> bool:
@@ -61,7 +62,7 @@ class Changes:
                 self._place(user)
         self._bring_up_to_date(new)
         self._unseen.difference_update(one.name for one in page)
-        if self._strangers > _MOST_STRANGERS or not _is_in_order(page):
+        if self._others > _MOST_OTHERS or not _is_in_order(page):
             self.is_doubtful = True
         if _is_of_one_moment(page):
             self._goes_on = False
@@ -71,8 +72,7 @@ class Changes:
 
     def _place(self, user: User) -> None:
         """Note whether a user comes as before: all who were in front of it still are."""
-        if not user.servers and user.name not in self._known and user.name not in self._there:
-            self._strangers += 1
+        self._others += not user.servers and user.name not in self._known
         if user.name != self._next_as_before():
             self._in_a_row = 0
         elif not self._is_new(user):

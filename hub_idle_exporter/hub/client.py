@@ -230,7 +230,7 @@ class Hub:
     def _changes(
         self, known: Mapping[str, User], order: Order, list_time: ListTime
     ) -> tuple[Changes, float]:
-        """Read the users last active until nothing is new; give the Hub's clock at the start."""
+        """Read the users last active until all come as before; give the Hub's clock at first."""
         changes, now = Changes(known, order), 0.0
         offset: int | None = 0
         size = min(FEWEST_READ, self._connection.page_size)
@@ -392,7 +392,7 @@ class Hub:
             page, response = self._user_page(operation, query, offset, list_time, kind)
             now = now or self._clock(response)
             offset = pages.take(page, offset)
-            # The last page is seldom a full one.
+            # The last page is seldom a full one: that it was quick says nothing.
             if page.pagination.next is not None or response.took > PAGE_SECONDS:
                 users, total = len(page.users), page.pagination.total
                 self._throttle.resize(operation, users, response.took, total)

@@ -363,12 +363,24 @@ def test_activity_that_no_list_shows_is_seen_before_a_stop(rig: Rig) -> None:
     assert (rig.withheld("active_again"), rig.stops()) == (1, [])
 
 
-def test_after_a_poll_that_failed_elsewhere_the_list_is_full(rig: Rig) -> None:
+def is_away(rig: Rig) -> None:
+    rig.hub.plan("GET", "/user", faults.always(faults.reply(503)))
+
+
+def lacks_a_scope(rig: Rig) -> None:
+    rig.hub.plan("GET", "/user", faults.rewritten(lambda user: user | {"scopes": []}))
+
+
+@pytest.mark.parametrize("fails", [is_away, lacks_a_scope])
+def test_after_a_poll_that_failed_elsewhere_the_list_is_full(
+    rig: Rig, fails: Callable[[Rig], None]
+) -> None:
     """Or the facts would be as old as if all polls had failed."""
     assert rig.poll()
-    rig.hub.plan("GET", "/user", faults.always(faults.reply(503)), times=1)
+    fails(rig)
     rig.watch(60)
     assert not rig.poll()
+    rig.hub.heal()
     rig.watch(60)
     assert rig.poll()
     assert rig.latest.state.snapshot is not None

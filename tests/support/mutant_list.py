@@ -4639,7 +4639,7 @@ MUTANTS = [
     Mutant(
         "it ends among many without servers",
         "hub/changes.py",
-        "if self._strangers > _MOST_STRANGERS or",
+        "if self._others > _MOST_OTHERS or",
         "if",
         "unit/test_changes.py::test_it_ends_among_many_who_have_no_server",
     ),
@@ -4801,7 +4801,7 @@ MUTANTS = [
         "who has moved to the front is known by its place",
         "hub/changes.py",
         "if user.name != self._next_as_before():",
-        "if user.name not in self._there:",
+        "if user.name not in self._order:",
         "unit/test_changes.py::test_people_who_only_looked_at_the_hub_hide_nothing",
     ),
     Mutant(
@@ -4842,7 +4842,7 @@ MUTANTS = [
     Mutant(
         "after any failed poll the list is read in full",
         "observer.py",
-        "            self._active_users.forget()\n",
+        "                self._active_users.forget()\n",
         "",
         "integration/test_large_hub.py::test_after_a_poll_that_failed_elsewhere_the_list_is_full",
     ),
