@@ -8,7 +8,7 @@ from urllib.parse import quote
 import fake_hub as faults
 import pytest
 import structlog
-from culling_rig import HOUR, FixedPolicies, MakeRig, Rig
+from culling_rig import HANG_SECONDS, HOUR, FixedPolicies, MakeRig, Rig
 from fake_hub import FakeHub, Fault, Reply, Request, Server
 
 from hub_idle_exporter.clocks import steady
@@ -1009,7 +1009,7 @@ def test_a_stop_without_an_answer_and_the_server_alive_is_a_connection_failure(r
 
 
 def test_a_stop_that_times_out_is_verified(make_rig: MakeRig) -> None:
-    rig = make_rig(request_timeout=0.3)
+    rig = make_rig(request_timeout=HANG_SECONDS)
     rig.run("ana")
     rig.hub.plan("DELETE", "/users/ana/server", stopped_but(faults.hang(threading.Event())))
     rig.poll()
@@ -1017,7 +1017,7 @@ def test_a_stop_that_times_out_is_verified(make_rig: MakeRig) -> None:
 
 
 def test_a_stop_that_times_out_with_the_server_alive_is_a_timeout(make_rig: MakeRig) -> None:
-    rig = make_rig(request_timeout=0.3)
+    rig = make_rig(request_timeout=HANG_SECONDS)
     rig.run("ana")
 
     def hang_in_vain(request: Request, answer: Callable[[], Reply]) -> Reply:

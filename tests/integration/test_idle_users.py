@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import fake_hub as faults
 import pytest
 from answers import TOKENS
-from culling_rig import HOUR, FixedPolicies, MakeRig, Rig
+from culling_rig import HANG_SECONDS, HOUR, FixedPolicies, MakeRig, Rig
 from fake_hub import ENFORCE, OF_PROBER, FakeHub, Reply, Request, User
 from turns import watch_turns
 
@@ -597,7 +597,7 @@ def test_deletions_that_fail_count_towards_max_culls(make_rig: MakeRig, fake_hub
 def test_a_deletion_that_takes_longer_than_we_wait_is_counted_in_the_end(
     make_rig: MakeRig, fake_hub: FakeHub
 ) -> None:
-    rig = deleting(make_rig, fake_hub, request_timeout=0.2)
+    rig = deleting(make_rig, fake_hub, request_timeout=HANG_SECONDS)
     idle(rig, "ana")
     rig.hub.plan("DELETE", "/users/ana", faults.hang(rig.stopping))
     assert not listed(rig)
@@ -805,7 +805,7 @@ def test_what_a_look_finds_is_shown(rig: Rig) -> None:
 def test_a_listing_that_takes_too_long_is_tried_again_in_an_hour(
     make_rig: MakeRig, fake_hub: FakeHub
 ) -> None:
-    rig = deleting(make_rig, fake_hub, request_timeout=0.2)
+    rig = deleting(make_rig, fake_hub, request_timeout=HANG_SECONDS)
     rig.poll()
     rig.hub.plan("GET", "/users", faults.hang(rig.stopping))
     assert not rig.lister.list_if_due()

@@ -539,8 +539,8 @@ def test_once_ends_with_a_summary_also_if_nothing_was_tried(
     fake_hub.add_servers(250, idle=999_999)
     empty = faults.rewritten(lambda page: page | {"items": []})
     fake_hub.plan("GET", "/users", empty, after=1, times=1)
-    expected |= {"servers": "200", "candidates": "200", "withheld": "200", "causes": "list:200"}
-    assert summary(run_command, fake_hub, "--enforce", "--api-page-size=50") == expected
+    expected |= {"servers": "230", "candidates": "230", "withheld": "230", "causes": "list:230"}
+    assert summary(run_command, fake_hub, "--enforce", "--api-page-size=20") == expected
     fake_hub.token = fake_hub.add_token(faults.MONITOR)
     expected |= {"servers": "250", "candidates": "250", "withheld": "0", "causes": ""}
     assert summary(run_command, fake_hub, "--enforce") == expected

@@ -523,7 +523,7 @@ def test_no_jupyter_is_judged_by_traffic_of_the_last_seconds(rig: Rig) -> None:
     def back() -> None:
         first.route_activity = rig.hub.now()
 
-    rig.target.plan("GET", "/user/ana/api/kernels", faults.before(passes(rig, 6, back)), times=1)
+    rig.target.plan("GET", "*/ana/api/terminals", faults.before(passes(rig, 6, back)), times=1)
     rig.poll()
     assert (first.ready, second.ready) == (True, False)
     assert rig.withheld("active_again") == 1

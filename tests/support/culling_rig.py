@@ -59,6 +59,9 @@ START = 1_800_000_000.0
 LATER_SPEED = 100.0
 HOUR = 3600.0
 PREFIX = "hub_idle_exporter_"
+# How long a request that hangs is waited for: all others are answered by then, also when many tests
+# run at once.
+HANG_SECONDS = 2.0
 SPARE_QUERY, PROMETHEUS_TOKEN = "rate(cpu[5m]) > bool 0.1", "s3cret-bearer"
 
 

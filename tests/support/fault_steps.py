@@ -16,7 +16,7 @@ from typing import Any
 
 import fake_hub as faults
 import trustme
-from culling_rig import Rig
+from culling_rig import HANG_SECONDS, Rig
 from fake_hub import ENFORCE, MINT, FakeHub, FakeServer, Fault, Reply, Request, reply
 
 USER, SERVER, PROBER = "ana", "gpu", "idle-prober"
@@ -117,7 +117,7 @@ class FaultKind:
     name: str
     make: Callable[[Scene, Step], Fault]
     tls: bool = False  # Hub and servers need TLS for it, as with internal_ssl
-    patience: float = 1.0  # of a request to the Hub, in seconds
+    patience: float = 20.0  # of a request to the Hub, in seconds
     state_file: bool = False  # the exporter has one
 
     def begin(self, scene: Scene, step: Step) -> None:
@@ -241,12 +241,12 @@ FAULTS = (
     FaultKind("refused", _without_answer(_refuse)),
     FaultKind("reset", _always(faults.close())),
     FaultKind("unknown name (DNS)", _without_answer(_forget_name)),
-    FaultKind("hangs", lambda scene, _step: faults.hang(scene.released)),
-    FaultKind("drips", _always(faults.drip(0.05, head=True))),
+    FaultKind("hangs", lambda scene, _step: faults.hang(scene.released), patience=HANG_SECONDS),
+    FaultKind("drips", _always(faults.drip(0.05, head=True)), patience=HANG_SECONDS),
     FaultKind("half a body", _always(faults.half_body())),
     FaultKind("wrong content type", _always(faults.html())),
     FaultKind("empty", _always(faults.always(reply(200, "")))),
-    FaultKind("huge", _always(faults.huge(65)), patience=20.0),
+    FaultKind("huge", _always(faults.huge(65))),
     FaultKind("wrong types", _always(faults.always(reply(200, '{"items": 1, "servers": "x"}')))),
     *map(_status, (401, 403, 404, 409, 429)),
     FaultKind("429 with Retry-After", _always(faults.retry_after(429, 30))),
