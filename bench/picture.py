@@ -14,7 +14,7 @@ from .report import MANY
 _SHOWN = {
     "peer": ("jupyterhub-idle-culler 2.0.0", "#b3541e", "s"),
     "ours": ("hub-idle-exporter", "#1f5fa8", "o"),
-    "floor": ("floor: the same bytes, thrown away", "#777777", "^"),
+    "floor": ("floor: a full list, thrown away", "#777777", "^"),
 }
 
 _WHO = {

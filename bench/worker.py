@@ -43,7 +43,7 @@ _Kind = TypeVar("_Kind")
 
 
 def floor(url: str, token: str, page_size: int = 200) -> Work:
-    """Fetch what a poll fetches, and throw it away."""
+    """Fetch a full list, and throw it away."""
     session = requests.Session()
     session.trust_env = False
     session.headers.update({"Authorization": f"token {token}", "Accept": PAGINATED})
@@ -111,11 +111,17 @@ def sidecar(
     per_server: bool = False,
     users: UserSettings | None = None,
     max_share: int = 25,
+    page_size: int = 200,
 ) -> Sidecar:
     """Put a sidecar together as the command does."""
     log.configure("error", "logfmt", lambda text: text)
     settings = Settings(
-        connection=ConnectionSettings(url, max_connections=concurrency + 4, max_share=max_share),
+        connection=ConnectionSettings(
+            url,
+            max_connections=concurrency + 4,
+            page_size=page_size,
+            max_share=max_share,
+        ),
         poll=PollSettings(Policy("default", timeout), per_server_metrics=per_server),
         cull=CullSettings(
             enforce=enforce, grace=0.0, concurrency=concurrency, users=users or UserSettings()
