@@ -13,7 +13,8 @@ clocks: the Hub's, the wall's and the monotonic one all read `rig.time`.
 import json
 import ssl
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import unquote
@@ -63,6 +64,13 @@ PREFIX = "hub_idle_exporter_"
 # run at once.
 HANG_SECONDS = 2.0
 SPARE_QUERY, PROMETHEUS_TOKEN = "rate(cpu[5m]) > bool 0.1", "s3cret-bearer"
+
+
+@contextmanager
+def resting(begun: CullPass) -> Iterator[bool]:
+    """Tell whether a pass has begun and no worker is busy with it; none begins meanwhile."""
+    with begun._lock:
+        yield bool(begun._taken) and not begun._handled
 
 
 class FixedPolicies(PolicySource):
@@ -302,8 +310,8 @@ class Rig:
         deadline = steady() + within
         while not begun.done.wait(0.03):
             assert steady() < deadline, "the culling pass does not end"
-            if begun._taken and not begun._handled:
-                self.time += 1.0
+            with resting(begun) as rests:
+                self.time += 1.0 if rests else 0.0
 
     def suspend(self, why: str) -> None:
         """Let a poll fail meanwhile."""

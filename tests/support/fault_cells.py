@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from culling_rig import Rig
+from culling_rig import Rig, resting
 from fake_hub import FakeHub, FakeServer, Request, Server
 from fault_steps import (
     HUB_NAME,
@@ -165,8 +165,9 @@ class Trial:
             assert time.monotonic() < until, "the pass does not end"
             working.join(0.02)
             begun = rig.poller.last_pass
-            if begun is not None and begun._taken and not begun._handled:
-                self._later(3.0)
+            if begun is not None:
+                with resting(begun) as rests:
+                    self._later(3.0 if rests else 0.0)
         return worked == [True]
 
     def _later(self, seconds: float) -> None:
