@@ -14,6 +14,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "ours": {"timeout": 3600, "max_share": 100, "page_size": 30},
     "peer": {"timeout": 30 * 86400},
 }
+# Ours reads one list in four in full, on a large Hub: four polls together are as many others.
+_FULL_ONE_IN = {"ours": 4}
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,6 @@ def registered(plan: Plan) -> list[dict[str, Any]]:
             counts = {"servers": plan.running, "registered": plan.running * times}
             found.append({**counts, **compare(hub, plan.rounds)})
     return found
-
-
-# Ours reads one list in four in full, on a large Hub: four polls together are as many others.
-_FULL_ONE_IN = {"ours": 4}
 
 
 def compare(hub: Address, rounds: int) -> dict[str, Any]:

@@ -73,6 +73,10 @@ def resting(begun: CullPass) -> Iterator[bool]:
         yield bool(begun._taken) and not begun._handled
 
 
+def _is_stop(request: Request) -> bool:
+    return request.method == "DELETE" and "/server" in request.path
+
+
 class FixedPolicies(PolicySource):
     """The policies of a file that is not there and never changes."""
 
@@ -306,12 +310,13 @@ class Rig:
         return self.poller.last_pass
 
     def finish(self, begun: CullPass, within: float = 10) -> None:
-        """Wait for the end of a pass; once no worker is busy, time goes on for slow stops."""
+        """Wait for the end of a pass; time goes on while there is nothing but slow stops."""
         deadline = steady() + within
         while not begun.done.wait(0.03):
             assert steady() < deadline, "the culling pass does not end"
             with resting(begun) as rests:
-                self.time += 1.0 if rests else 0.0
+                waits = rests and all(map(_is_stop, list(self.hub.under_way)))
+                self.time += 1.0 if waits else 0.0
 
     def suspend(self, why: str) -> None:
         """Let a poll fail meanwhile."""

@@ -49,6 +49,7 @@ class HttpFake:
         self.requests: list[Request] = []
         self.errors: list[BaseException] = []  # of this fake or of a test's fault
         self._arrived = threading.Condition()
+        self.under_way: list[Request] = []
         self._plans: list[_Plan] = []
         self.closing = threading.Event()
         self._http: _HttpServer | None = None
@@ -139,11 +140,16 @@ class HttpFake:
         """Log a request and answer it, by a fault where one is planned."""
         with self._arrived:
             self.requests.append(request)
+            self.under_way.append(request)
             self._arrived.notify_all()
             plan = next((p for p in reversed(self._plans) if p.takes(request)), None)
-        if plan is None:
-            return self.answer(request)
-        return plan.fault(request, lambda: self.answer(request))
+        try:
+            if plan is None:
+                return self.answer(request)
+            return plan.fault(request, lambda: self.answer(request))
+        finally:
+            with self._arrived:
+                self.under_way.remove(request)
 
 
 def _matches(request: Request, method: str, path: str) -> bool:
